@@ -1,0 +1,45 @@
+# Python 3.11 and make are all that must be there; every target makes what it needs.
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?= demo
+# The run notebooks in order, and the ones that `make demo` leaves out because data/models has their outcome (TRAIN=1 runs them too).
+RUNS     = encoders encode id3_train id3_generate recognise id3_report
+TRAINING = encoders id3_train
+
+bin    = .venv/bin
+export PATH := $(CURDIR)/$(bin):$(PATH)
+wanted = $(if $(TRAIN),$(RUNS),$(filter-out $(TRAINING),$(RUNS)))
+
+.PHONY: setup demo lab test check notebooks docs hooks
+setup: .venv/.ready
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(bin)/python || $(PYTHON) -m venv .venv
+	$(bin)/pip install -q -c constraints.txt $$(grep '^torch==' constraints.txt)
+	$(bin)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	mkdir -p data/runs/$(PROFILE)
+	for run in $(wanted); do echo "== $$run"; \
+	  papermill --cwd . -k python3 --log-output --no-progress-bar -f nbs/runs/params/$(PROFILE)/$$run.yaml nbs/runs/$$run.ipynb data/runs/$(PROFILE)/$$run.ipynb || exit 1; done
+
+lab: setup hooks
+	$(bin)/jupyter lab nbs
+
+# Notebooks clean, export in sync, no orphans, known parameters; then lint.
+notebooks: setup
+	$(bin)/pytest -q -x tests/test_notebooks.py
+	$(bin)/ruff check --select E9,F facesyn
+
+check: notebooks
+	$(bin)/pytest -q -x tests/test_runs.py
+
+test: notebooks
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
+	$(bin)/pytest -q --ignore=tests/test_notebooks.py
+
+docs: setup
+	IN_TEST=1 jupyter nbconvert --to html --execute --output-dir data/docs nbs/*.ipynb
+
+# Notebooks are cleaned on saving and merged cell by cell; only for a git checkout in which they are edited.
+hooks: setup
+	if [ -d .git ] && [ -z "$$CI" ]; then nbdev_install_hooks && git config --local merge.nbdev-merge.driver '$(bin)/nbdev_merge %O %A %B %P'; fi
