@@ -17,7 +17,7 @@ from math import pi
 import numpy as np
 import torch
 import torch.nn.functional as F
-from .core import generator, image_grid
+from .core import generator
 
 # %% ../nbs/02_parametric.ipynb #c004
 HEIGHTS = [1.80, 1.72, 1.50, 1.15, 0.75, 0.40, 0.00, -0.40, -0.80, -1.15, -1.45, -1.68, -1.84, -1.92]
