@@ -12,6 +12,7 @@ __all__ = ['HEIGHTS', 'WIDTH', 'FRONT', 'BACK', 'ROWS', 'COLS', 'OVER', 'SHAPE',
            'render_faces']
 
 # %% ../nbs/02_parametric.ipynb #c002
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from math import pi
 import numpy as np
@@ -553,5 +554,11 @@ def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=No
     if len(identities) != len(images): raise ValueError(f"{len(identities)} identities but {len(images)} images")
     if size < 16: raise ValueError(f"size must be at least 16 pixels, got {size}")
     def part(v, k): return v[k:k+batch] if isinstance(v, (torch.Tensor, np.ndarray)) else v
-    parts = [render_batch(identities[k:k+batch], images[k:k+batch], size, seed, *(part(v, k) for v in (yaw, pitch, roll, age))) for k in range(0, len(images), batch)]
+    def draw(k): return render_batch(identities[k:k+batch], images[k:k+batch], size, seed, *(part(v, k) for v in (yaw, pitch, roll, age)))
+    basis(), masks(), mean_normals(), landmark_points()
+    threads = torch.get_num_threads()                                          # whole batches side by side beat two threads inside each small operation
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool: parts = list(pool.map(draw, range(0, len(images), batch)))
+    finally: torch.set_num_threads(threads)
     return tuple(torch.cat(column) for column in zip(*parts))
