@@ -20,20 +20,20 @@ import torch
 import torch.nn.functional as F
 from .core import generator
 
-# %% ../nbs/02_parametric.ipynb #c004
+# %% ../nbs/02_parametric.ipynb #c005
 HEIGHTS = [1.80, 1.72, 1.50, 1.15, 0.75, 0.40, 0.00, -0.40, -0.80, -1.15, -1.45, -1.68, -1.84, -1.92]
 WIDTH   = [0.02, 0.42, 0.80, 1.04, 1.14, 1.17, 1.17, 1.14, 1.06, 0.95, 0.80, 0.60, 0.34, 0.03]
 FRONT   = [0.05, 0.50, 0.87, 1.12, 1.23, 1.26, 1.22, 1.20, 1.20, 1.20, 1.19, 1.15, 1.02, 0.72]
 BACK    = [0.05, 0.60, 1.05, 1.40, 1.62, 1.70, 1.66, 1.50, 1.22, 0.95, 0.72, 0.45, 0.20, -0.30]
 ROWS, COLS, OVER = 104, 128, 3          # OVER / 2 = finer pixels per pixel, averaged at the end
 
-# %% ../nbs/02_parametric.ipynb #c005
+# %% ../nbs/02_parametric.ipynb #c006
 def curve(y, values, heights=HEIGHTS):
     "Smooth function of height through `values` at `heights` (monotone cubic)"
     from scipy.interpolate import PchipInterpolator
     return PchipInterpolator(heights[::-1], values[::-1])(y)
 
-# %% ../nbs/02_parametric.ipynb #c007
+# %% ../nbs/02_parametric.ipynb #c009
 @lru_cache
 def grid():
     "Heights (ROWS, 1) and azimuths (1, COLS) of the head's grid; azimuth 0 is the front, the seam is at the back"
@@ -44,7 +44,7 @@ def grid():
     u = np.linspace(-1, 1, COLS+1)[:-1]+1/COLS
     return rows[:, None], (pi*(0.62*u+0.38*u**3))[None]
 
-# %% ../nbs/02_parametric.ipynb #c009
+# %% ../nbs/02_parametric.ipynb #c011
 def bump(x, y, cx, cy, sx, sy):
     "Gaussian bump at (cx, cy) with widths (sx, sy)"
     return np.exp(-((x-cx)/sx)**2-((y-cy)/sy)**2)
@@ -53,13 +53,13 @@ def pair(x, y, cx, cy, sx, sy):
     "The same bump on both sides of the face"
     return bump(x, y, cx, cy, sx, sy)+bump(x, y, -cx, cy, sx, sy)
 
-# %% ../nbs/02_parametric.ipynb #c010
+# %% ../nbs/02_parametric.ipynb #c012
 SHAPE = ("head_width face_height forehead jaw_width chin_width chin_length chin_forward cheekbones cheek_fullness brow_ridge brow_height brow_tilt "
          "eye_size eye_spacing eye_tilt eye_depth nose_length nose_width nose_height nose_bridge nose_tip mouth_width mouth_height upper_lip lower_lip "
          "mouth_tilt face_flat ear_size ear_out").split()
 MOTION = "smile open_mouth brow_raise frown sag thin nose_age".split()
 
-# %% ../nbs/02_parametric.ipynb #c011
+# %% ../nbs/02_parametric.ipynb #c013
 def slices(y, t):
     "Half width, front and back depth of the head at height `y` for traits `t` (a dict with 0 as default)"
     low, jaw, chin = 1/(1+np.exp((y+0.5)/.18)), bump(0, y, 0, -1.30, 1, .38), bump(0, y, 0, -1.75, 1, .22)
@@ -68,7 +68,7 @@ def slices(y, t):
     f = curve(y, FRONT)+.05*t["forehead"]*bump(0, y, 0, .85, 1, .4)+.10*t["chin_forward"]*bump(0, y, 0, -1.65, 1, .3)
     return np.maximum(w, .02), f, curve(y, BACK)*(1+.03*t["head_width"])
 
-# %% ../nbs/02_parametric.ipynb #c012
+# %% ../nbs/02_parametric.ipynb #c014
 def relief(x, y, t):
     "Height of the face's features above the oval, in canonical face coordinates"
     ridge = np.clip((.22-y)/.86, 0, 1)                                         # 0 between the eyes, 1 at the tip
@@ -84,7 +84,7 @@ def relief(x, y, t):
     z += t["smile"]*(.06*pair(x, y, .62, -.68, .24, .2)-.03*bump(x, y, 0, -1.15, .4, .12))-.05*t["sag"]*pair(x, y, .40, -.95, .10, .2)+.05*t["sag"]*pair(x, y, .62, -1.2, .16, .2)
     return z
 
-# %% ../nbs/02_parametric.ipynb #c013
+# %% ../nbs/02_parametric.ipynb #c015
 def warp(x, y, t):
     "Where a point of the canonical face moves within the face: size, spacing and tilt of eyes, brows, nose and mouth"
     dx, dy = np.zeros_like(x), np.zeros_like(y)
@@ -104,7 +104,7 @@ def warp(x, y, t):
     dy += -t["open_mouth"]*.17*np.clip((-1.13-y)/.025, 0, 1)*np.exp(-(x/.6)**2)*np.clip((y+2.0)/.5, 0, 1)-.10*t["chin_length"]*np.clip((-1.25-y)/.5, 0, 1)
     return dx, dy
 
-# %% ../nbs/02_parametric.ipynb #c014
+# %% ../nbs/02_parametric.ipynb #c016
 def head(**traits):
     "The head's points (3, ROWS, COLS) for some traits, all others 0"
     t = dict.fromkeys((*SHAPE, *MOTION), 0.) | traits
@@ -120,14 +120,14 @@ def head(**traits):
     tall = 1+.035*t["face_height"]
     return np.stack([x+front*dx, (y+front*dy)*tall, z])
 
-# %% ../nbs/02_parametric.ipynb #c016
+# %% ../nbs/02_parametric.ipynb #c018
 @lru_cache
 def basis():
     "Mean head (3*V,) and basis (len(SHAPE)+len(MOTION), 3*V) as float32 tensors, V = ROWS*COLS"
     columns = [(head(**{k: 1.})-head(**{k: -1.}))/2 for k in (*SHAPE, *MOTION)]
     return torch.tensor(head().ravel(), dtype=torch.float32), torch.tensor(np.stack(columns).reshape(len(columns), -1), dtype=torch.float32)
 
-# %% ../nbs/02_parametric.ipynb #c018
+# %% ../nbs/02_parametric.ipynb #c022
 def line(x, y, x0, y0, x1, y1, width):
     "Soft line segment from (x0, y0) to (x1, y1), on both sides of the face"
     x = np.abs(x)
@@ -136,7 +136,7 @@ def line(x, y, x0, y0, x1, y1, width):
 
 def soft(v, width): return 1/(1+np.exp(-np.clip(v/width, -30, 30)))
 
-# %% ../nbs/02_parametric.ipynb #c019
+# %% ../nbs/02_parametric.ipynb #c023
 @lru_cache
 def masks():
     "Named masks (V,) over the head's grid, float32 tensors: canonical coordinates, features, wrinkles, hair fields"
@@ -171,13 +171,13 @@ def masks():
     m["hair_part"] = np.exp(-(((x-.35)/.13)**2))*soft(y-.9, .1)
     return {k: torch.tensor(np.ascontiguousarray(v).ravel(), dtype=torch.float32) for k, v in m.items()}
 
-# %% ../nbs/02_parametric.ipynb #c021
+# %% ../nbs/02_parametric.ipynb #c026
 LOOKS = "sex skin skin_red hair_dark hair_red hair_length hair_volume hairline recession temples parting curl brow_thick brow_dark eye_dark eye_blue beard moustache lip_red lip_dark freckles".split()
 MARKS = [f"mole{k}_{c}" for k in range(3) for c in "xyr"]
 AGEING = "wrinkling greying balding sagging base_age".split()
 TRAITS = (*SHAPE, *LOOKS, *MARKS, *AGEING)
 
-# %% ../nbs/02_parametric.ipynb #c022
+# %% ../nbs/02_parametric.ipynb #c027
 def people(identities, seed:int=0) -> torch.Tensor:
     "Traits (n, len(TRAITS)), a pure function of (seed, identity); shape in standard deviations"
     t = torch.stack([torch.randn(len(TRAITS), generator=generator(seed, 1, int(i))) for i in identities])
@@ -190,10 +190,10 @@ def people(identities, seed:int=0) -> torch.Tensor:
     t[:, :len(SHAPE)] = t[:, :len(SHAPE)].clamp(-2.4, 2.4)
     return t
 
-# %% ../nbs/02_parametric.ipynb #c024
+# %% ../nbs/02_parametric.ipynb #c030
 NUISANCE = dict(yaw=1, pitch=1, roll=1, age=1, motion=4, gaze=2, blink=1, light=3, ambient=1, tint=3, exposure=1, background=27, glasses=4, jitter=3, blur=1, grain=1, clothes=3, tidy=2)
 
-# %% ../nbs/02_parametric.ipynb #c025
+# %% ../nbs/02_parametric.ipynb #c031
 def conditions(identities, images, seed:int=0) -> dict:
     "Raw uniform numbers in (0, 1) for everything that varies between pictures: a dict of (n, k) tensors"
     total = sum(NUISANCE.values())
@@ -202,7 +202,7 @@ def conditions(identities, images, seed:int=0) -> dict:
 
 def normal(u, std=1., limit=3.): return (torch.erfinv((2*u-1).clamp(-.9999, .9999))*2**.5).clamp(-limit, limit)*std
 
-# %% ../nbs/02_parametric.ipynb #c026
+# %% ../nbs/02_parametric.ipynb #c032
 def pose_and_age(u, base_age, yaw=None, pitch=None, roll=None, age=None) -> torch.Tensor:
     "(n, 4) pitch, yaw, roll in degrees and age in years; a range (lo, hi) draws uniformly, an (n,) tensor is taken as it is"
     def asked(name, value, default):
@@ -214,7 +214,7 @@ def pose_and_age(u, base_age, yaw=None, pitch=None, roll=None, age=None) -> torc
     free_age = (40+14*base_age+normal(u["age"][:, 0], 13.)).clamp(16, 80)
     return torch.stack([asked("pitch", pitch, normal(u["pitch"][:, 0], 9.)), asked("yaw", yaw, free_yaw), asked("roll", roll, normal(u["roll"][:, 0], 6.)), asked("age", age, free_age)], 1)
 
-# %% ../nbs/02_parametric.ipynb #c028
+# %% ../nbs/02_parametric.ipynb #c036
 def mix(a, b, w): return a+(b-a)*w
 
 def ramp(v, colours):
@@ -224,13 +224,13 @@ def ramp(v, colours):
     i = p.floor().long().clamp(max=len(c)-2)
     return mix(c[i], c[i+1], (p-i)[:, None])[..., None]
 
-# %% ../nbs/02_parametric.ipynb #c029
+# %% ../nbs/02_parametric.ipynb #c037
 def ageing(t, age):
     "How old a person looks at `age`: dict of (n,) strengths, each with the person's own pace"
     def pace(name, start, span): return torch.sigmoid((age+6*t[name]-start)/span)
     return dict(wrinkle=pace("wrinkling", 54, 8.), grey=pace("greying", 55, 5.), bald=pace("balding", 62, 9.), sag=pace("sagging", 56, 9.))
 
-# %% ../nbs/02_parametric.ipynb #c030
+# %% ../nbs/02_parametric.ipynb #c038
 def colours(t, old):
     "Skin, hair, eye and lip colours (n, 3, 1)"
     skin = ramp(.42+.24*t["skin"], [(255, 226, 208), (242, 200, 170), (222, 170, 132), (178, 122, 84), (120, 78, 54), (76, 50, 38)])
@@ -242,7 +242,7 @@ def colours(t, old):
     lip = skin*torch.tensor([.86, .58, .56])[:, None]*(1+.10*t["lip_red"][:, None, None]*torch.tensor([.6, -1., -.8])[:, None])*(1-.06*t["lip_dark"].clamp(-2, 2))[:, None, None]
     return skin.clamp(0, 1), mix(hair, grey, .95*old["grey"][:, None, None]), mix(hair, grey, .6*old["grey"][:, None, None]), eye, lip.clamp(0, 1)
 
-# %% ../nbs/02_parametric.ipynb #c031
+# %% ../nbs/02_parametric.ipynb #c039
 def hair_cover(t, old, tidy):
     "Hair cover (n, V) in [0, 1] of the scalp"
     m = masks()
@@ -251,7 +251,7 @@ def hair_cover(t, old, tidy):
     side = (.30*t["temples"]+.9*torch.sigmoid(2.*t["hair_length"]))[:, None]*m["hair_side"]
     return torch.sigmoid((m["hair"]+line+fringe+side+.035*(1+.8*t["curl"].clamp(0, 2))[:, None]*m["strands"]+.03*tidy[:, :1])/.035)
 
-# %% ../nbs/02_parametric.ipynb #c032
+# %% ../nbs/02_parametric.ipynb #c040
 def paint_eyes(colour, t, eye, skin, lash, gaze, blink):
     "Sclera, iris, pupil, highlight, lashes and lid crease of both eyes over `colour` (n, 3, V)"
     m = masks()
@@ -274,7 +274,7 @@ def paint_eyes(colour, t, eye, skin, lash, gaze, blink):
     part = mix(part*(1-crease[:, None]), .35*lash, (.85*edge.clamp(0, 1))[:, None])
     colour[:, :, near] = part
 
-# %% ../nbs/02_parametric.ipynb #c033
+# %% ../nbs/02_parametric.ipynb #c041
 @lru_cache
 def region(x0, x1, y0, y1):
     "Grid points of the front of the face with x0 <= |x| <= x1 and y0 <= y <= y1"
@@ -284,7 +284,7 @@ def region(x0, x1, y0, y1):
 
 def each(v): return v[:, None, None]
 
-# %% ../nbs/02_parametric.ipynb #c034
+# %% ../nbs/02_parametric.ipynb #c042
 def paint_skin(t, old, skin):
     "Skin with blush, freckles, bags, wrinkles, moles and shadowed creases (n, 3, V)"
     m = masks()
@@ -297,7 +297,7 @@ def paint_skin(t, old, skin):
         shade[:, face] *= 1-.65*torch.exp(-d/mr[:, None]**2)*(mr > .03)[:, None]
     return skin*blush*shade[:, None]
 
-# %% ../nbs/02_parametric.ipynb #c035
+# %% ../nbs/02_parametric.ipynb #c043
 def paint_mouth(colour, lip, old, opening):
     "Lips, the line between them, and teeth when the mouth is open"
     at = region(0, .46, -1.36, -.92)
@@ -321,7 +321,7 @@ def paint_beard(colour, t, hair):
     c = mix(colour[:, :, at], hair, each(.85*torch.sigmoid(3*(t["beard"]+1.1*t["sex"]-1.9)))*m["beard"][at]*(1+.3*m["strands"][at]))
     colour[:, :, at] = mix(c, .9*hair, each(.8*torch.sigmoid(3*(t["moustache"]+t["sex"]-1.9)))*m["moustache"][at])
 
-# %% ../nbs/02_parametric.ipynb #c036
+# %% ../nbs/02_parametric.ipynb #c044
 def paint(t, old, motion, gaze, blink, tidy):
     "Colours (n, 3, V) of the head and hair cover (n, V)"
     m, (skin, hair, beard, eye, lip) = masks(), colours(t, old)
@@ -336,7 +336,7 @@ def paint(t, old, motion, gaze, blink, tidy):
     strand = (1+.16*m["strands"])*(1-.25*torch.exp(-(m["hair"]/.12)**2))
     return mix(c, hair*strand, cover[:, None]), cover
 
-# %% ../nbs/02_parametric.ipynb #c038
+# %% ../nbs/02_parametric.ipynb #c046
 def normals(p):
     "Unit outward normals of a closed grid of points, both (n, 3, R, C); the seam is in the last axis"
     du = torch.roll(p, -1, 3)-torch.roll(p, 1, 3)
@@ -350,13 +350,13 @@ def mean_normals():
     "Normals (1, 3, R, C) of the mean head"
     return normals(basis()[0].view(1, 3, ROWS, COLS))
 
-# %% ../nbs/02_parametric.ipynb #c039
+# %% ../nbs/02_parametric.ipynb #c047
 def sheet(rows, cols, u0=0., u1=1., v0=0., v1=1.):
     "Parameters (rows*cols,) of a small surface: v down, u across"
     v, u = torch.meshgrid(torch.linspace(v0, v1, rows), torch.linspace(u0, u1, cols), indexing="ij")
     return v.flatten(), u.flatten()
 
-# %% ../nbs/02_parametric.ipynb #c040
+# %% ../nbs/02_parametric.ipynb #c048
 def curtain(t, hair, width, grown):
     "Long hair beside and behind the face: points, colours, normals; hidden where hair is short"
     v, u = sheet(60, 72, .33, 1.67)
@@ -372,7 +372,7 @@ def curtain(t, hair, width, grown):
     shade = (1+.20*torch.cos(31*a+3*torch.sin(5*v))+.10*torch.cos(57*a+v*4)-.15*v)
     return p, hair*shade, n
 
-# %% ../nbs/02_parametric.ipynb #c041
+# %% ../nbs/02_parametric.ipynb #c049
 def ears(t, skin, width):
     "Both ears as bent discs: points, colours, normals"
     v, u = sheet(14, 20, 0, 2.)
@@ -384,7 +384,7 @@ def ears(t, skin, width):
     n = torch.stack([s*.8+0*v, .2*torch.sin(a)*v, .6+0*v]).expand_as(p)
     return p, skin*(.80+.20*v-.12*((v-.55).abs() < .18)), n/n.norm(dim=1, keepdim=True)
 
-# %% ../nbs/02_parametric.ipynb #c042
+# %% ../nbs/02_parametric.ipynb #c050
 def neck(t, skin, cloth):
     "Neck, and clothes below it: points, colours, normals"
     v, u = sheet(40, 64, 0, 2.)
@@ -395,7 +395,7 @@ def neck(t, skin, cloth):
     n = torch.stack([torch.sin(a), .5*wide, torch.cos(a)]).expand_as(p)
     return p, mix(skin*.78, cloth, torch.sigmoid((v-.58)/.01)), n
 
-# %% ../nbs/02_parametric.ipynb #c043
+# %% ../nbs/02_parametric.ipynb #c051
 def glasses(t, style):
     "Frames of glasses for pictures that have them (style[:, 0] < 0.12): points, colours, normals"
     v, u = sheet(4, 110, 0, 2.)
@@ -414,14 +414,14 @@ def glasses(t, style):
     dark = (.08+.25*(style[:, :1]/.12)**2)[:, None]*torch.ones(3, 1)*torch.ones(p.shape[2])
     return p, dark, torch.tensor([[0.], [0.], [1.]]).expand_as(p)
 
-# %% ../nbs/02_parametric.ipynb #c044
+# %% ../nbs/02_parametric.ipynb #c052
 def expression(u, old):
     "Strengths of the head's motions, dict of (n,)"
     e = normal(u["motion"])
     return dict(smile=(.55*e[:, 0]+.2).clamp(-.5, 1.4), open_mouth=(.45*e[:, 1]-.25).clamp(0, 1), brow_raise=.5*e[:, 2].clamp(min=0),
                 frown=.4*e[:, 3].clamp(min=0), sag=old["sag"], thin=.4*old["sag"], nose_age=.6*old["sag"])
 
-# %% ../nbs/02_parametric.ipynb #c045
+# %% ../nbs/02_parametric.ipynb #c053
 def surface(t, u, age):
     "Points (n, 3, P), colours (n, 3, P), normals (n, 3, P) of a batch of people, and the five landmarks (n, 3, 5)"
     old = ageing(t, age)
@@ -444,7 +444,7 @@ def landmark_points():
     m = masks()
     return [int(((m["x"]-x)**2+(m["y"]-y)**2+9*(1-m["front"])).argmin()) for x, y in ((-.5, 0), (.5, 0), (0, -.62), (-.38, -1.14), (.38, -1.14))]
 
-# %% ../nbs/02_parametric.ipynb #c047
+# %% ../nbs/02_parametric.ipynb #c055
 TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])  # of 112 x 112: insightface
 
 def rotation(s):
@@ -457,7 +457,7 @@ def rotation(s):
     R = m(roll.cos(), roll.sin(), o, -roll.sin(), roll.cos(), o, o, o, i)
     return R@P@Y
 
-# %% ../nbs/02_parametric.ipynb #c048
+# %% ../nbs/02_parametric.ipynb #c056
 def camera(marks, s, jitter):
     "Scale (n, 1) and shift (n, 2), in template pixels of 112, that bring the turned landmarks (n, 5, 2) (y down) to the template"
     turn = s[:, 2]*pi/180
@@ -469,7 +469,7 @@ def camera(marks, s, jitter):
     shift = TEMPLATE.mean(0)+normal(jitter[:, 1:], 1.3)-scale[:, None]*centre[:, 0]
     return scale[:, None], shift
 
-# %% ../nbs/02_parametric.ipynb #c049
+# %% ../nbs/02_parametric.ipynb #c057
 def close(key, step=int(.12*2**16)*2**20):
     "Depth keys (n, h, w) with pinholes closed: a pixel far behind both of its neighbours, left and right or up and down, takes the nearer"
     e = F.pad(key, (2, 2, 2, 2))
@@ -480,7 +480,7 @@ def close(key, step=int(.12*2**16)*2**20):
     near = torch.maximum(across, along)
     return torch.where(near-key > step, near, key)
 
-# %% ../nbs/02_parametric.ipynb #c050
+# %% ../nbs/02_parametric.ipynb #c058
 def splat(x, y, depth, colour, seen, size):
     "Nearest seen point in each pixel: colours (n, 3, size, size) and cover (n, 1, size, size); x, y (n, P) in pixels"
     n, P = x.shape
@@ -493,7 +493,7 @@ def splat(x, y, depth, colour, seen, size):
     rgb = colour.gather(2, (best&(2**20-1))[:, None].expand(-1, 3, -1))*hit[:, None]
     return rgb.view(n, 3, size, size), hit.view(n, 1, size, size).float()
 
-# %% ../nbs/02_parametric.ipynb #c051
+# %% ../nbs/02_parametric.ipynb #c059
 def lit(colour, normal_, u, head):
     "Lambert light from a random direction over ambient light, a little gloss on the head's first `head` points, a tint: colours (n, 3, P)"
     l = u["light"]
@@ -507,14 +507,14 @@ def lit(colour, normal_, u, head):
     c[:, :, :head] += .09*gloss.square().square().square()*gloss.square().square()
     return c
 
-# %% ../nbs/02_parametric.ipynb #c052
+# %% ../nbs/02_parametric.ipynb #c060
 def backdrop(u, size):
     "Blurred backgrounds (n, 3, size, size)"
     b = u.view(-1, 3, 3, 3)
     b = .12+.72*mix(b.mean(1, keepdim=True).expand_as(b), b, .25)
     return F.interpolate(b, size=(size, size), mode="bilinear", align_corners=True)
 
-# %% ../nbs/02_parametric.ipynb #c053
+# %% ../nbs/02_parametric.ipynb #c061
 def finish(image, u, seed, identities, images):
     "Blur, sensor noise and 8 bits: (n, 3, h, h) in [0, 1] -> uint8 (n, h, h, 3)"
     n, _, h, _ = image.shape
@@ -527,11 +527,10 @@ def finish(image, u, seed, identities, images):
     x = x+grain*(.004+.018*u["grain"]**2)[..., None, None]
     return x.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous()
 
-# %% ../nbs/02_parametric.ipynb #c055
-def render_batch(identities, images, size, seed, yaw, pitch, roll, age):
-    "One batch of `render_faces`"
-    traits, u = people(identities, seed), conditions(identities, images, seed)
-    t = dict(zip(TRAITS, traits.unbind(1)))
+# %% ../nbs/02_parametric.ipynb #c063
+def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age):
+    "One batch of `render_faces` for people with the given traits"
+    t, u = dict(zip(TRAITS, traits.unbind(1))), conditions(identities, images, seed)
     s = pose_and_age(u, t["base_age"], yaw, pitch, roll, age)
     p, c, n, marks = surface(t, u, s[:, 3])
     R, flip, head = rotation(s), torch.tensor([[1.], [-1.]]), ROWS*COLS
@@ -544,7 +543,7 @@ def render_batch(identities, images, size, seed, yaw, pitch, roll, age):
     image = both[:, :3]+(1-both[:, 3:])*backdrop(u["background"], size)
     return finish(image, u, seed, identities, images), s, (marks*scale[:, None]+shift[:, None])*(size/112)
 
-# %% ../nbs/02_parametric.ipynb #c056
+# %% ../nbs/02_parametric.ipynb #c064
 def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=None, roll=None, age=None, batch:int=32):
     """Drawn faces: 8-bit images (n, size, size, 3), attributes (n, 4) = pitch, yaw, roll in degrees and age in years, landmarks (n, 5, 2) in pixels
 
@@ -554,7 +553,7 @@ def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=No
     if len(identities) != len(images): raise ValueError(f"{len(identities)} identities but {len(images)} images")
     if size < 16: raise ValueError(f"size must be at least 16 pixels, got {size}")
     def part(v, k): return v[k:k+batch] if isinstance(v, (torch.Tensor, np.ndarray)) else v
-    def draw(k): return render_batch(identities[k:k+batch], images[k:k+batch], size, seed, *(part(v, k) for v in (yaw, pitch, roll, age)))
+    def draw(k): return render_batch(people(identities[k:k+batch], seed), identities[k:k+batch], images[k:k+batch], size, seed, *(part(v, k) for v in (yaw, pitch, roll, age)))
     basis(), masks(), mean_normals(), landmark_points()
     threads = torch.get_num_threads()                                          # whole batches side by side beat two threads inside each small operation
     torch.set_num_threads(1)
