@@ -155,5 +155,5 @@ def plot_scores(genuine, impostor, title:str="", fmr:float=0.01) -> go.Figure:
                                 template="plotly_white", height=360, bargap=0, barmode="overlay"))
     for name, s, colour in (("impostor", impostor, "#c44e52"), ("genuine", genuine, "#4c72b0")):
         fig.add_bar(x=(edges[1:]+edges[:-1])/2, y=np.histogram(s, edges, density=True)[0], name=f"{name} ({len(s):,})", marker=dict(color=colour, line_width=0), opacity=0.65)
-    fig.add_vline(fmr_threshold(impostor, fmr), line_dash="dash", annotation_text=f"FMR {100*fmr:g} %, FNMR {100*fnmr_at_fmr(genuine, impostor, fmr):.1f} %")
+    fig.add_vline(fmr_threshold(impostor, fmr), line_dash="dash", annotation_position="top", annotation_text=f"FMR {100*fmr:g} %, FNMR {100*fnmr_at_fmr(genuine, impostor, fmr):.1f} %")
     return fig
