@@ -9,13 +9,14 @@ __all__ = ['IRESNETS', 'MARGINS', 'check_finite', 'IBlock', 'IResNet', 'iresnet'
 
 # %% ../nbs/21_recognition.ipynb #c002
 import json, math, time
+from copy import deepcopy
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from .core import atomic, generator, pick_device, to_float
@@ -211,8 +212,9 @@ def save_checkpoint(path, modules:dict, optimiser, state:dict):
 # %% ../nbs/21_recognition.ipynb #c047
 def load_checkpoint(path, modules:dict, optimiser, parameters:dict) -> dict:
     "Restores what `save_checkpoint` wrote and returns its state; ValueError if `state['parameters']` differ from `parameters`"
-    with safe_open(path, "pt") as f:
-        state, tensors = json.loads(f.metadata()["state"]), {k: f.get_tensor(k) for k in f.keys()}
+    try:
+        with safe_open(path, "pt") as f: state, tensors = json.loads(f.metadata()["state"]), {k: f.get_tensor(k) for k in f.keys()}
+    except (SafetensorError, KeyError, TypeError) as e: raise ValueError(f"{path} is not a checkpoint of this trainer: {e}") from e
     for key in parameters.keys() | state["parameters"].keys():
         a, b = state["parameters"].get(key), json.loads(json.dumps(parameters.get(key)))
         if a != b: raise ValueError(f"{path} belongs to another run: {key} was {a}, is {b}")
@@ -231,7 +233,7 @@ def train_recogniser(faces, net="tiny32", head:str="arcface", epochs:int=20, bat
     """Trains a recogniser on `faces` and returns (network in eval mode, log: one dict per epoch)
 
     `net` is a name of `IRESNETS` or a dict of `IResNet` settings. With `checkpoint` (a .safetensors path) the state is saved every `save_every` seconds and at
-    the end, and the same call goes on where it stopped, bit for bit on the same machine and number of threads. `evaluate(net) -> dict` is called after each epoch and joined to its log.
+    the end, and the same call goes on where it stopped, bit for bit on the same machine and number of threads. `evaluate(net) -> dict` gets a copy of the network after each epoch and is joined to its log.
     Errors: see `check_labels`; a loss that is not finite is a ValueError naming the step.
     """
     classes, n, device = check_labels(faces), len(faces.labels), pick_device(device)
@@ -257,7 +259,7 @@ def train_recogniser(faces, net="tiny32", head:str="arcface", epochs:int=20, bat
         state["sums"] = [state["sums"][0]+loss, state["sums"][1]+right]; state["step"] = step+1
         if (step+1) % per_epoch == 0:
             entry = dict(epoch=step//per_epoch+1, loss=state["sums"][0]/per_epoch, accuracy=state["sums"][1]/per_epoch, lr=rate)
-            if evaluate: entry |= evaluate(net.eval()); net.train()
+            if evaluate: entry |= evaluate(deepcopy(net).eval())
             state["log"].append(entry); state["sums"] = [0., 0.]
             print(f"{label} {entry['epoch']}/{epochs}  " + "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch") + f"  {(step+1-first)*batch/(time.time()-began):.0f} images/s", flush=True)
         if checkpoint and (time.time()-saved >= save_every or step+1 == epochs*per_epoch):
