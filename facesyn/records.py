@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'CARD', 'Faces', 'select', 'fewer_than', 'at_least', 'in_memory', 'parametric_faces', 'folder_images',
            'folder_faces', 'read_manifest', 'array_faces', 'open_faces', 'image_file', 'write_image', 'begin_dataset',
-           'write_card', 'dataset_digest', 'finish_dataset', 'write_folder', 'write_encoded', 'read_encoded']
+           'check_card', 'write_card', 'dataset_digest', 'finish_dataset', 'write_folder', 'write_encoded',
+           'read_encoded']
 
 # %% ../nbs/10_records.ipynb #c002
 import json
@@ -174,22 +175,26 @@ def begin_dataset(root, settings:dict):
 # %% ../nbs/10_records.ipynb #c039
 CARD = ("name", "source", "method", "licence", "limits")
 
+def check_card(card:dict):
+    "ValueError for an entry of `CARD` that is missing or empty"
+    if missing := [k for k in CARD if not card.get(k)]: raise ValueError(f"the dataset card lacks {missing}")
+
+# %% ../nbs/10_records.ipynb #c040
 def write_card(root, card:dict):
-    "`card.md` for people and `card.json` for programs; ValueError for an entry of `CARD` that is missing"
-    missing = [k for k in CARD if not card.get(k)]
-    if missing: raise ValueError(f"the dataset card lacks {missing}")
+    "`card.md` for people and `card.json` for programs"
+    check_card(card)
     lines = [f"# {card['name']}", *(f"**{k}**: {v if isinstance(v, str) else json.dumps(v)}\n" for k, v in card.items() if k != "name")]
     with atomic(Path(root)/"card.md") as temporary: temporary.write_text("\n".join(lines))
     write_json(card, Path(root)/"card.json")
 
-# %% ../nbs/10_records.ipynb #c040
+# %% ../nbs/10_records.ipynb #c041
 def dataset_digest(root, files) -> str:
     "sha256 over the names and bytes of `files` below `root`, in sorted order"
     digest = sha256()
     for name in sorted(files): digest.update(f"{name}\n".encode()+sha256((Path(root)/name).read_bytes()).digest())
     return digest.hexdigest()
 
-# %% ../nbs/10_records.ipynb #c041
+# %% ../nbs/10_records.ipynb #c042
 def finish_dataset(root, rows:list[dict], card:dict) -> dict:
     "Manifest and card of a dataset whose images are all there; `rows`: file, identity, image, seed, attributes, embedding. Returns the card"
     root, files = Path(root), [row["file"] for row in rows]
@@ -200,9 +205,10 @@ def finish_dataset(root, rows:list[dict], card:dict) -> dict:
     write_card(root, card := dict(card, **counts, settings=read_json(root/"settings.json")))
     return card
 
-# %% ../nbs/10_records.ipynb #c043
+# %% ../nbs/10_records.ipynb #c044
 def write_folder(faces:Faces, root, card:dict, settings:dict=None, suffix:str=".png") -> dict:
     "Writes `faces` as a dataset: images, manifest, card. Image j of a person is the j-th in order. Returns the card"
+    check_card(card)
     root, seen, rows = Path(root), np.zeros(len(faces.names), int), []
     begin_dataset(root, dict(settings or {}, size=faces.size, suffix=suffix))
     for image, i, s in faces:
@@ -212,13 +218,14 @@ def write_folder(faces:Faces, root, card:dict, settings:dict=None, suffix:str=".
         seen[i] += 1
     return finish_dataset(root, rows, card)
 
-# %% ../nbs/10_records.ipynb #c046
+# %% ../nbs/10_records.ipynb #c047
 def write_encoded(path, faces:Faces, y, s, about:dict=None, batch:int=256):
-    "`images.npy`, `labels.npy`, `y.npy` (n, d), `s.npy` (n, 4), then `index.json` with the names and `about`; ValueError unless y and s are finite, one row an image"
+    "`images.npy`, `labels.npy`, `y.npy` (n, d), `s.npy` (n, 4; NaN: unknown), then `index.json` with the names and `about`; ValueError names the image whose y or s is no number"
     path, y, s = Path(path), np.asarray(y, np.float32), np.asarray(s, np.float32)
     for name, x in (("y", y), ("s", s)):
         if len(x) != len(faces) or x.ndim != 2: raise ValueError(f"{name} must have one row for each of {len(faces)} images, got {x.shape}")
-        if not np.isfinite(x).all(): raise ValueError(f"{name} of image {np.flatnonzero(~np.isfinite(x).all(1))[0]} is not finite")
+        bad = ~np.isfinite(x).all(1) if name == "y" else np.isinf(x).any(1)
+        if bad.any(): raise ValueError(f"{name} of image {np.flatnonzero(bad)[0]} is not finite")
     if s.shape[1] != 4: raise ValueError(f"s must have 4 columns (pitch, yaw, roll, age), got {s.shape[1]}")
     (path/"index.json").unlink(missing_ok=True)
     with atomic(path/"images.npy") as temporary:
@@ -231,7 +238,7 @@ def write_encoded(path, faces:Faces, y, s, about:dict=None, batch:int=256):
         with atomic(path/f"{name}.npy") as temporary: np.save(temporary, x)
     write_json(dict(names=faces.names, images=len(faces), size=faces.size, about=about or {}), path/"index.json")
 
-# %% ../nbs/10_records.ipynb #c047
+# %% ../nbs/10_records.ipynb #c048
 def read_encoded(path) -> tuple[Faces, np.ndarray, np.ndarray]:
     "(faces, y, s) written by `write_encoded`; images stay on disk, mapped; `s` are also the attributes of the faces"
     path = Path(path)
