@@ -7,6 +7,7 @@ TRAINING = encoders id3_train
 
 bin    = .venv/bin
 export PATH := $(CURDIR)/$(bin):$(PATH)
+export PYTHONWARNINGS := ignore:IProgress not found
 wanted = $(if $(TRAIN),$(RUNS),$(filter-out $(TRAINING),$(RUNS)))
 
 .PHONY: setup demo lab test check notebooks docs hooks
