@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'prediction_type', 'signal_noise', 'add_noise', 'target', 'estimate_x0', 'estimate_eps', 'output_from_eps',
-           'build_unet', 'denoise', 'shuffled_rows', 'learning_rate', 'load_weights', 'train']
+           'build_unet', 'denoise', 'Patches', 'shuffled_rows', 'learning_rate', 'load_weights', 'train']
 
 # %% ../nbs/30_diffusion.ipynb #c002
 import json, time
@@ -12,10 +12,12 @@ from contextlib import nullcontext
 from functools import lru_cache
 from math import cos, gcd, pi
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import send_to_device
-from diffusers import UNet2DConditionModel
+from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
 from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -93,6 +95,20 @@ def denoise(unet, x_t:torch.Tensor, t, tokens:torch.Tensor, pooled:torch.Tensor=
     return unet(x_t, t, encoder_hidden_states=tokens, class_labels=pooled if unet.config.class_embed_type else None).sample
 
 # %% ../nbs/30_diffusion.ipynb #c020
+class Patches(ModelMixin, ConfigMixin):
+    "The lossless autoencoder between images (n, 3, h, w) and patches (n, 3*patch**2, h/patch, w/patch); the interface is AutoencoderKL's"
+    @register_to_config
+    def __init__(self, patch:int=2, scaling_factor:float=1.):
+        super().__init__()
+        self.register_buffer("unit", torch.ones(1))                            # a model without any tensor can be neither saved nor moved
+
+    def encode(self, images):
+        z = nn.functional.pixel_unshuffle(images, self.config.patch)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: z))
+
+    def decode(self, z): return SimpleNamespace(sample=nn.functional.pixel_shuffle(z, self.config.patch))
+
+# %% ../nbs/30_diffusion.ipynb #c023
 @lru_cache(2)
 def _order(n, seed, rank, epoch): return torch.randperm(n, generator=generator(seed, 1, rank, epoch))
 
@@ -101,14 +117,14 @@ def shuffled_rows(n:int, batch:int, step:int, rank:int=0, seed:int=0) -> torch.T
     first = step*batch
     return torch.stack([_order(n, seed, rank, k//n)[k % n] for k in range(first, first+batch)])
 
-# %% ../nbs/30_diffusion.ipynb #c023
+# %% ../nbs/30_diffusion.ipynb #c026
 def learning_rate(step:int, lr:float, steps:int, warmup:int=0, decay:str="constant") -> float:
     "Learning rate of update `step` (0-based): linear warm-up, then `constant`, `linear` or `cosine` decay to 0 at `steps`"
     if decay not in ("constant", "linear", "cosine"): raise ValueError(f"decay={decay!r}: expected constant, linear or cosine")
     done = max(step-warmup, 0)/max(steps-warmup, 1)
     return lr*min(1, (step+1)/max(warmup, 1))*{"constant": 1., "linear": 1-done, "cosine": (1+cos(pi*min(done, 1)))/2}[decay]
 
-# %% ../nbs/30_diffusion.ipynb #c026
+# %% ../nbs/30_diffusion.ipynb #c029
 class _Objective(nn.Module):
     "The loss as a forward pass, so that accelerate's wrapper for several processes sees the whole of it"
     def __init__(self, model, loss_fn): super().__init__(); self.model, self.loss_fn = model, loss_fn
@@ -147,7 +163,7 @@ def _same_settings(path, old, new):
     differ = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if differ: raise ValueError(f"{path} was made with other settings ({'; '.join(differ)}): use another folder, or remove it to start again")
 
-# %% ../nbs/30_diffusion.ipynb #c027
+# %% ../nbs/30_diffusion.ipynb #c030
 def load_weights(model:nn.Module, out, which:str="ema") -> int:
     "Copies the `ema` (or `model`) weights of the checkpoint in folder `out` into `model`; returns its step"
     path = Path(out)/"checkpoint.safetensors"
@@ -156,7 +172,7 @@ def load_weights(model:nn.Module, out, which:str="ema") -> int:
         model.load_state_dict({k.split(".", 1)[1]: f.get_tensor(k) for k in f.keys() if k.startswith(which+".")}, strict=which == "model")
         return int(f.metadata()["step"])
 
-# %% ../nbs/30_diffusion.ipynb #c029
+# %% ../nbs/30_diffusion.ipynb #c032
 class _Log:
     "Means of the loss terms, one JSON line each `every` steps; lines later than `step` are dropped, they will be written again"
     def __init__(self, path, step, steps, every, active):
@@ -179,7 +195,7 @@ class _Log:
             self.shown, rate = time.time(), (step-self.first)/(time.time()-self.start)
             print(f"step {step}/{self.steps}  "+"  ".join(f"{k} {v:.4f}" for k, v in means.items())+f"  {rate:.2f} steps/s  {(self.steps-step)/rate:.0f} s left", flush=True)
 
-# %% ../nbs/30_diffusion.ipynb #c030
+# %% ../nbs/30_diffusion.ipynb #c033
 def train(model:nn.Module, batch_at, loss_fn, steps:int, out, lr:float=1e-4, warmup:int=0, decay:str="constant", weight_decay:float=0., clip:float=1.,
           ema:float=0.9999, ema_power:float=0.75, accumulate:int=1, checkpoint_every:int=1000, log_every:int=50, seed:int=0, precision:str="no", device:str="auto", settings:dict=None) -> nn.Module:
     """Trains `model` for `steps` updates and returns it with its averaged weights, in eval mode; goes on from `out`/checkpoint.safetensors if there is one.

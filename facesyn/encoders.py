@@ -134,12 +134,12 @@ class Encoder(nn.Module):
 
     `size`: pixels the network's aligned face has; `crop`: (left, top, right, bottom) box cut from it afterwards; `channels` rgb or bgr;
     `mean`, `std`: the network's input is (x - mean)/std for x in 0..255, one number or one per channel in the network's order.
-    `differentiable=False` runs without a graph. ValueError for NaN weights, and for NaN pixels with the number of the image.
+    `differentiable=False` runs without a graph. The network is taken over, not copied: its weights are frozen from now on. ValueError for NaN weights, and for NaN pixels with the number of the image.
     """
     def __init__(self, net:nn.Module, size:int, mean=127.5, std=127.5, channels:str="rgb", crop=None, differentiable:bool=True, name:str="the encoder"):
         super().__init__()
         if channels not in ("rgb", "bgr"): raise ValueError(f"channels is {channels!r}: choose rgb or bgr")
-        self.net, self.size, self.channels, self.crop, self.differentiable = check_finite(net, name).requires_grad_(False), size, channels, crop, differentiable
+        self.net, self.size, self.channels, self.crop, self.differentiable = check_finite(net, name).requires_grad_(False).to(memory_format=torch.channels_last), size, channels, crop, differentiable
         for key, v in dict(mean=mean, std=std).items(): self.register_buffer(key, torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
         self.eval()
         with torch.no_grad(): out = self.features(torch.zeros(2, 3, size, size, device=next((t.device for t in net.state_dict().values()), None)))
@@ -157,7 +157,8 @@ class Encoder(nn.Module):
             if x.shape[2:] != (self.size, self.size): x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
             if self.crop: x = x[:, :, self.crop[1]:self.crop[3], self.crop[0]:self.crop[2]]
             if self.channels == "bgr": x = x.flip(1)
-            return self.net((x*127.5+127.5-self.mean.to(x.device))/self.std.to(x.device))
+            x = (x*127.5+127.5-self.mean.to(x.device))/self.std.to(x.device)
+            return self.net(x.contiguous(memory_format=torch.channels_last))
 
     def forward(self, x): return F.normalize(self.features(x))
 

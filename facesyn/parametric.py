@@ -123,9 +123,9 @@ def head(**traits):
 # %% ../nbs/02_parametric.ipynb #c018
 @lru_cache
 def basis():
-    "Mean head (3*V,) and basis (len(SHAPE)+len(MOTION), 3*V) as float32 tensors, V = ROWS*COLS"
+    "Mean head (3*V,) and basis (len(SHAPE)+len(MOTION), 3*V) as float64 tensors, V = ROWS*COLS"
     columns = [(head(**{k: 1.})-head(**{k: -1.}))/2 for k in (*SHAPE, *MOTION)]
-    return torch.tensor(head().ravel(), dtype=torch.float32), torch.tensor(np.stack(columns).reshape(len(columns), -1), dtype=torch.float32)
+    return torch.tensor(head().ravel()), torch.tensor(np.stack(columns).reshape(len(columns), -1))
 
 # %% ../nbs/02_parametric.ipynb #c022
 def line(x, y, x0, y0, x1, y1, width):
@@ -348,7 +348,7 @@ def normals(p):
 @lru_cache
 def mean_normals():
     "Normals (1, 3, R, C) of the mean head"
-    return normals(basis()[0].view(1, 3, ROWS, COLS))
+    return normals(basis()[0].float().view(1, 3, ROWS, COLS))
 
 # %% ../nbs/02_parametric.ipynb #c047
 def sheet(rows, cols, u0=0., u1=1., v0=0., v1=1.):
@@ -427,7 +427,8 @@ def surface(t, u, age):
     old = ageing(t, age)
     motion = expression(u, old)
     mean, B = basis()
-    p = torch.addmm(mean, torch.stack([motion[k] if k in motion else t[k] for k in (*SHAPE, *MOTION)], 1), B).view(-1, 3, ROWS, COLS)
+    weights = torch.stack([motion[k] if k in motion else t[k] for k in (*SHAPE, *MOTION)], 1).double()
+    p = torch.addmm(mean, weights, B).float().view(-1, 3, ROWS, COLS)           # in float64, so that the rounding does not depend on the batch
     c, cover = paint(t, old, motion, normal(u["gaze"], .7, 1.6), u["blink"][:, 0]**6, u["tidy"])
     marks, width = p.flatten(2)[:, :, landmark_points()], p[:, 0].amax((1, 2))
     thick = (.10+.07*t["hair_volume"].clamp(-1.2, 2)+.05*t["curl"].clamp(0, 2)).clamp(.03)*(1-.5*old["bald"])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'RULES', 'random_anchors', 'max_cosine', 'random_max_cosine', 'rankin_bound', 'levenshtein_bound',
            'closed_form', 'random_rotation', 'hinge_energy', 'minimise', 's_iso', 'tammes_anchors', 'spread_rows',
-           'spread']
+           'spread', 'principal_space']
 
 # %% ../nbs/01_sphere.ipynb #c002
 import itertools, math
@@ -24,7 +24,7 @@ def _check(n, dim):
 def random_anchors(n:int, dim:int, seed:int=0) -> torch.Tensor:
     "Uniform random unit vectors (n, dim) float32"
     _check(n, dim)
-    return normalize(torch.randn(n, dim, generator=generator(seed, 0, 0, 1)), dim=1) # (seed, i, j) alone are the streams of images
+    return normalize(torch.randn(n, dim, generator=generator(seed, 5)), dim=1) # (seed, i, j) alone are the streams of images
 
 # %% ../nbs/01_sphere.ipynb #c007
 def _tiles(n, block):
@@ -104,7 +104,7 @@ def closed_form(n:int, dim:int):
 # %% ../nbs/01_sphere.ipynb #c024
 def random_rotation(dim:int, seed:int=0) -> torch.Tensor:
     "A uniform (Haar) random orthogonal matrix (dim, dim) float64"
-    q, r = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=generator(seed, 0, 0, 1)))
+    q, r = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=generator(seed, 6)))
     return q*r.diagonal().sign()
 
 # %% ../nbs/01_sphere.ipynb #c027
@@ -209,3 +209,11 @@ def spread(anchors, m:int, lb:float, ub:float, rule:str="cosine", seed:int=0) ->
     _check(m, 2)
     n, dim = anchors.shape
     return spread_rows(anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed).view(n, m, dim)
+
+# %% ../nbs/01_sphere.ipynb #c059
+def principal_space(y, k:int) -> torch.Tensor:
+    "Orthonormal basis (k, dim) of the `k` leading directions of unit embeddings y (n, dim), about the origin"
+    y = torch.as_tensor(y, dtype=torch.float64)
+    if not 2 <= k <= min(y.shape): raise ValueError(f"k must lie between 2 and {min(y.shape)} for embeddings {tuple(y.shape)}, got {k}")
+    values, vectors = torch.linalg.eigh(y.T@y)
+    return vectors[:, -k:].flip(1).T.float()
