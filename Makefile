@@ -1,14 +1,12 @@
 # Python 3.11 and make are all that must be there; every target makes what it needs.
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
-PROFILE ?= demo
-# The run notebooks in order, and the ones that `make demo` leaves out because data/models has their outcome (TRAIN=1 runs them too).
+# A profile is a folder of nbs/runs/params: the runs it has parameters for are run, in this order. TRAIN=1 starts from nothing instead of from data/models.
+PROFILE ?= $(if $(TRAIN),train,demo)
 RUNS     = encoders encode id3_train id3_generate recognise id3_report
-TRAINING = encoders id3_train
 
 bin    = .venv/bin
 export PATH := $(CURDIR)/$(bin):$(PATH)
-export PYTHONWARNINGS := ignore:IProgress not found
-wanted = $(if $(TRAIN),$(RUNS),$(filter-out $(TRAINING),$(RUNS)))
+wanted = $(foreach run,$(RUNS),$(if $(wildcard nbs/runs/params/$(PROFILE)/$(run).yaml),$(run)))
 
 .PHONY: setup demo lab test check notebooks docs hooks
 setup: .venv/.ready
