@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['repo_root', 'generator', 'noise', 'pick_device', 'to_float', 'to_uint8', 'decode_image', 'read_image', 'image_grid',
-           'atomic', 'write_json', 'read_json', 'environment', 'write_record', 'progress']
+           'atomic', 'write_json', 'read_json', 'environment', 'write_record', 'assigned', 'run_parameters', 'progress']
 
 # %% ../nbs/00_core.ipynb #c002
-import json, os, platform, shutil, subprocess, time
+import ast, json, os, platform, shutil, subprocess, time
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -143,6 +143,24 @@ def write_record(path, run:str, parameters:dict, results:dict, started:float):
     return record
 
 # %% ../nbs/00_core.ipynb #c037
+def assigned(source:str) -> dict:
+    "Name -> value if `source` is nothing but assignments of literals, else an empty dict"
+    try: return {t.id: ast.literal_eval(node.value) for node in ast.parse(source).body for t in node.targets}
+    except (AttributeError, SyntaxError, ValueError): return {}
+
+# %% ../nbs/00_core.ipynb #c038
+def run_parameters(namespace:dict) -> dict:
+    "The parameters of a run notebook, from its `globals()`; ValueError for an unknown name or a value of another type than the default's"
+    cells = [str(c) for c in namespace["In"] if assigned(str(c))]
+    defaults = {k: v for c in cells if not c.startswith("# Parameters") for k, v in assigned(c).items()}
+    asked = {k: v for c in cells if c.startswith("# Parameters") for k, v in assigned(c).items()}
+    for name, value in asked.items():
+        if name not in defaults: raise ValueError(f"unknown parameter {name!r}: this notebook knows {', '.join(defaults)}")
+        default = defaults[name]
+        if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int): raise ValueError(f"parameter {name}: expected a {type(default).__name__} such as {default!r}, got {value!r}")
+    return {k: namespace[k] for k in defaults}
+
+# %% ../nbs/00_core.ipynb #c041
 def progress(iterable, label:str, total:int=None, every:float=20.):
     "Yields from `iterable`, printing `label done/total, rate, time left` every `every` seconds"
     total = total if total is not None else len(iterable)

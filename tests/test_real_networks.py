@@ -1,0 +1,46 @@
+"""Encoders on real networks and real faces, which are not part of this repository: skipped where ../shared/data is absent."""
+from io import BytesIO
+from pathlib import Path
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from facesyn.encoders import embed, load_encoder, onnx_to_torch
+from facesyn.verification import eer, verify
+
+DATA = Path(__file__).resolve().parents[2]/"shared"/"data"
+IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+NETWORKS = dict(edgeface_xxs_q_dequant=dict(size=112), mobilefacenet_foamliu=dict(size=112, **IMAGENET), mobilefacenet_casia_112x96=dict(size=112, std=128., crop=(8, 0, 104, 112)))
+pytestmark = pytest.mark.skipif(not (DATA/"weights").is_dir(), reason=f"no real networks: {DATA}/weights is absent")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_torch_equals_onnxruntime(name):
+    session = pytest.importorskip("onnxruntime").InferenceSession(DATA/"weights"/f"{name}.onnx")
+    width = 96 if NETWORKS[name].get("crop") else 112
+    x = torch.rand(3, 3, 112, width, generator=torch.Generator().manual_seed(0))*2-1
+    expected, = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad(): ours = onnx_to_torch(DATA/"weights"/f"{name}.onnx")(x)
+    assert np.allclose(ours, expected, atol=1e-4*np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradient_reaches_the_pixels(name):
+    encoder = load_encoder(DATA/"weights"/f"{name}.onnx", **NETWORKS[name])
+    x = (torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))*2-1).requires_grad_()
+    y = encoder(x)
+    assert y.shape == (2, encoder.dim) and torch.allclose(y.norm(dim=1), torch.ones(2), atol=1e-5)
+    y[:, 0].sum().backward()
+    assert torch.isfinite(x.grad).all() and (x.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+@pytest.mark.skipif(not (DATA/"lfw_aligned112.npz").is_file(), reason=f"no real faces: {DATA}/lfw_aligned112.npz is absent")
+def test_edgeface_knows_people_of_lfw():
+    "The first 15 genuine and 15 impostor pairs of each fold: the full protocol gives 99.6 %"
+    with np.load(DATA/"lfw_aligned112.npz", allow_pickle=False) as d: jpeg, offsets, pairs, issame = d["jpeg"], d["offsets"], d["pairs"], d["issame"].astype(bool)
+    chosen = np.concatenate([600*fold+np.flatnonzero(issame[600*fold:600*(fold+1)] == same)[:15] for fold in range(10) for same in (True, False)])
+    images = np.stack([np.asarray(Image.open(BytesIO(jpeg[offsets[k]:offsets[k+1]].tobytes())).convert("RGB")) for k in pairs[chosen].T.ravel()])
+    e1, e2 = np.split(embed(load_encoder(DATA/"weights"/"edgeface_xxs_q_dequant.onnx", size=112), images, batch=50), 2)
+    cosine, same = (e1*e2).sum(1), issame[chosen]
+    assert verify(e1, e2, same)["accuracy"] > .98 and eer(cosine[same], cosine[~same]) < .02
+    assert abs(cosine[same].mean()-.636) < .04 and abs(cosine[~same].mean()-.012) < .02
