@@ -58,6 +58,7 @@ class IResNet(ModelMixin, ConfigMixin):
         super().__init__()
         strides = strides or (2,)*len(layers)
         if not len(layers) == len(widths) == len(strides): raise ValueError(f"layers {layers}, widths {widths} and strides {strides} differ in length")
+        if min(widths) < 8: raise ValueError(f"widths {widths}: at least 8 channels are needed (narrower strided 1x1 convolutions crash torch's channels-last backward pass on CPUs)")
         c, side = widths[0], size
         self.conv1, self.bn1, self.prelu = nn.Conv2d(3, c, 3, 1, 1, bias=False), nn.BatchNorm2d(c), nn.PReLU(c)
         for k, (n, width, stride) in enumerate(zip(layers, widths, strides), 1):
@@ -99,24 +100,24 @@ def iresnet(name:str, **changes) -> IResNet:
     if name not in IRESNETS: raise ValueError(f"no network {name!r}: choose from {', '.join(IRESNETS)}")
     return IResNet(**IRESNETS[name] | changes)
 
-# %% ../nbs/21_recognition.ipynb #c018
+# %% ../nbs/21_recognition.ipynb #c019
 def arcface_margin(cosine, m:float=0.5, quality=None):
     "cos(theta + m) (ArcFace, eq. 3), exactly differentiable where |cosine| < 1 - 1e-4"
     c = cosine.clamp(-1+1e-4, 1-1e-4)
     return c*math.cos(m) - (1-c*c).sqrt()*math.sin(m)
 
-# %% ../nbs/21_recognition.ipynb #c020
+# %% ../nbs/21_recognition.ipynb #c021
 def cosface_margin(cosine, m:float=0.35, quality=None):
     "cos(theta) - m (CosFace, eq. 4)"
     return cosine - m
 
-# %% ../nbs/21_recognition.ipynb #c022
+# %% ../nbs/21_recognition.ipynb #c023
 def adaface_margin(cosine, m:float=0.4, quality=0.):
     "cos(theta - m z) - (m + m z) for quality z in [-1, 1], the angle kept in [1e-3, pi - 1e-3] (AdaFace, eqs. 16-17)"
     theta = cosine.clamp(-1+1e-3, 1-1e-3).acos()
     return (theta - m*quality).clamp(1e-3, math.pi-1e-3).cos() - (m + m*quality)
 
-# %% ../nbs/21_recognition.ipynb #c026
+# %% ../nbs/21_recognition.ipynb #c027
 MARGINS = dict(arcface=(arcface_margin, 0.5), cosface=(cosface_margin, 0.35), adaface=(adaface_margin, 0.4))
 
 class MarginHead(nn.Module):
@@ -151,7 +152,7 @@ class MarginHead(nn.Module):
         if self.straight_through: target = own + (target-own).detach()
         return self.s*cosines.scatter(1, labels[:, None], target[:, None])
 
-# %% ../nbs/21_recognition.ipynb #c033
+# %% ../nbs/21_recognition.ipynb #c034
 def check_labels(faces) -> int:
     "The number of identities of `faces`; ValueError for gaps in the labels, fewer than two identities, or an identity with one image"
     labels = np.asarray(faces.labels)
@@ -163,7 +164,7 @@ def check_labels(faces) -> int:
     if (counts == 1).any(): raise ValueError(f"identity {name(int(np.argmin(counts)))} has one image; at least 2 are needed ({(counts == 1).sum()} such identities)")
     return len(counts)
 
-# %% ../nbs/21_recognition.ipynb #c036
+# %% ../nbs/21_recognition.ipynb #c037
 def reader(faces, memory:float=4e9):
     "A function: index tensor -> uint8 (k, h, w, 3); all images are held in memory if they need less than `memory` bytes"
     n, size = len(faces.labels), faces.size
@@ -172,13 +173,13 @@ def reader(faces, memory:float=4e9):
     for index in np.array_split(np.arange(n), -(-n//2048)): images[index[0]:index[-1]+1] = torch.as_tensor(faces.read(index))
     return lambda index: images[index]
 
-# %% ../nbs/21_recognition.ipynb #c038
+# %% ../nbs/21_recognition.ipynb #c039
 def batch_index(step:int, n:int, batch:int, seed:int) -> torch.Tensor:
     "Indices of the images of step `step`: consecutive parts of one permutation per epoch, the incomplete last part dropped"
     epoch, part = divmod(step, n//batch)
     return torch.randperm(n, generator=generator(seed, 1, epoch))[part*batch:(part+1)*batch]
 
-# %% ../nbs/21_recognition.ipynb #c040
+# %% ../nbs/21_recognition.ipynb #c041
 def augment(images:torch.Tensor, g:torch.Generator, flip:bool=True, shift:int=0, erase:float=0.) -> torch.Tensor:
     "uint8 (n, h, w, 3) with random mirror images, shifts up to `shift` pixels (edges repeated), and with probability `erase` a grey rectangle"
     n, h, w, _ = images.shape
@@ -193,7 +194,7 @@ def augment(images:torch.Tensor, g:torch.Generator, flip:bool=True, shift:int=0,
     hole = ((rows >= 0) & (rows < high))[:, :, None] & ((cols >= 0) & (cols < wide))[:, None, :] & (lucky < erase)[:, :, None]
     return out.masked_fill_(hole[..., None], 128)
 
-# %% ../nbs/21_recognition.ipynb #c043
+# %% ../nbs/21_recognition.ipynb #c044
 def learning_rate(step:int, per_epoch:int, epochs:float, lr:float, schedule:str="linear", milestones=(), warmup:float=0.) -> float:
     "Learning rate of a step: `linear` to zero or `step` (x0.1 at each milestone, in epochs), after `warmup` epochs of linear rise"
     if schedule not in ("linear", "step"): raise ValueError(f"no schedule {schedule!r}: choose linear or step")
@@ -202,14 +203,14 @@ def learning_rate(step:int, per_epoch:int, epochs:float, lr:float, schedule:str=
     if schedule == "step": return lr*0.1**sum(epoch >= m for m in milestones)
     return lr*(epochs-epoch)/(epochs-warmup)
 
-# %% ../nbs/21_recognition.ipynb #c046
+# %% ../nbs/21_recognition.ipynb #c047
 def save_checkpoint(path, modules:dict, optimiser, state:dict):
     "Weights and buffers of `modules`, the optimiser's tensors and `state` (JSON) in one safetensors file, written atomically"
     tensors = {f"{name}/{key}": v for name, module in modules.items() for key, v in module.state_dict().items()}
     tensors |= {f"optimiser/{k}/{key}": v for k, entry in optimiser.state_dict()["state"].items() for key, v in entry.items() if torch.is_tensor(v)}
     with atomic(path) as temporary: save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"state": json.dumps(state)})
 
-# %% ../nbs/21_recognition.ipynb #c047
+# %% ../nbs/21_recognition.ipynb #c048
 def load_checkpoint(path, modules:dict, optimiser, parameters:dict) -> dict:
     "Restores what `save_checkpoint` wrote and returns its state; ValueError if `state['parameters']` differ from `parameters`"
     try:
@@ -226,7 +227,7 @@ def load_checkpoint(path, modules:dict, optimiser, parameters:dict) -> dict:
     optimiser.load_state_dict(dict(state=kept, param_groups=optimiser.state_dict()["param_groups"]))
     return state
 
-# %% ../nbs/21_recognition.ipynb #c049
+# %% ../nbs/21_recognition.ipynb #c050
 def train_recogniser(faces, net="tiny32", head:str="arcface", epochs:int=20, batch:int=128, lr:float=None, schedule:str="linear", milestones=(), warmup:float=1.,
                      weight_decay:float=5e-4, momentum:float=0.9, s:float=64., m:float=None, straight_through:bool=False, seed:int=0, flip:bool=True, shift:int=0, erase:float=0.,
                      checkpoint=None, save_every:float=120., device="auto", bf16:bool=False, memory:float=4e9, evaluate=None, label:str="recogniser"):
@@ -266,7 +267,7 @@ def train_recogniser(faces, net="tiny32", head:str="arcface", epochs:int=20, bat
             save_checkpoint(checkpoint, modules, optimiser, state); saved = time.time()
     return net.eval(), state["log"]
 
-# %% ../nbs/21_recognition.ipynb #c050
+# %% ../nbs/21_recognition.ipynb #c051
 def _step(net, head, optimiser, images, labels, seed, step, bf16):
     "One step of SGD; returns (loss, training accuracy). Dropout draws from (seed, step) too"
     device = head.weight.device
