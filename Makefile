@@ -8,7 +8,7 @@ bin    = .venv/bin
 export PATH := $(CURDIR)/$(bin):$(PATH)
 wanted = $(foreach run,$(RUNS),$(if $(wildcard nbs/runs/params/$(PROFILE)/$(run).yaml),$(run)))
 
-.PHONY: setup demo lab test check notebooks docs hooks
+.PHONY: setup demo lab test check notebooks readme docs hooks
 setup: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt
 	test -x $(bin)/python || $(PYTHON) -m venv .venv
@@ -35,6 +35,9 @@ check: notebooks
 test: notebooks
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
 	$(bin)/pytest -q --ignore=tests/test_notebooks.py
+
+readme: setup
+	jupyter nbconvert --to markdown --stdout nbs/index.ipynb 2>/dev/null | sed 's#](images/#](nbs/images/#' > README.md
 
 docs: setup
 	IN_TEST=1 jupyter nbconvert --to html --execute --output-dir data/docs nbs/*.ipynb
