@@ -40,7 +40,7 @@ readme: setup
 	jupyter nbconvert --to markdown --stdout nbs/index.ipynb 2>/dev/null | sed 's#](images/#](nbs/images/#' > README.md
 
 docs: setup
-	IN_TEST=1 jupyter nbconvert --to html --execute --output-dir data/docs nbs/*.ipynb
+	IN_TEST=1 PLOTLY_RENDERER=notebook jupyter nbconvert --to html --execute --output-dir data/docs nbs/*.ipynb
 
 # Notebooks are cleaned on saving and merged cell by cell; only for a git checkout in which they are edited.
 hooks: setup
