@@ -16,42 +16,70 @@ from PIL import Image
 from .core import atomic
 from .parametric import TRAITS, people, render_faces
 
-# %% ../nbs/11_benchmarks.ipynb #c004
+# %% ../nbs/11_benchmarks.ipynb #c005
 @dataclass
 class Pairs:
-    "Verification pairs: `issame` (n,) bool and `images` uint8 (2n, h, w, 3), where images 2i and 2i+1 are pair i"
+    """Verification pairs: `issame` (n,) bool and `images` uint8 (2n, h, w, 3), where images 2i and 2i+1 are pair i;
+    ValueError if the numbers do not fit"""
     name: str
     images: np.ndarray
     issame: np.ndarray
 
     def __post_init__(self):
-        if len(self.images) != 2*len(self.issame): raise ValueError(f"{self.name}: {len(self.images)} images for {len(self.issame)} pairs, expected {2*len(self.issame)}")
+        n = len(self.issame)
+        if len(self.images) != 2*n: raise ValueError(f"{self.name}: {len(self.images)} images for {n} pairs, expected {2*n}")
 
     def __len__(self): return len(self.issame)
 
-# %% ../nbs/11_benchmarks.ipynb #c006
-def everyday(u, z):     return 15*z[:, :2], 15+45*u[:, :1]+np.stack([0*z[:, 2], 3*z[:, 2]], 1)
-def frontal_profile(u, z): return np.stack([8*z[:, 0], np.sign(z[:, 1])*(70+20*u[:, 1])], 1), 18+40*u[:, :1]+np.zeros(2)
-def thirty_years(u, z): return 15*z[:, :2], 18+27*u[:, :1]+np.array([0, 30.])
-def cross_age(u, z):    return 15*z[:, :2], np.stack([18+22*u[:, 0], 33+22*u[:, 0]+25*u[:, 1]], 1)
-def cross_pose(u, z):   return 120*u[:, :2]-60, 18+40*u[:, 2:]+np.zeros(2)
+# %% ../nbs/11_benchmarks.ipynb #c008
+def everyday(u, z):
+    "Yaw and age, each (n, 2): yaw of 15 degrees (standard deviation), ages 15 to 60"
+    return 15*z[:, :2], 15+45*u[:, :1]+np.stack([0*z[:, 2], 3*z[:, 2]], 1)
 
-BUILTIN = dict(p_lfw=(everyday, False), p_cfp_fp=(frontal_profile, False), p_agedb_30=(thirty_years, False), p_calfw=(cross_age, True), p_cplfw=(cross_pose, True))
+# %% ../nbs/11_benchmarks.ipynb #c010
+def frontal_profile(u, z):
+    "Yaw and age, each (n, 2): frontal within 8 degrees (standard deviation) against 70 to 90 degrees, at the same age"
+    return np.stack([8*z[:, 0], np.sign(z[:, 1])*(70+20*u[:, 1])], 1), 18+40*u[:, :1]+np.zeros(2)
 
-# %% ../nbs/11_benchmarks.ipynb #c007
+# %% ../nbs/11_benchmarks.ipynb #c012
+def thirty_years(u, z):
+    "Yaw and age, each (n, 2): the second picture thirty years later, ages 18 to 75"
+    return 15*z[:, :2], 18+27*u[:, :1]+np.array([0, 30.])
+
+# %% ../nbs/11_benchmarks.ipynb #c014
+def cross_age(u, z):
+    "Yaw and age, each (n, 2): the second picture 15 to 40 years later, ages 18 to 80"
+    return 15*z[:, :2], np.stack([18+22*u[:, 0], 33+22*u[:, 0]+25*u[:, 1]], 1)
+
+# %% ../nbs/11_benchmarks.ipynb #c016
+def cross_pose(u, z):
+    "Yaw and age, each (n, 2): both yaws anywhere within 60 degrees, at the same age"
+    return 120*u[:, :2]-60, 18+40*u[:, 2:]+np.zeros(2)
+
+# %% ../nbs/11_benchmarks.ipynb #c018
+BUILTIN = dict(p_lfw=(everyday, False), p_cfp_fp=(frontal_profile, False), p_agedb_30=(thirty_years, False), p_calfw=(cross_age, True),
+               p_cplfw=(cross_pose, True))
+
+# %% ../nbs/11_benchmarks.ipynb #c022
 def impostors(a, pool:int, seed:int, first:int, rng, alike:bool):
-    "For each person of `a` another one of the pool; `alike`: of twenty drawn, the one most like in sex, skin and hair"
+    """For each person of `a` (n,), numbers in the pool (0 to pool-1), another person of the pool, (n,)
+
+    `alike`: of twenty drawn, the one most like in sex, skin and hair. Person k of the pool is identity first+k of `seed`."""
     if not alike: return (a+rng.integers(1, pool, size=len(a))) % pool
-    looks = people(range(first, first+pool), seed)[:, [TRAITS.index(k) for k in ("sex", "skin", "hair_dark", "hair_length")]].numpy()*[3, 1, 1, .5]
+    columns = [TRAITS.index(k) for k in ("sex", "skin", "hair_dark", "hair_length")]
+    looks = people(range(first, first+pool), seed)[:, columns].numpy()*[3, 1, 1, .5]
     drawn = (a[:, None]+rng.integers(1, pool, size=(len(a), 20))) % pool
     distance = ((looks[drawn]-looks[a][:, None])**2).sum(-1)
     return drawn[np.arange(len(a)), distance.argmin(1)]
 
-# %% ../nbs/11_benchmarks.ipynb #c008
+# %% ../nbs/11_benchmarks.ipynb #c026
 def plan_pairs(name:str, n:int=6000, pool:int=2000, seed:int=0, first:int=1_000_000):
-    "Who, which picture, which yaw (degrees) and age (years), all (n, 2), and `issame` (n,) in ten balanced folds"
+    """Who, which picture, which yaw (degrees) and age (years), all (n, 2), and `issame` (n,) in ten balanced folds
+
+    A pure function of its arguments. ValueError: an unknown name, `n` not a multiple of 20, a pool of fewer than two people."""
     if name not in BUILTIN: raise ValueError(f"no built-in pair set {name!r}: choose from {', '.join(BUILTIN)}")
     if n % 20: raise ValueError(f"{n} pairs do not make ten balanced folds: take a multiple of 20")
+    if pool < 2: raise ValueError(f"a pool of {pool} has no impostors: take at least 2 people")
     (conditions, alike), number = BUILTIN[name], list(BUILTIN).index(name)
     rng = np.random.default_rng([seed, 11, number])
     yaw, age = conditions(rng.uniform(size=(n, 3)), rng.normal(size=(n, 3)))
@@ -59,26 +87,36 @@ def plan_pairs(name:str, n:int=6000, pool:int=2000, seed:int=0, first:int=1_000_
     b = np.where(issame, a, impostors(a, pool, seed, first, rng, alike))
     return first+np.stack([a, b], 1), (number*2*n+np.arange(2*n)).reshape(n, 2), yaw.clip(-90, 90), age.clip(16, 80), issame
 
-# %% ../nbs/11_benchmarks.ipynb #c012
+# %% ../nbs/11_benchmarks.ipynb #c032
 def builtin_pairs(name:str, size:int=32, n:int=6000, pool:int=2000, seed:int=0, first:int=1_000_000, cache=None) -> Pairs:
-    "One of the five drawn pair sets; with `cache` (a folder) it is drawn once and read from there afterwards"
-    file = Path(cache)/f"{name}_{size}px_{n}_of_{pool}_seed{seed}.npz" if cache else None
+    """One of the five drawn pair sets: `n` pairs of `size` pixels, of `pool` people numbered from `first`
+
+    With `cache` (a folder) it is drawn once and read from there afterwards. ValueError as in `plan_pairs`."""
+    other = "" if first == 1_000_000 else f"_from{first}"
+    file = Path(cache)/f"{name}_{size}px_{n}_of_{pool}_seed{seed}{other}.npz" if cache else None
     if file and file.is_file():
         with np.load(file, allow_pickle=False) as f: return Pairs(name, f["images"], f["issame"])
     who, pictures, yaw, age, issame = plan_pairs(name, n, pool, seed, first)
-    images, _, _ = render_faces(who.ravel(), pictures.ravel(), size, seed, yaw=torch.tensor(yaw.ravel()).float(), age=torch.tensor(age.ravel()).float())
+    yaw, age = torch.tensor(yaw.ravel()).float(), torch.tensor(age.ravel()).float()
+    images, _, _ = render_faces(who.ravel(), pictures.ravel(), size, seed, yaw=yaw, age=age)
     if file:
         with atomic(file) as temporary, open(temporary, "wb") as f: np.savez(f, images=images.numpy(), issame=issame)
     return Pairs(name, images.numpy(), issame)
 
-# %% ../nbs/11_benchmarks.ipynb #c021
+# %% ../nbs/11_benchmarks.ipynb #c046
 def array_pairs(path, size:int=112) -> Pairs:
-    "The pair set inside an .npz file of aligned JPEGs, fold by fold; errors name the file and what it lacks"
+    """The pair set inside an .npz file of aligned JPEGs, fold by fold, at `size` pixels (averaged or enlarged where
+    the pictures have another size)
+
+    FileNotFoundError without the file; ValueError naming the file and the array that is missing or does not fit."""
     if not Path(path).is_file(): raise FileNotFoundError(f"no pair file {path}")
     with np.load(path, allow_pickle=False) as f:
         if missing := {"jpeg", "offsets", "pairs", "issame"}-set(f.files): raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
-        jpeg, offsets, pairs, issame, fold = f["jpeg"], f["offsets"], f["pairs"], f["issame"].astype(bool), f["fold"] if "fold" in f.files else None
-    order = np.arange(len(pairs)) if fold is None else np.argsort(fold, kind="stable")
+        jpeg, offsets, pairs, issame = f["jpeg"], f["offsets"], f["pairs"], f["issame"].astype(bool)
+        fold = f["fold"] if "fold" in f.files else np.zeros(len(pairs))
+    if not len(pairs) == len(issame) == len(fold): raise ValueError(f"{path}: {len(pairs)} pairs, {len(issame)} issame, {len(fold)} fold")
+    if len(pairs) and not 0 <= pairs.min() <= pairs.max() < len(offsets)-1: raise ValueError(f"{path}: pairs name pictures outside 0 to {len(offsets)-2}")
+    order = np.argsort(fold, kind="stable")
     def decode(i):
         im = Image.open(BytesIO(jpeg[offsets[i]:offsets[i+1]].tobytes())).convert("RGB")
         return np.asarray(im if im.size == (size, size) else im.resize((size, size), Image.Resampling.BOX))

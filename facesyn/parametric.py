@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['HEIGHTS', 'WIDTH', 'FRONT', 'BACK', 'ROWS', 'COLS', 'OVER', 'SHAPE', 'MOTION', 'LOOKS', 'MARKS', 'AGEING', 'TRAITS',
            'NUISANCE', 'TEMPLATE', 'curve', 'grid', 'bump', 'pair', 'slices', 'relief', 'warp', 'head', 'basis', 'line',
-           'soft', 'masks', 'people', 'conditions', 'normal', 'pose_and_age', 'mix', 'ramp', 'ageing', 'colours',
-           'hair_cover', 'paint_eyes', 'region', 'each', 'paint_skin', 'paint_mouth', 'paint_brows', 'paint_beard',
-           'paint', 'normals', 'mean_normals', 'sheet', 'curtain', 'ears', 'neck', 'glasses', 'expression', 'surface',
-           'landmark_points', 'rotation', 'camera', 'close', 'splat', 'lit', 'backdrop', 'finish', 'render_batch',
-           'render_faces']
+           'soft', 'mouth_masks', 'skin_masks', 'wrinkle_mask', 'hair_masks', 'masks', 'region', 'landmark_points',
+           'people', 'conditions', 'normal', 'pose_and_age', 'mix', 'each', 'ramp', 'ageing', 'colours', 'paint_skin',
+           'paint_mouth', 'paint_brows', 'paint_beard', 'paint_eyes', 'hair_cover', 'paint', 'normals', 'mean_normals',
+           'sheet', 'curtain', 'ears', 'neck', 'glasses', 'expression', 'surface', 'rotation', 'camera', 'close',
+           'splat', 'lit', 'backdrop', 'finish', 'render_batch', 'check_asked', 'render_faces']
 
 # %% ../nbs/02_parametric.ipynb #c002
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from math import pi
+from warnings import warn
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,52 +26,59 @@ HEIGHTS = [1.80, 1.72, 1.50, 1.15, 0.75, 0.40, 0.00, -0.40, -0.80, -1.15, -1.45,
 WIDTH   = [0.02, 0.42, 0.80, 1.04, 1.14, 1.17, 1.17, 1.14, 1.06, 0.95, 0.80, 0.60, 0.34, 0.03]
 FRONT   = [0.05, 0.50, 0.87, 1.12, 1.23, 1.26, 1.22, 1.20, 1.20, 1.20, 1.19, 1.15, 1.02, 0.72]
 BACK    = [0.05, 0.60, 1.05, 1.40, 1.62, 1.70, 1.66, 1.50, 1.22, 0.95, 0.72, 0.45, 0.20, -0.30]
-ROWS, COLS, OVER = 104, 128, 3          # OVER / 2 = finer pixels per pixel, averaged at the end
+ROWS, COLS, OVER = 104, 128, 3          # the head's grid; OVER / 2 = finer pixels per pixel, averaged at the end
 
-# %% ../nbs/02_parametric.ipynb #c006
+# %% ../nbs/02_parametric.ipynb #c007
 def curve(y, values, heights=HEIGHTS):
-    "Smooth function of height through `values` at `heights` (monotone cubic)"
+    """Smooth function of height `y` (array, any shape) through `values` at `heights` (falling), without overshoot:
+    monotone cubic"""
     from scipy.interpolate import PchipInterpolator
     return PchipInterpolator(heights[::-1], values[::-1])(y)
 
-# %% ../nbs/02_parametric.ipynb #c009
+# %% ../nbs/02_parametric.ipynb #c011
 @lru_cache
 def grid():
-    "Heights (ROWS, 1) and azimuths (1, COLS) of the head's grid; azimuth 0 is the front, the seam is at the back"
+    """Heights (ROWS, 1) and azimuths (1, COLS) in radians of the head's grid; azimuth 0 is the front, the seam is at
+    the back"""
     t = np.linspace(0, 1, 4001)
-    dense = 1+1.1*np.exp(-((1.80-3.72*t+.55)/.75)**2)+.6*np.exp(-((.9-3.72*t)/.35)**2)+1.6*np.exp(-(t/.06)**2)+1.6*np.exp(-((1-t)/.05)**2)+5*np.exp(-((1.80-3.72*t+1.1425)/.022)**2)
+    dense = (1+1.1*np.exp(-((1.80-3.72*t+.55)/.75)**2)+.6*np.exp(-((.9-3.72*t)/.35)**2)
+        +1.6*np.exp(-(t/.06)**2)+1.6*np.exp(-((1-t)/.05)**2)+5*np.exp(-((1.80-3.72*t+1.1425)/.022)**2))
     rows = np.interp(np.linspace(0, 1, ROWS), np.cumsum(dense)/dense.sum(), 1.80-3.72*t)
     rows[0], rows[-1] = 1.80, -1.92
     u = np.linspace(-1, 1, COLS+1)[:-1]+1/COLS
     return rows[:, None], (pi*(0.62*u+0.38*u**3))[None]
 
-# %% ../nbs/02_parametric.ipynb #c011
+# %% ../nbs/02_parametric.ipynb #c014
 def bump(x, y, cx, cy, sx, sy):
-    "Gaussian bump at (cx, cy) with widths (sx, sy)"
+    "Gaussian bump of height 1 at (cx, cy); it falls to 1/e at the distances sx and sy"
     return np.exp(-((x-cx)/sx)**2-((y-cy)/sy)**2)
 
+# %% ../nbs/02_parametric.ipynb #c016
 def pair(x, y, cx, cy, sx, sy):
-    "The same bump on both sides of the face"
+    "The same bump at (cx, cy) and at (-cx, cy)"
     return bump(x, y, cx, cy, sx, sy)+bump(x, y, -cx, cy, sx, sy)
 
-# %% ../nbs/02_parametric.ipynb #c012
+# %% ../nbs/02_parametric.ipynb #c019
 SHAPE = ("head_width face_height forehead jaw_width chin_width chin_length chin_forward cheekbones cheek_fullness brow_ridge brow_height brow_tilt "
          "eye_size eye_spacing eye_tilt eye_depth nose_length nose_width nose_height nose_bridge nose_tip mouth_width mouth_height upper_lip lower_lip "
          "mouth_tilt face_flat ear_size ear_out").split()
 MOTION = "smile open_mouth brow_raise frown sag thin nose_age".split()
 
-# %% ../nbs/02_parametric.ipynb #c013
+# %% ../nbs/02_parametric.ipynb #c021
 def slices(y, t):
-    "Half width, front and back depth of the head at height `y` for traits `t` (a dict with 0 as default)"
+    """Half width, front and back depth of the head at heights `y` (R, 1), each (R, 1), for traits `t` (a dict with
+    every name of SHAPE and MOTION)"""
     low, jaw, chin = 1/(1+np.exp((y+0.5)/.18)), bump(0, y, 0, -1.30, 1, .38), bump(0, y, 0, -1.75, 1, .22)
     w = curve(y, WIDTH)*(1+.055*t["head_width"]+.02*t["cheek_fullness"]*low-.03*t["thin"]*low)
-    w = w+.09*t["jaw_width"]*jaw+.085*t["chin_width"]*chin+.05*t["cheek_fullness"]*bump(0, y, 0, -.85, 1, .4)+.06*t["sag"]*bump(0, y, 0, -1.42, 1, .25)-.05*t["forehead"]*bump(0, y, 0, .9, 1, .4)
+    w = (w+.09*t["jaw_width"]*jaw+.085*t["chin_width"]*chin+.05*t["cheek_fullness"]*bump(0, y, 0, -.85, 1, .4)
+        +.06*t["sag"]*bump(0, y, 0, -1.42, 1, .25)-.05*t["forehead"]*bump(0, y, 0, .9, 1, .4))
     f = curve(y, FRONT)+.05*t["forehead"]*bump(0, y, 0, .85, 1, .4)+.10*t["chin_forward"]*bump(0, y, 0, -1.65, 1, .3)
     return np.maximum(w, .02), f, curve(y, BACK)*(1+.03*t["head_width"])
 
-# %% ../nbs/02_parametric.ipynb #c014
+# %% ../nbs/02_parametric.ipynb #c025
 def relief(x, y, t):
-    "Height of the face's features above the oval, in canonical face coordinates"
+    """Height of the face's features above the oval at canonical face coordinates (x, y), for traits `t` as in
+    `slices`; the shape of x"""
     ridge = np.clip((.22-y)/.86, 0, 1)                                         # 0 between the eyes, 1 at the tip
     length = 1/(1+np.exp((-.72-.03*t["nose_tip"]-y)/.028))*1/(1+np.exp((y-.16)/.07))
     width = .105+.012*t["nose_bridge"]+(.07+.022*t["nose_width"])*ridge**2
@@ -78,22 +86,27 @@ def relief(x, y, t):
     z = nose+(.13+.03*t["nose_width"])*pair(x, y, .20+.03*t["nose_width"], -.64, .105, .10)
     z += -(.17+.05*t["eye_depth"])*pair(x, y, .5, .03, .33, .21)+.075*pair(x, y, .5, -.02, .22, .13)
     z += (.06+.05*t["brow_ridge"])*pair(x, y, .45, .33, .42, .11)+(.07+.05*t["cheekbones"])*pair(x, y, .74, -.42, .28, .26)
-    z += .10*bump(x, y, 0, -1.08, .46, .36)+(.075+.035*t["upper_lip"])*bump(x, y, 0, -1.045, .30, .075)+(.085+.035*t["lower_lip"])*bump(x, y, 0, -1.245, .27, .085)
+    z += (.10*bump(x, y, 0, -1.08, .46, .36)+(.075+.035*t["upper_lip"])*bump(x, y, 0, -1.045, .30, .075)
+        +(.085+.035*t["lower_lip"])*bump(x, y, 0, -1.245, .27, .085))
     z += -.06*bump(x, y, 0, -1.14, .37, .035)-.06*bump(x, y, 0, -1.43, .33, .08)+.10*bump(x, y, 0, -1.68, .30, .18)
-    z += .05*t["cheek_fullness"]*pair(x, y, .62, -.85, .3, .32)-.09*t["thin"]*pair(x, y, .68, -.85, .22, .28)-.08*t["face_flat"]*bump(x, y, 0, -.5, .6, .8)
-    z += t["smile"]*(.06*pair(x, y, .62, -.68, .24, .2)-.03*bump(x, y, 0, -1.15, .4, .12))-.05*t["sag"]*pair(x, y, .40, -.95, .10, .2)+.05*t["sag"]*pair(x, y, .62, -1.2, .16, .2)
+    z += (.05*t["cheek_fullness"]*pair(x, y, .62, -.85, .3, .32)-.09*t["thin"]*pair(x, y, .68, -.85, .22, .28)
+        -.08*t["face_flat"]*bump(x, y, 0, -.5, .6, .8))
+    z += (t["smile"]*(.06*pair(x, y, .62, -.68, .24, .2)-.03*bump(x, y, 0, -1.15, .4, .12))
+        -.05*t["sag"]*pair(x, y, .40, -.95, .10, .2)+.05*t["sag"]*pair(x, y, .62, -1.2, .16, .2))
     return z
 
-# %% ../nbs/02_parametric.ipynb #c015
+# %% ../nbs/02_parametric.ipynb #c030
 def warp(x, y, t):
-    "Where a point of the canonical face moves within the face: size, spacing and tilt of eyes, brows, nose and mouth"
+    """Shift (dx, dy), each of the shape of x, of the canonical face point (x, y): size, spacing and tilt of eyes,
+    brows, nose and mouth"""
     dx, dy = np.zeros_like(x), np.zeros_like(y)
     for s in (-1, 1):
         eye, brow = bump(x, y, s*.5, 0, .36, .20), bump(x, y, s*.5, .36, .45, .13)
         ex, ey = x-s*.5, y
         dx += s*.055*t["eye_spacing"]*np.maximum(eye, .8*brow)+.13*t["eye_size"]*ex*eye
         dy += .20*t["eye_size"]*ey*eye+.17*t["eye_tilt"]*s*ex*eye+.055*t["brow_height"]*brow+.16*t["brow_tilt"]*s*ex*brow
-        dy += (.09*t["brow_raise"]-.045*t["frown"])*brow-.10*t["frown"]*brow*(.5-s*ex)-.05*t["sag"]*bump(x, y, s*.68, .02, .2, .12)-.03*t["sag"]*brow*(s*ex+.3)
+        dy += ((.09*t["brow_raise"]-.045*t["frown"])*brow-.10*t["frown"]*brow*(.5-s*ex)
+            -.05*t["sag"]*bump(x, y, s*.68, .02, .2, .12)-.03*t["sag"]*brow*(s*ex+.3))
         corner = bump(x, y, s*.38, -1.14, .26, .24)
         dx += s*(.060*t["mouth_width"]+.085*t["smile"])*corner
         dy += (.11*t["smile"]+.035*t["mouth_tilt"]-.03*t["sag"])*corner
@@ -101,13 +114,17 @@ def warp(x, y, t):
     nose, mouth = bump(x, y, 0, -.70, .40, .26), bump(x, y, 0, -1.14, .55, .22)
     dy += -.085*(t["nose_length"]+.7*t["nose_age"])*nose+.06*t["mouth_height"]*mouth
     dy += .035*t["upper_lip"]*bump(x, y, 0, -.99, .3, .06)-.035*t["lower_lip"]*bump(x, y, 0, -1.32, .3, .07)
-    dy += -t["open_mouth"]*.17*np.clip((-1.13-y)/.025, 0, 1)*np.exp(-(x/.6)**2)*np.clip((y+2.0)/.5, 0, 1)-.10*t["chin_length"]*np.clip((-1.25-y)/.5, 0, 1)
+    dy += (-t["open_mouth"]*.17*np.clip((-1.13-y)/.025, 0, 1)*np.exp(-(x/.6)**2)*np.clip((y+2.0)/.5, 0, 1)
+        -.10*t["chin_length"]*np.clip((-1.25-y)/.5, 0, 1))
     return dx, dy
 
-# %% ../nbs/02_parametric.ipynb #c016
+# %% ../nbs/02_parametric.ipynb #c035
 def head(**traits):
-    "The head's points (3, ROWS, COLS) for some traits, all others 0"
-    t = dict.fromkeys((*SHAPE, *MOTION), 0.) | traits
+    """The head's points (3, ROWS, COLS) = x, y, z in interocular distances for some traits, all others 0; ValueError
+    for a name not in SHAPE or MOTION"""
+    t = dict.fromkeys((*SHAPE, *MOTION), 0.)
+    if unknown := traits.keys()-t.keys(): raise ValueError(f"no trait {', '.join(sorted(unknown))}: see SHAPE and MOTION")
+    t |= traits
     y, a = grid()
     w, f, b = slices(y, t)
     s, c = np.sin(a), np.cos(a)
@@ -120,91 +137,150 @@ def head(**traits):
     tall = 1+.035*t["face_height"]
     return np.stack([x+front*dx, (y+front*dy)*tall, z])
 
-# %% ../nbs/02_parametric.ipynb #c018
+# %% ../nbs/02_parametric.ipynb #c040
 @lru_cache
 def basis():
     "Mean head (3*V,) and basis (len(SHAPE)+len(MOTION), 3*V) as float64 tensors, V = ROWS*COLS"
     columns = [(head(**{k: 1.})-head(**{k: -1.}))/2 for k in (*SHAPE, *MOTION)]
     return torch.tensor(head().ravel()), torch.tensor(np.stack(columns).reshape(len(columns), -1))
 
-# %% ../nbs/02_parametric.ipynb #c022
+# %% ../nbs/02_parametric.ipynb #c044
 def line(x, y, x0, y0, x1, y1, width):
-    "Soft line segment from (x0, y0) to (x1, y1), on both sides of the face"
+    "Soft line segment from (x0, y0) to (x1, y1), on both sides of the face: 1 on it, 1/e at a distance of `width`"
     x = np.abs(x)
     t = np.clip(((x-x0)*(x1-x0)+(y-y0)*(y1-y0))/((x1-x0)**2+(y1-y0)**2), 0, 1)
     return np.exp(-((x-x0-t*(x1-x0))**2+(y-y0-t*(y1-y0))**2)/width**2)
 
-def soft(v, width): return 1/(1+np.exp(-np.clip(v/width, -30, 30)))
+# %% ../nbs/02_parametric.ipynb #c047
+def soft(v, width):
+    "Logistic step of `v`: 1/2 at 0, 0.73 at `width`"
+    return 1/(1+np.exp(-np.clip(v/width, -30, 30)))
 
-# %% ../nbs/02_parametric.ipynb #c023
+# %% ../nbs/02_parametric.ipynb #c050
+def mouth_masks(x, y, front):
+    "Masks lips, mouth, mouth_line and teeth at canonical coordinates; each of the shape of x"
+    ax = np.abs(x)
+    up = -1.14+.125*np.sqrt(np.clip(1-(x/.40)**2, 0, 1))-.035*bump(x, 0, 0, 0, .07, 1)
+    down = -1.14-.155*np.clip(1-(x/.37)**2, 0, 1)**.7
+    return dict(lips=soft(np.minimum(up-y, y-down), .012)*(ax < .42)*front,
+        mouth=np.exp(-((y+1.1425)/.0125)**2)*soft(.36-ax, .02)*front,
+        mouth_line=np.exp(-((y+1.14)/.022)**2)*soft(.40-ax, .02)*front,
+        teeth=np.exp(-((y+1.139)/.007)**2)*soft(.30-ax, .03)*front)
+
+# %% ../nbs/02_parametric.ipynb #c052
+def skin_masks(x, y, a, front):
+    "Masks brow_dist, occlusion, nostrils, blush, beard, moustache and bags; `a` is the absolute azimuth"
+    ax = np.abs(x)
+    m = dict(brow_dist=(np.abs(y-(.335+.07*(1-((ax-.46)/.36)**2)))/(.35+.75*np.clip((.9-ax)/.7, 0, 1))
+        +10*np.clip(.15-ax, 0, 1)+10*np.clip(ax-.83, 0, 1)+(1-front)))
+    m["occlusion"] = (1-.28*pair(x, y, .30, .06, .12, .13)-.14*pair(x, y, .5, .16, .3, .08)-.30*bump(x, y, 0, -.80, .22, .07)
+        -.12*bump(x, y, 0, -1.42, .22, .06)-.10*pair(x, y, .24, -.45, .10, .25)-.35*soft(-1.80-y, .05))
+    m["nostrils"] = pair(x, y, .115, -.735, .062, .034)*front
+    m["blush"] = (pair(x, y, .68, -.55, .3, .25)+.8*bump(x, y, 0, -.62, .2, .16)+.4*bump(x, y, 0, -1.6, .3, .2))*front
+    m["beard"] = (soft(-.86-y-.35*np.clip(.62-ax, 0, 1)+.55*np.clip(ax-.55, 0, .4), .06)*(a < 1.75)
+        *soft(.50-bump(x, y, 0, -1.18, .30, .17), .05))
+    m["moustache"] = soft(.05-np.abs(y+.93+.10*ax), .015)*soft(.42-ax, .03)*front
+    m["bags"] = pair(x, y, .48, -.20, .24, .09)*front
+    return m
+
+# %% ../nbs/02_parametric.ipynb #c054
+def wrinkle_mask(x, y, front):
+    "Depth of the wrinkles in [0, 1.3]; of the shape of x"
+    ax = np.abs(x)
+    forehead = sum(np.exp(-((y-h-.05*np.cos(3*x))/.022)**2) for h in (.58, .72, .86))*soft(.62-ax, .08)
+    return np.clip(.7*forehead+1.3*line(x, y, .27, -.62, .47, -1.08, .040)+.7*line(x, y, .44, -1.22, .50, -1.50, .035)
+        +.8*line(x, y, .09, .18, .10, .40, .025)
+        +.6*(line(x, y, .84, .02, 1.0, .10, .022)+line(x, y, .84, -.02, 1.0, -.06, .022))
+        +.9*np.exp(-((y+.20-.10*((ax-.5)/.25)**2)/.032)**2)*soft(.26-np.abs(ax-.5), .03), 0, 1.3)*front
+
+# %% ../nbs/02_parametric.ipynb #c056
+def hair_masks(x, y, a):
+    """Fields hair (height above the hair's edge), hair_front, hair_temple, hair_side and hair_part; `a` is the
+    absolute azimuth"""
+    edge = np.interp(a, [0, .55, .85, 1.05, 1.22, 1.40, 1.75, 1.95, 3.2], [1.00, 1.02, .92, .60, -.15, .30, .25, -1.05, -1.25])
+    return dict(hair=y-edge, hair_front=bump(a, 0, 0, 0, .9, 1), hair_temple=np.exp(-((a-.62)/.28)**2),
+        hair_side=soft(a-1.0, .08)*soft(1.0-y, .2), hair_part=np.exp(-(((x-.35)/.13)**2))*soft(y-.9, .1))
+
+# %% ../nbs/02_parametric.ipynb #c058
 @lru_cache
 def masks():
-    "Named masks (V,) over the head's grid, float32 tensors: canonical coordinates, features, wrinkles, hair fields"
+    """Named masks, each (V,) float32, over the head's grid: canonical x, y, `front` (1 on the face's half), features,
+    wrinkles, hair fields, textures"""
     y, a = grid()
     s = np.sin(a)
     x = curve(y, WIDTH)*np.sign(s)*np.abs(s)**.92
     y, a = np.broadcast_to(y, x.shape), np.broadcast_to(np.abs(a), x.shape)
     front = (a < 1.5).astype(float)
-    m = dict(x=x, y=y, front=front)
-    ax = np.abs(x)
-    up, down = -1.14+.125*np.sqrt(np.clip(1-(x/.40)**2, 0, 1))-.035*bump(x, 0, 0, 0, .07, 1), -1.14-.155*np.clip(1-(x/.37)**2, 0, 1)**.7
-    m["lips"] = soft(np.minimum(up-y, y-down), .012)*(ax < .42)*front
-    m["mouth"] = np.exp(-((y+1.1425)/.0125)**2)*soft(.36-ax, .02)*front
-    m["mouth_line"] = np.exp(-((y+1.14)/.022)**2)*soft(.40-ax, .02)*front
-    m["teeth"] = np.exp(-((y+1.139)/.007)**2)*soft(.30-ax, .03)*front
-    m["brow_dist"] = np.abs(y-(.335+.07*(1-((ax-.46)/.36)**2)))/(.35+.75*np.clip((.9-ax)/.7, 0, 1))+10*np.clip(.15-ax, 0, 1)+10*np.clip(ax-.83, 0, 1)+(1-front)
-    m["occlusion"] = 1-.28*pair(x, y, .30, .06, .12, .13)-.14*pair(x, y, .5, .16, .3, .08)-.30*bump(x, y, 0, -.80, .22, .07)-.12*bump(x, y, 0, -1.42, .22, .06)-.10*pair(x, y, .24, -.45, .10, .25)-.35*soft(-1.80-y, .05)
-    m["nostrils"] = pair(x, y, .115, -.735, .062, .034)*front
-    m["blush"] = (pair(x, y, .68, -.55, .3, .25)+.8*bump(x, y, 0, -.62, .2, .16)+.4*bump(x, y, 0, -1.6, .3, .2))*front
-    m["beard"] = soft(-.86-y-.35*np.clip(.62-ax, 0, 1)+.55*np.clip(ax-.55, 0, .4), .06)*(a < 1.75)*soft(.50-bump(x, y, 0, -1.18, .30, .17), .05)
-    m["moustache"] = soft(.05-np.abs(y+.93+.10*ax), .015)*soft(.42-ax, .03)*front
-    forehead = sum(np.exp(-((y-h-.05*np.cos(3*x))/.022)**2) for h in (.58, .72, .86))*soft(.62-ax, .08)
-    m["wrinkles"] = np.clip(.7*forehead+1.3*line(x, y, .27, -.62, .47, -1.08, .040)+.7*line(x, y, .44, -1.22, .50, -1.50, .035)+.8*line(x, y, .09, .18, .10, .40, .025)
-        +.6*(line(x, y, .84, .02, 1.0, .10, .022)+line(x, y, .84, -.02, 1.0, -.06, .022))+.9*np.exp(-((y+.20-.10*((ax-.5)/.25)**2)/.032)**2)*soft(.26-np.abs(ax-.5), .03), 0, 1.3)*front
-    m["bags"] = pair(x, y, .48, -.20, .24, .09)*front
+    m = dict(x=x, y=y, front=front, wrinkles=wrinkle_mask(x, y, front))
+    m |= mouth_masks(x, y, front) | skin_masks(x, y, a, front) | hair_masks(x, y, a)
     rng = np.random.default_rng(5)
-    wave = sum(np.cos(k*a*np.sign(x)+p+.8*np.sin(2.2*y+p)) for k, p in zip((17, 29, 43, 61), rng.uniform(0, 6, 4)))/4
-    m["strands"], m["freckles"] = wave, np.clip(rng.normal(0, 1, x.shape)-.9, 0, 1)*(m["blush"] > .12)
-    edge = np.interp(a, [0, .55, .85, 1.05, 1.22, 1.40, 1.75, 1.95, 3.2], [1.00, 1.02, .92, .60, -.15, .30, .25, -1.05, -1.25])
-    m["hair"] = y-edge
-    m["hair_front"], m["hair_temple"], m["hair_side"] = bump(a, 0, 0, 0, .9, 1), np.exp(-((a-.62)/.28)**2), soft(a-1.0, .08)*soft(1.0-y, .2)
-    m["hair_part"] = np.exp(-(((x-.35)/.13)**2))*soft(y-.9, .1)
+    m["strands"] = sum(np.cos(k*a*np.sign(x)+p+.8*np.sin(2.2*y+p)) for k, p in zip((17, 29, 43, 61), rng.uniform(0, 6, 4)))/4
+    m["freckles"] = np.clip(rng.normal(0, 1, x.shape)-.9, 0, 1)*(m["blush"] > .12)
     return {k: torch.tensor(np.ascontiguousarray(v).ravel(), dtype=torch.float32) for k, v in m.items()}
 
-# %% ../nbs/02_parametric.ipynb #c026
-LOOKS = "sex skin skin_red hair_dark hair_red hair_length hair_volume hairline recession temples parting curl brow_thick brow_dark eye_dark eye_blue beard moustache lip_red lip_dark freckles".split()
+# %% ../nbs/02_parametric.ipynb #c063
+@lru_cache
+def region(x0, x1, y0, y1):
+    "Indices (k,) of the grid points of the front of the face with x0 <= |x| <= x1 and y0 <= y <= y1"
+    m = masks()
+    ax = m["x"].abs()
+    return ((ax >= x0)&(ax <= x1)&(m["y"] >= y0)&(m["y"] <= y1)&(m["front"] > 0)).nonzero()[:, 0]
+
+# %% ../nbs/02_parametric.ipynb #c066
+@lru_cache
+def landmark_points():
+    "Grid indices of both eyes, nose tip and mouth corners, in ArcFace's order (image left first)"
+    m = masks()
+    def nearest(x, y): return int(((m["x"]-x)**2+(m["y"]-y)**2+9*(1-m["front"])).argmin())
+    return [nearest(x, y) for x, y in ((-.5, 0), (.5, 0), (0, -.62), (-.38, -1.14), (.38, -1.14))]
+
+# %% ../nbs/02_parametric.ipynb #c070
+LOOKS = ("sex skin skin_red hair_dark hair_red hair_length hair_volume hairline recession temples parting curl brow_thick brow_dark eye_dark eye_blue "
+         "beard moustache lip_red lip_dark freckles").split()
 MARKS = [f"mole{k}_{c}" for k in range(3) for c in "xyr"]
 AGEING = "wrinkling greying balding sagging base_age".split()
 TRAITS = (*SHAPE, *LOOKS, *MARKS, *AGEING)
 
-# %% ../nbs/02_parametric.ipynb #c027
+# %% ../nbs/02_parametric.ipynb #c072
 def people(identities, seed:int=0) -> torch.Tensor:
-    "Traits (n, len(TRAITS)), a pure function of (seed, identity); shape in standard deviations"
+    """Traits (n, len(TRAITS)), row k a pure function of (seed, identities[k]); shape in standard deviations;
+    ValueError for a negative number"""
     t = torch.stack([torch.randn(len(TRAITS), generator=generator(seed, 1, int(i))) for i in identities])
     k = {name: j for j, name in enumerate(TRAITS)}
     t[:, k["sex"]] = sex = torch.where(t[:, k["sex"]] > 0, 1., -1.)+.3*t[:, k["sex"]]
-    for name, shift in dict(jaw_width=.6, brow_ridge=.7, chin_width=.4, nose_length=.3, nose_width=.3, upper_lip=-.3, brow_thick=.6, eye_size=-.3, hair_length=-1.1, lip_red=-.6, recession=.5, balding=.6).items():
+    for name, shift in dict(jaw_width=.6, brow_ridge=.7, chin_width=.4, nose_length=.3, nose_width=.3, upper_lip=-.3, brow_thick=.6, eye_size=-.3,
+                            hair_length=-1.1, lip_red=-.6, recession=.5, balding=.6).items():
         t[:, k[name]] += shift*sex
     t[:, k["hair_dark"]] += .9*t[:, k["skin"]].clamp(-1, 2)+.4
     t[:, k["eye_dark"]] += .8*t[:, k["skin"]].clamp(-1, 2)+.5
     t[:, :len(SHAPE)] = t[:, :len(SHAPE)].clamp(-2.4, 2.4)
     return t
 
-# %% ../nbs/02_parametric.ipynb #c030
-NUISANCE = dict(yaw=1, pitch=1, roll=1, age=1, motion=4, gaze=2, blink=1, light=3, ambient=1, tint=3, exposure=1, background=27, glasses=4, jitter=3, blur=1, grain=1, clothes=3, tidy=2)
+# %% ../nbs/02_parametric.ipynb #c077
+NUISANCE = dict(yaw=1, pitch=1, roll=1, age=1, motion=4, gaze=2, blink=1, light=3, ambient=1, tint=3, exposure=1, background=27, glasses=4, jitter=3,
+                blur=1, grain=1, clothes=3, tidy=2)
 
-# %% ../nbs/02_parametric.ipynb #c031
+# %% ../nbs/02_parametric.ipynb #c078
 def conditions(identities, images, seed:int=0) -> dict:
-    "Raw uniform numbers in (0, 1) for everything that varies between pictures: a dict of (n, k) tensors"
+    """Raw uniform numbers in [0, 1) for all that varies between pictures: a dict of (n, k) tensors with the keys and
+    widths of NUISANCE
+
+    Row j depends on (seed, identities[j], images[j]) alone. ValueError: lists of different length, negative numbers."""
     total = sum(NUISANCE.values())
     u = torch.stack([torch.rand(total, generator=generator(seed, 2, int(i), int(j))) for i, j in zip(identities, images, strict=True)])
     return dict(zip(NUISANCE, u.split(list(NUISANCE.values()), 1)))
 
-def normal(u, std=1., limit=3.): return (torch.erfinv((2*u-1).clamp(-.9999, .9999))*2**.5).clamp(-limit, limit)*std
+# %% ../nbs/02_parametric.ipynb #c082
+def normal(u, std=1., limit=3.):
+    """Normal numbers from uniform ones, of the shape of `u`: mean 0, standard deviation `std`, cut off at `limit`
+    standard deviations"""
+    return (torch.erfinv((2*u-1).clamp(-.9999, .9999))*2**.5).clamp(-limit, limit)*std
 
-# %% ../nbs/02_parametric.ipynb #c032
+# %% ../nbs/02_parametric.ipynb #c085
 def pose_and_age(u, base_age, yaw=None, pitch=None, roll=None, age=None) -> torch.Tensor:
-    "(n, 4) pitch, yaw, roll in degrees and age in years; a range (lo, hi) draws uniformly, an (n,) tensor is taken as it is"
+    """Pitch, yaw, roll in degrees and age in years (n, 4), for conditions `u` and the people's trait `base_age` (n,)
+
+    None draws by chance, a pair (lo, hi) uniformly between the two, a number or an (n,) tensor is taken as it is."""
     def asked(name, value, default):
         if value is None: return default
         if isinstance(value, (tuple, list)): return value[0]+(value[1]-value[0])*u[name][:, 0]
@@ -212,48 +288,95 @@ def pose_and_age(u, base_age, yaw=None, pitch=None, roll=None, age=None) -> torc
     v = u["yaw"][:, 0]
     free_yaw = torch.where(v < .3, 180*(v/.3)-90, normal((v-.3)/.7, 22.)).clamp(-90, 90)
     free_age = (40+14*base_age+normal(u["age"][:, 0], 13.)).clamp(16, 80)
-    return torch.stack([asked("pitch", pitch, normal(u["pitch"][:, 0], 9.)), asked("yaw", yaw, free_yaw), asked("roll", roll, normal(u["roll"][:, 0], 6.)), asked("age", age, free_age)], 1)
+    free_pitch, free_roll = normal(u["pitch"][:, 0], 9.), normal(u["roll"][:, 0], 6.)
+    return torch.stack([asked("pitch", pitch, free_pitch), asked("yaw", yaw, free_yaw), asked("roll", roll, free_roll), asked("age", age, free_age)], 1)
 
-# %% ../nbs/02_parametric.ipynb #c036
-def mix(a, b, w): return a+(b-a)*w
+# %% ../nbs/02_parametric.ipynb #c091
+def mix(a, b, w):
+    "`a` where `w` is 0, `b` where it is 1; shapes broadcast"
+    return a+(b-a)*w
 
+# %% ../nbs/02_parametric.ipynb #c093
+def each(v):
+    "One value a person: (n,) -> (n, 1, 1)"
+    return v[:, None, None]
+
+# %% ../nbs/02_parametric.ipynb #c095
 def ramp(v, colours):
-    "Piecewise linear colour scale at `v` in [0, 1]: (n,) -> (n, 3, 1)"
+    "Piecewise linear colour scale through `colours` (8-bit RGB triples) at `v` in [0, 1]: (n,) -> (n, 3, 1)"
     c = torch.tensor(colours, dtype=torch.float32)/255
     p = v.clamp(0, 1)*(len(c)-1)
     i = p.floor().long().clamp(max=len(c)-2)
     return mix(c[i], c[i+1], (p-i)[:, None])[..., None]
 
-# %% ../nbs/02_parametric.ipynb #c037
+# %% ../nbs/02_parametric.ipynb #c098
 def ageing(t, age):
-    "How old a person looks at `age`: dict of (n,) strengths, each with the person's own pace"
+    "How old people look at `age` (n,) in years: dict of (n,) strengths in [0, 1]; `t` are traits by name, each (n,)"
     def pace(name, start, span): return torch.sigmoid((age+6*t[name]-start)/span)
     return dict(wrinkle=pace("wrinkling", 54, 8.), grey=pace("greying", 55, 5.), bald=pace("balding", 62, 9.), sag=pace("sagging", 56, 9.))
 
-# %% ../nbs/02_parametric.ipynb #c038
+# %% ../nbs/02_parametric.ipynb #c101
 def colours(t, old):
-    "Skin, hair, eye and lip colours (n, 3, 1)"
+    "Colours of skin, hair, beard and brows, eyes, lips: five tensors (n, 3, 1); `old` from `ageing`"
     skin = ramp(.42+.24*t["skin"], [(255, 226, 208), (242, 200, 170), (222, 170, 132), (178, 122, 84), (120, 78, 54), (76, 50, 38)])
     skin = skin*(1+.03*t["skin_red"][:, None, None]*torch.tensor([1., -.7, -.7])[:, None])
     hair = ramp(.52+.23*t["hair_dark"], [(226, 196, 140), (178, 134, 84), (116, 78, 50), (66, 46, 34), (34, 27, 25)])
     hair = mix(hair, torch.tensor([.62, .27, .12])[:, None]*hair.mean(1, keepdim=True)*2.2, (t["hair_red"]-.9).clamp(0, 1)[:, None, None])
     grey = torch.tensor([.80, .79, .78])[:, None]
-    eye = mix(ramp(.5+.3*t["eye_dark"], [(130, 160, 190), (120, 140, 110), (110, 75, 45), (60, 38, 26)]), torch.tensor([.42, .58, .72])[:, None], ((t["eye_blue"]-.8)*(.8-t["eye_dark"])).clamp(0, .8)[:, None, None])
-    lip = skin*torch.tensor([.86, .58, .56])[:, None]*(1+.10*t["lip_red"][:, None, None]*torch.tensor([.6, -1., -.8])[:, None])*(1-.06*t["lip_dark"].clamp(-2, 2))[:, None, None]
+    eye = mix(ramp(.5+.3*t["eye_dark"], [(130, 160, 190), (120, 140, 110), (110, 75, 45), (60, 38, 26)]),
+        torch.tensor([.42, .58, .72])[:, None], ((t["eye_blue"]-.8)*(.8-t["eye_dark"])).clamp(0, .8)[:, None, None])
+    lip = (skin*torch.tensor([.86, .58, .56])[:, None]*(1+.10*t["lip_red"][:, None, None]*torch.tensor([.6, -1., -.8])[:, None])
+        *(1-.06*t["lip_dark"].clamp(-2, 2))[:, None, None])
     return skin.clamp(0, 1), mix(hair, grey, .95*old["grey"][:, None, None]), mix(hair, grey, .6*old["grey"][:, None, None]), eye, lip.clamp(0, 1)
 
-# %% ../nbs/02_parametric.ipynb #c039
-def hair_cover(t, old, tidy):
-    "Hair cover (n, V) in [0, 1] of the scalp"
+# %% ../nbs/02_parametric.ipynb #c105
+def paint_skin(t, old, skin):
+    """Colours (n, 3, V) of bare skin with blush, freckles, bags, wrinkles, moles and shadowed creases, from the tone
+    `skin` (n, 3, 1)"""
     m = masks()
-    line = (.07*t["hairline"]-.05-.16*old["bald"])[:, None]*m["hair_front"]-(.10*t["recession"]+.55*old["bald"]+.05)[:, None]*m["hair_temple"]
-    fringe = (.42*torch.sigmoid(2.5*(t["hair_volume"]+.6*t["hair_length"]-1.0))*(1-old["bald"]))[:, None]*m["hair_front"]*(1-.8*torch.sigmoid(3*t["parting"])[:, None]*m["hair_part"])
-    side = (.30*t["temples"]+.9*torch.sigmoid(2.*t["hair_length"]))[:, None]*m["hair_side"]
-    return torch.sigmoid((m["hair"]+line+fringe+side+.035*(1+.8*t["curl"].clamp(0, 2))[:, None]*m["strands"]+.03*tidy[:, :1])/.035)
+    shade = (m["occlusion"]*(1-(.33*old["wrinkle"])[:, None]*m["wrinkles"])*(1-(.25*(.15+.6*old["wrinkle"]))[:, None]*m["bags"])
+        *(1-(.10*(t["freckles"]-.6).clamp(0, 2))[:, None]*m["freckles"]))
+    blush = 1-m["blush"]*torch.tensor([[0.], [.10], [.09]])*each(1+.4*t["skin_red"])
+    face = region(0, 1., -1.4, .5)
+    for k in range(3):
+        mx, my, mr = .75*torch.tanh(t[f"mole{k}_x"]), -.45+.75*torch.tanh(t[f"mole{k}_y"]), (.045+.025*t[f"mole{k}_r"]).clamp(.02, .1)
+        d = (m["x"][face]-mx[:, None])**2+(m["y"][face]-my[:, None])**2
+        shade[:, face] *= 1-.65*torch.exp(-d/mr[:, None]**2)*(mr > .03)[:, None]
+    return skin*blush*shade[:, None]
 
-# %% ../nbs/02_parametric.ipynb #c040
+# %% ../nbs/02_parametric.ipynb #c109
+def paint_mouth(colour, lip, old, opening):
+    """Lips of colour `lip` (n, 3, 1), the line between them, and teeth as far as `opening` (n,) in [0, 1] shows them;
+    changes `colour` (n, 3, V)"""
+    at = region(0, .46, -1.36, -.92)
+    m = {k: masks()[k][at] for k in ("lips", "mouth_line", "mouth", "teeth")}
+    c = mix(colour[:, :, at], lip*(1-.12*each(old["wrinkle"])), .85*m["lips"])
+    c = mix(c, .25*lip, (.55+.2*each(opening))*m["mouth_line"])
+    c = mix(c, torch.tensor([[.32], [.10], [.10]]), each(opening)*m["mouth"])
+    colour[:, :, at] = mix(c, torch.tensor([[.93], [.90], [.85]]), (1.5*each(opening)).clamp(0, 1)*m["teeth"])
+
+# %% ../nbs/02_parametric.ipynb #c112
+def paint_brows(colour, t, hair):
+    "Brows of colour `hair` (n, 3, 1), thick or thin, faint or dark; changes `colour` (n, 3, V)"
+    at = region(.05, .95, .12, .62)
+    m = masks()
+    brow = (torch.sigmoid(((.048+.018*t["brow_thick"].clamp(-1.8, 2.5))[:, None]-m["brow_dist"][at])/.012)
+        *(.60+.18*t["brow_dark"].clamp(-2, 2))[:, None])
+    colour[:, :, at] = mix(colour[:, :, at], .75*hair, (brow*(1+.15*m["strands"][at])).clamp(0, .95)[:, None])
+
+# %% ../nbs/02_parametric.ipynb #c114
+def paint_beard(colour, t, hair):
+    "Beard and moustache of colour `hair` (n, 3, 1); changes `colour` (n, 3, V)"
+    at = region(0, 1.3, -1.93, -.45)
+    m = masks()
+    c = mix(colour[:, :, at], hair, each(.85*torch.sigmoid(3*(t["beard"]+1.1*t["sex"]-1.9)))*m["beard"][at]*(1+.3*m["strands"][at]))
+    colour[:, :, at] = mix(c, .9*hair, each(.8*torch.sigmoid(3*(t["moustache"]+t["sex"]-1.9)))*m["moustache"][at])
+
+# %% ../nbs/02_parametric.ipynb #c119
 def paint_eyes(colour, t, eye, skin, lash, gaze, blink):
-    "Sclera, iris, pupil, highlight, lashes and lid crease of both eyes over `colour` (n, 3, V)"
+    """Sclera, iris, pupil, highlight, lashes and lid crease of both eyes; changes `colour` (n, 3, V)
+
+    `eye` and `lash` are colours (n, 3, 1), `gaze` (n, 2) is right and up in standard units, `blink` (n,) is 0 for open and 1 for closed."""
     m = masks()
     near = region(.10, .90, -.24, .24)
     x, y = m["x"][near], m["y"][near]
@@ -265,65 +388,31 @@ def paint_eyes(colour, t, eye, skin, lash, gaze, blink):
     white = torch.sigmoid(torch.minimum(top-y, y-bottom)/.012)*(lid > 0)
     gx, gy = .07*gaze[:, :1], .03*gaze[:, 1:]+.015
     r = ((x-x.sign()*.5-gx)**2+(y-gy)**2).sqrt()
-    iris, pupil, glint = torch.sigmoid((.135-r)/.010), torch.sigmoid((.060-r)/.010), torch.exp(-((x-x.sign()*.5-gx-.045)**2+(y-gy-.05)**2)/.028**2)
+    iris, pupil = torch.sigmoid((.135-r)/.010), torch.sigmoid((.060-r)/.010)
+    glint = torch.exp(-((x-x.sign()*.5-gx-.045)**2+(y-gy-.05)**2)/.028**2)
     ball = mix(torch.tensor([.82, .79, .77])[:, None]*(1-.25*inner.abs()**3), mix(eye, .07*torch.ones(3, 1), pupil[:, None]), iris[:, None])
     ball = ball*(1-.35*torch.exp(-((top-y)/.05).clamp(min=0)**2))[:, None]+.7*glint[:, None]
-    edge = torch.exp(-((y-top)/.026)**2)*torch.sigmoid((1.05-inner.abs())/.05)+.35*torch.exp(-((y-bottom)/.018)**2)*torch.sigmoid((1-inner.abs())/.05)
+    edge = (torch.exp(-((y-top)/.026)**2)*torch.sigmoid((1.05-inner.abs())/.05)
+        +.35*torch.exp(-((y-bottom)/.018)**2)*torch.sigmoid((1-inner.abs())/.05))
     crease = .30*torch.exp(-((y-top-.075)/.022)**2)*torch.sigmoid((1.0-inner.abs())/.08)
     part = mix(colour[:, :, near], ball, white[:, None])
     part = mix(part*(1-crease[:, None]), .35*lash, (.85*edge.clamp(0, 1))[:, None])
     colour[:, :, near] = part
 
-# %% ../nbs/02_parametric.ipynb #c041
-@lru_cache
-def region(x0, x1, y0, y1):
-    "Grid points of the front of the face with x0 <= |x| <= x1 and y0 <= y <= y1"
+# %% ../nbs/02_parametric.ipynb #c125
+def hair_cover(t, old, tidy):
+    "Hair cover (n, V) in [0, 1] of the scalp; `tidy` (n, 2) is a picture's own small change"
     m = masks()
-    ax = m["x"].abs()
-    return ((ax >= x0)&(ax <= x1)&(m["y"] >= y0)&(m["y"] <= y1)&(m["front"] > 0)).nonzero()[:, 0]
+    line = (.07*t["hairline"]-.05-.16*old["bald"])[:, None]*m["hair_front"]-(.10*t["recession"]+.55*old["bald"]+.05)[:, None]*m["hair_temple"]
+    fringe = ((.42*torch.sigmoid(2.5*(t["hair_volume"]+.6*t["hair_length"]-1.0))*(1-old["bald"]))[:, None]*m["hair_front"]
+        *(1-.8*torch.sigmoid(3*t["parting"])[:, None]*m["hair_part"]))
+    side = (.30*t["temples"]+.9*torch.sigmoid(2.*t["hair_length"]))[:, None]*m["hair_side"]
+    return torch.sigmoid((m["hair"]+line+fringe+side+.035*(1+.8*t["curl"].clamp(0, 2))[:, None]*m["strands"]+.03*tidy[:, :1])/.035)
 
-def each(v): return v[:, None, None]
-
-# %% ../nbs/02_parametric.ipynb #c042
-def paint_skin(t, old, skin):
-    "Skin with blush, freckles, bags, wrinkles, moles and shadowed creases (n, 3, V)"
-    m = masks()
-    shade = m["occlusion"]*(1-(.33*old["wrinkle"])[:, None]*m["wrinkles"])*(1-(.25*(.15+.6*old["wrinkle"]))[:, None]*m["bags"])*(1-(.10*(t["freckles"]-.6).clamp(0, 2))[:, None]*m["freckles"])
-    blush = 1-m["blush"]*torch.tensor([[0.], [.10], [.09]])*each(1+.4*t["skin_red"])
-    face = region(0, 1., -1.4, .5)
-    for k in range(3):
-        mx, my, mr = .75*torch.tanh(t[f"mole{k}_x"]), -.45+.75*torch.tanh(t[f"mole{k}_y"]), (.045+.025*t[f"mole{k}_r"]).clamp(.02, .1)
-        d = (m["x"][face]-mx[:, None])**2+(m["y"][face]-my[:, None])**2
-        shade[:, face] *= 1-.65*torch.exp(-d/mr[:, None]**2)*(mr > .03)[:, None]
-    return skin*blush*shade[:, None]
-
-# %% ../nbs/02_parametric.ipynb #c043
-def paint_mouth(colour, lip, old, opening):
-    "Lips, the line between them, and teeth when the mouth is open"
-    at = region(0, .46, -1.36, -.92)
-    m = {k: masks()[k][at] for k in ("lips", "mouth_line", "mouth", "teeth")}
-    c = mix(colour[:, :, at], lip*(1-.12*each(old["wrinkle"])), .85*m["lips"])
-    c = mix(c, .25*lip, (.55+.2*each(opening))*m["mouth_line"])
-    c = mix(c, torch.tensor([[.32], [.10], [.10]]), each(opening)*m["mouth"])
-    colour[:, :, at] = mix(c, torch.tensor([[.93], [.90], [.85]]), (1.5*each(opening)).clamp(0, 1)*m["teeth"])
-
-def paint_brows(colour, t, hair):
-    "Brows, thick or thin, faint or dark"
-    at = region(.05, .95, .12, .62)
-    m = masks()
-    brow = torch.sigmoid(((.048+.018*t["brow_thick"].clamp(-1.8, 2.5))[:, None]-m["brow_dist"][at])/.012)*(.60+.18*t["brow_dark"].clamp(-2, 2))[:, None]
-    colour[:, :, at] = mix(colour[:, :, at], .75*hair, (brow*(1+.15*m["strands"][at])).clamp(0, .95)[:, None])
-
-def paint_beard(colour, t, hair):
-    "Beard and moustache"
-    at = region(0, 1.3, -1.93, -.45)
-    m = masks()
-    c = mix(colour[:, :, at], hair, each(.85*torch.sigmoid(3*(t["beard"]+1.1*t["sex"]-1.9)))*m["beard"][at]*(1+.3*m["strands"][at]))
-    colour[:, :, at] = mix(c, .9*hair, each(.8*torch.sigmoid(3*(t["moustache"]+t["sex"]-1.9)))*m["moustache"][at])
-
-# %% ../nbs/02_parametric.ipynb #c044
+# %% ../nbs/02_parametric.ipynb #c130
 def paint(t, old, motion, gaze, blink, tidy):
-    "Colours (n, 3, V) of the head and hair cover (n, V)"
+    """Colours (n, 3, V) of the head and hair cover (n, V), for traits `t`, strengths `old` from `ageing` and `motion`
+    from `expression`"""
     m, (skin, hair, beard, eye, lip) = masks(), colours(t, old)
     c = paint_skin(t, old, skin)
     paint_beard(c, t, beard)
@@ -336,35 +425,38 @@ def paint(t, old, motion, gaze, blink, tidy):
     strand = (1+.16*m["strands"])*(1-.25*torch.exp(-(m["hair"]/.12)**2))
     return mix(c, hair*strand, cover[:, None]), cover
 
-# %% ../nbs/02_parametric.ipynb #c046
+# %% ../nbs/02_parametric.ipynb #c135
 def normals(p):
-    "Unit outward normals of a closed grid of points, both (n, 3, R, C); the seam is in the last axis"
+    "Unit outward normals of a closed grid of points, both (n, 3, R, C); rows run down, the seam is in the last axis"
     du = torch.roll(p, -1, 3)-torch.roll(p, 1, 3)
     dv = torch.cat([p[:, :, 1:2]-p[:, :, :1], p[:, :, 2:]-p[:, :, :-2], p[:, :, -1:]-p[:, :, -2:-1]], 2)
     (ax, ay, az), (bx, by, bz) = dv.unbind(1), du.unbind(1)
     n = torch.stack([ay*bz-az*by, az*bx-ax*bz, ax*by-ay*bx], 1)
     return n*(n.square().sum(1, keepdim=True)+1e-12).rsqrt()
 
+# %% ../nbs/02_parametric.ipynb #c139
 @lru_cache
 def mean_normals():
-    "Normals (1, 3, R, C) of the mean head"
+    "Normals (1, 3, ROWS, COLS) of the mean head"
     return normals(basis()[0].float().view(1, 3, ROWS, COLS))
 
-# %% ../nbs/02_parametric.ipynb #c047
+# %% ../nbs/02_parametric.ipynb #c142
 def sheet(rows, cols, u0=0., u1=1., v0=0., v1=1.):
-    "Parameters (rows*cols,) of a small surface: v down, u across"
+    "Parameters v (down, v0 to v1) and u (across, u0 to u1) of a small surface, each (rows*cols,), row by row"
     v, u = torch.meshgrid(torch.linspace(v0, v1, rows), torch.linspace(u0, u1, cols), indexing="ij")
     return v.flatten(), u.flatten()
 
-# %% ../nbs/02_parametric.ipynb #c048
+# %% ../nbs/02_parametric.ipynb #c145
 def curtain(t, hair, width, grown):
-    "Long hair beside and behind the face: points, colours, normals; hidden where hair is short"
+    """Long hair: points, colours, normals, each (n, 3, 4320); `hair` (n, 3, 1), half `width` of the head (n,), `grown`
+    (n,) shortens it"""
     v, u = sheet(60, 72, .33, 1.67)
     a = u*pi
     length = (grown*1.1*(t["hair_length"]+.1)).clamp(0, 2.)[:, None]
     edge = ((u-1).abs()-.45).clamp(0)/.22                                      # 1 at the front edges of the curtain, 0 behind the ears
     y = .45-v*(.50+1.20*length)*(1-.30*edge*(1-v)+.06*torch.sin(23*a))
-    flare = .97+.05*t["curl"].clamp(0, 2)[:, None]*torch.sin(9*v+5*a)+.16*v-.10*edge**2*v+.05*(t["hair_volume"].clamp(-1.5, 2)[:, None]+1)*(.4+v).clamp(max=1)
+    flare = (.97+.05*t["curl"].clamp(0, 2)[:, None]*torch.sin(9*v+5*a)+.16*v-.10*edge**2*v
+        +.05*(t["hair_volume"].clamp(-1.5, 2)[:, None]+1)*(.4+v).clamp(max=1))
     r = width[:, None]*(1.08*flare)
     p = torch.stack([r*torch.sin(a), y, -.10+r*1.15*torch.cos(a)-.05*v], 1)
     p = torch.where((length > .35)[:, None], p, -9.)
@@ -372,9 +464,9 @@ def curtain(t, hair, width, grown):
     shade = (1+.20*torch.cos(31*a+3*torch.sin(5*v))+.10*torch.cos(57*a+v*4)-.15*v)
     return p, hair*shade, n
 
-# %% ../nbs/02_parametric.ipynb #c049
+# %% ../nbs/02_parametric.ipynb #c148
 def ears(t, skin, width):
-    "Both ears as bent discs: points, colours, normals"
+    "Both ears: points, colours, normals, each (n, 3, 560); `skin` (n, 3, 1), half `width` of the head (n,)"
     v, u = sheet(14, 20, 0, 2.)
     s = torch.cat([-torch.ones(280), torch.ones(280)])
     v, a = v.repeat(2), (u*pi).repeat(2)
@@ -384,9 +476,11 @@ def ears(t, skin, width):
     n = torch.stack([s*.8+0*v, .2*torch.sin(a)*v, .6+0*v]).expand_as(p)
     return p, skin*(.80+.20*v-.12*((v-.55).abs() < .18)), n/n.norm(dim=1, keepdim=True)
 
-# %% ../nbs/02_parametric.ipynb #c050
+# %% ../nbs/02_parametric.ipynb #c151
 def neck(t, skin, cloth):
-    "Neck, and clothes below it: points, colours, normals"
+    """Neck, and clothes below it: points, colours, normals, each (n, 3, 2560); `skin` and `cloth` (n, 3, 1)
+
+    The clothes' normals are up to 12 % too long, which brightens the shoulders."""
     v, u = sheet(40, 64, 0, 2.)
     a = u*pi
     wide = torch.sigmoid((v-.62)/.07)
@@ -395,9 +489,10 @@ def neck(t, skin, cloth):
     n = torch.stack([torch.sin(a), .5*wide, torch.cos(a)]).expand_as(p)
     return p, mix(skin*.78, cloth, torch.sigmoid((v-.58)/.01)), n
 
-# %% ../nbs/02_parametric.ipynb #c051
+# %% ../nbs/02_parametric.ipynb #c154
 def glasses(t, style):
-    "Frames of glasses for pictures that have them (style[:, 0] < 0.12): points, colours, normals"
+    """Frames of glasses for pictures that have them (`style` (n, 4) uniform, style[:, 0] < 0.12): points, colours,
+    normals, each (n, 3, 1240)"""
     v, u = sheet(4, 110, 0, 2.)
     a = u*pi
     s = torch.cat([-torch.ones(440), torch.ones(440)])
@@ -414,16 +509,19 @@ def glasses(t, style):
     dark = (.08+.25*(style[:, :1]/.12)**2)[:, None]*torch.ones(3, 1)*torch.ones(p.shape[2])
     return p, dark, torch.tensor([[0.], [0.], [1.]]).expand_as(p)
 
-# %% ../nbs/02_parametric.ipynb #c052
+# %% ../nbs/02_parametric.ipynb #c157
 def expression(u, old):
-    "Strengths of the head's motions, dict of (n,)"
+    "Strengths (n,) of the head's motions by name, for conditions `u` and strengths `old` from `ageing`"
     e = normal(u["motion"])
     return dict(smile=(.55*e[:, 0]+.2).clamp(-.5, 1.4), open_mouth=(.45*e[:, 1]-.25).clamp(0, 1), brow_raise=.5*e[:, 2].clamp(min=0),
                 frown=.4*e[:, 3].clamp(min=0), sag=old["sag"], thin=.4*old["sag"], nose_age=.6*old["sag"])
 
-# %% ../nbs/02_parametric.ipynb #c053
+# %% ../nbs/02_parametric.ipynb #c160
 def surface(t, u, age):
-    "Points (n, 3, P), colours (n, 3, P), normals (n, 3, P) of a batch of people, and the five landmarks (n, 3, 5)"
+    """Points, colours, normals, each (n, 3, P), and the five landmarks (n, 3, 5) of people with traits `t` under
+    conditions `u` at `age` (n,)
+
+    The head's ROWS*COLS points come first; hair, ears, neck and glasses follow."""
     old = ageing(t, age)
     motion = expression(u, old)
     mean, B = basis()
@@ -436,20 +534,15 @@ def surface(t, u, age):
     out = (mean_normals()+torch.tensor([0., .35, 0.]).view(3, 1, 1))*(.45+.75*torch.sigmoid((height-.6)/.25))
     p = p+(thick[:, None]*cover).view(-1, 1, ROWS, COLS)*out
     skin, hair, *_ = colours(t, old)
-    parts = [(p.flatten(2), c, normals(p).flatten(2)), curtain(t, hair, width, 1-.4*old["bald"]), ears(t, skin, width), neck(t, skin, u["clothes"][..., None]*.8), glasses(t, u["glasses"])]
+    parts = [(p.flatten(2), c, normals(p).flatten(2)), curtain(t, hair, width, 1-.4*old["bald"]), ears(t, skin, width),
+             neck(t, skin, u["clothes"][..., None]*.8), glasses(t, u["glasses"])]
     return *(torch.cat(q, 2) for q in zip(*parts)), marks
 
-@lru_cache
-def landmark_points():
-    "Grid indices of both eyes, nose tip and mouth corners, in ArcFace's order (image left first)"
-    m = masks()
-    return [int(((m["x"]-x)**2+(m["y"]-y)**2+9*(1-m["front"])).argmin()) for x, y in ((-.5, 0), (.5, 0), (0, -.62), (-.38, -1.14), (.38, -1.14))]
-
-# %% ../nbs/02_parametric.ipynb #c055
-TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])  # of 112 x 112: insightface
-
+# %% ../nbs/02_parametric.ipynb #c165
 def rotation(s):
-    "Rotation matrices (n, 3, 3) from (n, 4) pitch, yaw, roll in degrees: yaw first, then pitch, then roll; positive yaw looks to the image's right, positive pitch up, positive roll turns clockwise"
+    """Rotation matrices (n, 3, 3) for `s` (n, 3 or 4) = pitch, yaw, roll in degrees: yaw first, then pitch, then roll
+
+    Positive yaw looks to the image's right, positive pitch up, positive roll turns clockwise."""
     pitch, yaw, roll = (s[:, :3]*pi/180).unbind(1)
     o, i = torch.zeros_like(yaw), torch.ones_like(yaw)
     def m(*rows): return torch.stack(rows, 1).view(-1, 3, 3)
@@ -458,9 +551,15 @@ def rotation(s):
     R = m(roll.cos(), roll.sin(), o, -roll.sin(), roll.cos(), o, o, o, i)
     return R@P@Y
 
-# %% ../nbs/02_parametric.ipynb #c056
+# %% ../nbs/02_parametric.ipynb #c168
+TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+
+# %% ../nbs/02_parametric.ipynb #c170
 def camera(marks, s, jitter):
-    "Scale (n, 1) and shift (n, 2), in template pixels of 112, that bring the turned landmarks (n, 5, 2) (y down) to the template"
+    """Scale (n, 1) and shift (n, 2), in template pixels of 112, that bring the turned landmarks (n, 5, 2) (y down) to
+    the template
+
+    `s` as in `rotation`; `jitter` (n, 3) uniform numbers for scale and shift, 1/2 for none."""
     turn = s[:, 2]*pi/180
     T = TEMPLATE-TEMPLATE.mean(0)
     T = torch.stack([T[:, 0]*turn.cos()[:, None]-T[:, 1]*turn.sin()[:, None], T[:, 0]*turn.sin()[:, None]+T[:, 1]*turn.cos()[:, None]], -1)
@@ -470,9 +569,13 @@ def camera(marks, s, jitter):
     shift = TEMPLATE.mean(0)+normal(jitter[:, 1:], 1.3)-scale[:, None]*centre[:, 0]
     return scale[:, None], shift
 
-# %% ../nbs/02_parametric.ipynb #c057
+# %% ../nbs/02_parametric.ipynb #c175
 def close(key, step=int(.12*2**16)*2**20):
-    "Depth keys (n, h, w) with pinholes closed: a pixel far behind both of its neighbours, left and right or up and down, takes the nearer"
+    """Depth keys (n, h, w) with pinholes closed: a pixel more than `step` behind both neighbours, left and right or up
+    and down, takes the farther one's key
+
+    A neighbour is the nearer of two pixels, so gaps of two pixels close too. `step` is 0.12 interocular distances in the
+    units of `splat`; key 0 is empty."""
     e = F.pad(key, (2, 2, 2, 2))
     h, w = key.shape[1:]
     def at(dy, dx): return e[:, 2+dy:2+dy+h, 2+dx:2+dx+w]
@@ -481,9 +584,11 @@ def close(key, step=int(.12*2**16)*2**20):
     near = torch.maximum(across, along)
     return torch.where(near-key > step, near, key)
 
-# %% ../nbs/02_parametric.ipynb #c058
+# %% ../nbs/02_parametric.ipynb #c178
 def splat(x, y, depth, colour, seen, size):
-    "Nearest seen point in each pixel: colours (n, 3, size, size) and cover (n, 1, size, size); x, y (n, P) in pixels"
+    """Nearest seen point in each pixel: colours (n, 3, size, size) and cover (n, 1, size, size), 1 where a point was hit
+
+    x, y (n, P) in pixels from the upper left corner; `depth` (n, P) in [-4, 4], larger is nearer; `colour` (n, 3, P); `seen` (n, P) bool; P < 2**20."""
     n, P = x.shape
     inside = seen&(x >= 0)&(y >= 0)&(x < size)&(y < size)
     pixel = torch.where(inside, y.long()*size+x.long(), size*size)
@@ -494,9 +599,12 @@ def splat(x, y, depth, colour, seen, size):
     rgb = colour.gather(2, (best&(2**20-1))[:, None].expand(-1, 3, -1))*hit[:, None]
     return rgb.view(n, 3, size, size), hit.view(n, 1, size, size).float()
 
-# %% ../nbs/02_parametric.ipynb #c059
+# %% ../nbs/02_parametric.ipynb #c182
 def lit(colour, normal_, u, head):
-    "Lambert light from a random direction over ambient light, a little gloss on the head's first `head` points, a tint: colours (n, 3, P)"
+    """Colours (n, 3, P) in the light of conditions `u`: Lambert's law over ambient light, a gloss on the first `head`
+    points, a tint
+
+    `colour`, `normal_` (n, 3, P), normals in camera coordinates. The result can exceed 1."""
     l = u["light"]
     d = torch.stack([normal(l[:, 0], .8), normal(l[:, 1], .45)+.35, .75+.5*l[:, 2]], 1)
     d = d/d.norm(dim=1, keepdim=True)
@@ -508,16 +616,18 @@ def lit(colour, normal_, u, head):
     c[:, :, :head] += .09*gloss.square().square().square()*gloss.square().square()
     return c
 
-# %% ../nbs/02_parametric.ipynb #c060
+# %% ../nbs/02_parametric.ipynb #c187
 def backdrop(u, size):
-    "Blurred backgrounds (n, 3, size, size)"
+    "Blurred backgrounds (n, 3, size, size) in [0.12, 0.84] from 27 uniform numbers each, `u` (n, 27)"
     b = u.view(-1, 3, 3, 3)
     b = .12+.72*mix(b.mean(1, keepdim=True).expand_as(b), b, .25)
     return F.interpolate(b, size=(size, size), mode="bilinear", align_corners=True)
 
-# %% ../nbs/02_parametric.ipynb #c061
+# %% ../nbs/02_parametric.ipynb #c190
 def finish(image, u, seed, identities, images):
-    "Blur, sensor noise and 8 bits: (n, 3, h, h) in [0, 1] -> uint8 (n, h, h, 3)"
+    """Blur, sensor noise and 8 bits: (n, 3, h, h) in [0, 1] -> uint8 (n, h, h, 3)
+
+    The noise of row k is the stream (seed, identities[k], images[k]). The blur grows with h but has five taps, so above 128 pixels it saturates."""
     n, _, h, _ = image.shape
     sigma = (.05+h/64*1.5*(u["blur"][:, 0]-.5).clamp(0))[:, None]
     k = torch.exp(-.5*(torch.arange(-2, 3)/sigma)**2)
@@ -528,9 +638,10 @@ def finish(image, u, seed, identities, images):
     x = x+grain*(.004+.018*u["grain"]**2)[..., None, None]
     return x.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous()
 
-# %% ../nbs/02_parametric.ipynb #c063
+# %% ../nbs/02_parametric.ipynb #c195
 def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age):
-    "One batch of `render_faces` for people with the given traits"
+    """One batch of `render_faces` for people with the given `traits` (n, len(TRAITS)): images, attributes, landmarks
+    as there"""
     t, u = dict(zip(TRAITS, traits.unbind(1))), conditions(identities, images, seed)
     s = pose_and_age(u, t["base_age"], yaw, pitch, roll, age)
     p, c, n, marks = surface(t, u, s[:, 3])
@@ -544,17 +655,31 @@ def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age):
     image = both[:, :3]+(1-both[:, 3:])*backdrop(u["background"], size)
     return finish(image, u, seed, identities, images), s, (marks*scale[:, None]+shift[:, None])*(size/112)
 
-# %% ../nbs/02_parametric.ipynb #c064
-def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=None, roll=None, age=None, batch:int=32):
-    """Drawn faces: 8-bit images (n, size, size, 3), attributes (n, 4) = pitch, yaw, roll in degrees and age in years, landmarks (n, 5, 2) in pixels
+# %% ../nbs/02_parametric.ipynb #c197
+def check_asked(n, **asked):
+    "ValueError unless each of `asked` is None, a number, a pair (lo, hi), or a tensor or array of `n` values"
+    for name, v in asked.items():
+        if isinstance(v, (tuple, list)) and len(v) != 2: raise ValueError(f"{name}: give (lo, hi) or a tensor of {n} values, not a list of {len(v)}")
+        if np.ndim(v) and not isinstance(v, (tuple, list)) and np.shape(v) != (n,): raise ValueError(f"{name} has shape {tuple(np.shape(v))}, expected ({n},)")
 
-    Row k is image `images[k]` of person `identities[k]`, a pure function of (seed, identity, image). A pose or age is drawn by default;
-    give a range (lo, hi) or one value per row to ask for it. ValueError for lists of different length or a negative number."""
+# %% ../nbs/02_parametric.ipynb #c199
+def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=None, roll=None, age=None, batch:int=32):
+    """Drawn faces: 8-bit images (n, size, size, 3), attributes (n, 4) = pitch, yaw, roll in degrees and age in years,
+    landmarks (n, 5, 2) in pixels
+
+    Row k is image `images[k]` of person `identities[k]`, a pure function of (seed, identity, image), whatever `batch` is.
+    A pose or age is drawn by default; give a pair (lo, hi), a number, or a tensor or array of one value per row to ask for it.
+    The head's grid is made for up to 64 pixels: at 112 gaps show in turned heads, above that everywhere (then a warning says so).
+    ValueError: no image, lists of different length, a negative number, a size below 16, a wrong number of values asked for."""
     identities, images = [int(i) for i in identities], [int(j) for j in images]
-    if len(identities) != len(images): raise ValueError(f"{len(identities)} identities but {len(images)} images")
-    if size < 16: raise ValueError(f"size must be at least 16 pixels, got {size}")
-    def part(v, k): return v[k:k+batch] if isinstance(v, (torch.Tensor, np.ndarray)) else v
-    def draw(k): return render_batch(people(identities[k:k+batch], seed), identities[k:k+batch], images[k:k+batch], size, seed, *(part(v, k) for v in (yaw, pitch, roll, age)))
+    if len(identities) != len(images) or not images: raise ValueError(f"{len(identities)} identities but {len(images)} images")
+    if size < 16 or batch < 1: raise ValueError(f"size must be at least 16 pixels and batch at least 1, got {size} and {batch}")
+    if size > 112: warn(f"the drawn head's grid is too coarse for {size} pixels: gaps will show, take at most 112")
+    check_asked(len(images), yaw=yaw, pitch=pitch, roll=roll, age=age)
+    def part(v, k): return v[k:k+batch] if isinstance(v, (torch.Tensor, np.ndarray)) and v.ndim else v
+    def draw(k):
+        who, which = identities[k:k+batch], images[k:k+batch]
+        return render_batch(people(who, seed), who, which, size, seed, *(part(v, k) for v in (yaw, pitch, roll, age)))
     basis(), masks(), mean_normals(), landmark_points()
     threads = torch.get_num_threads()                                          # whole batches side by side beat two threads inside each small operation
     torch.set_num_threads(1)
