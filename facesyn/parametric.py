@@ -552,7 +552,8 @@ def rotation(s):
     return R@P@Y
 
 # %% ../nbs/02_parametric.ipynb #c168
-TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014],                # eyes
+                         [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])   # nose, corners of the mouth
 
 # %% ../nbs/02_parametric.ipynb #c170
 def camera(marks, s, jitter):
@@ -572,7 +573,7 @@ def camera(marks, s, jitter):
 # %% ../nbs/02_parametric.ipynb #c175
 def close(key, step=int(.12*2**16)*2**20):
     """Depth keys (n, h, w) with pinholes closed: a pixel more than `step` behind both neighbours, left and right or up
-    and down, takes the farther one's key
+    and down, takes the farther neighbour's key
 
     A neighbour is the nearer of two pixels, so gaps of two pixels close too. `step` is 0.12 interocular distances in the
     units of `splat`; key 0 is empty."""
@@ -584,7 +585,7 @@ def close(key, step=int(.12*2**16)*2**20):
     near = torch.maximum(across, along)
     return torch.where(near-key > step, near, key)
 
-# %% ../nbs/02_parametric.ipynb #c178
+# %% ../nbs/02_parametric.ipynb #c179
 def splat(x, y, depth, colour, seen, size):
     """Nearest seen point in each pixel: colours (n, 3, size, size) and cover (n, 1, size, size), 1 where a point was hit
 
@@ -599,7 +600,7 @@ def splat(x, y, depth, colour, seen, size):
     rgb = colour.gather(2, (best&(2**20-1))[:, None].expand(-1, 3, -1))*hit[:, None]
     return rgb.view(n, 3, size, size), hit.view(n, 1, size, size).float()
 
-# %% ../nbs/02_parametric.ipynb #c182
+# %% ../nbs/02_parametric.ipynb #c183
 def lit(colour, normal_, u, head):
     """Colours (n, 3, P) in the light of conditions `u`: Lambert's law over ambient light, a gloss on the first `head`
     points, a tint
@@ -616,14 +617,14 @@ def lit(colour, normal_, u, head):
     c[:, :, :head] += .09*gloss.square().square().square()*gloss.square().square()
     return c
 
-# %% ../nbs/02_parametric.ipynb #c187
+# %% ../nbs/02_parametric.ipynb #c188
 def backdrop(u, size):
     "Blurred backgrounds (n, 3, size, size) in [0.12, 0.84] from 27 uniform numbers each, `u` (n, 27)"
     b = u.view(-1, 3, 3, 3)
     b = .12+.72*mix(b.mean(1, keepdim=True).expand_as(b), b, .25)
     return F.interpolate(b, size=(size, size), mode="bilinear", align_corners=True)
 
-# %% ../nbs/02_parametric.ipynb #c190
+# %% ../nbs/02_parametric.ipynb #c191
 def finish(image, u, seed, identities, images):
     """Blur, sensor noise and 8 bits: (n, 3, h, h) in [0, 1] -> uint8 (n, h, h, 3)
 
@@ -638,7 +639,7 @@ def finish(image, u, seed, identities, images):
     x = x+grain*(.004+.018*u["grain"]**2)[..., None, None]
     return x.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous()
 
-# %% ../nbs/02_parametric.ipynb #c195
+# %% ../nbs/02_parametric.ipynb #c196
 def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age):
     """One batch of `render_faces` for people with the given `traits` (n, len(TRAITS)): images, attributes, landmarks
     as there"""
@@ -655,14 +656,14 @@ def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age):
     image = both[:, :3]+(1-both[:, 3:])*backdrop(u["background"], size)
     return finish(image, u, seed, identities, images), s, (marks*scale[:, None]+shift[:, None])*(size/112)
 
-# %% ../nbs/02_parametric.ipynb #c197
+# %% ../nbs/02_parametric.ipynb #c198
 def check_asked(n, **asked):
     "ValueError unless each of `asked` is None, a number, a pair (lo, hi), or a tensor or array of `n` values"
     for name, v in asked.items():
         if isinstance(v, (tuple, list)) and len(v) != 2: raise ValueError(f"{name}: give (lo, hi) or a tensor of {n} values, not a list of {len(v)}")
         if np.ndim(v) and not isinstance(v, (tuple, list)) and np.shape(v) != (n,): raise ValueError(f"{name} has shape {tuple(np.shape(v))}, expected ({n},)")
 
-# %% ../nbs/02_parametric.ipynb #c199
+# %% ../nbs/02_parametric.ipynb #c200
 def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=None, roll=None, age=None, batch:int=32):
     """Drawn faces: 8-bit images (n, size, size, 3), attributes (n, 4) = pitch, yaw, roll in degrees and age in years,
     landmarks (n, 5, 2) in pixels
