@@ -13,12 +13,11 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from onnx import numpy_helper
 from torch import nn
 from .core import generator, pick_device, progress, to_float
-from .recognition import IResNet, batch_index, check_finite, learning_rate, load_checkpoint, reader, save_checkpoint
+from .recognition import IResNet, Network, batch_index, check_finite, learning_rate, load_checkpoint, reader, save_checkpoint
 
 # %% ../nbs/22_encoders.ipynb #c005
 def _axes(a, given, ndim):
@@ -211,7 +210,7 @@ def denormalise_attributes(s) -> torch.Tensor:
     return (s + s.new_tensor([0, 0, 0, 1]))*s.new_tensor([90, 90, 90, 50])
 
 # %% ../nbs/22_encoders.ipynb #c032
-class AttributeNet(ModelMixin, ConfigMixin):
+class AttributeNet(Network):
     "RGB (n, 3, size, size) in [-1, 1] -> normalised (pitch, yaw, roll, age) (n, 4); the settings are IResNet's, `dim` the features before the linear output"
     @register_to_config
     def __init__(self, size:int=32, layers:tuple=(1, 1, 2, 1), widths:tuple=(16, 32, 64, 128), dim:int=64):
@@ -219,13 +218,6 @@ class AttributeNet(ModelMixin, ConfigMixin):
         self.body, self.out = IResNet(size, layers, widths, dim), nn.Linear(dim, 4)
 
     def forward(self, x): return self.out(self.body(x).relu())
-
-    @classmethod
-    def from_pretrained(cls, path, **kwargs):
-        "Reads a folder written by `save_pretrained`; FileNotFoundError if it is none, ValueError for NaN weights"
-        folder = Path(path)/(kwargs.get("subfolder") or "")
-        if not (folder/"config.json").is_file(): raise FileNotFoundError(f"no network in {folder}: config.json is missing")
-        return check_finite(super().from_pretrained(path, **kwargs), str(folder))
 
 # %% ../nbs/22_encoders.ipynb #c033
 def predict_attributes(net:AttributeNet, images, batch:int=256) -> torch.Tensor:
