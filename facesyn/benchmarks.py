@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUILTIN', 'Pairs', 'everyday', 'frontal_profile', 'thirty_years', 'cross_age', 'cross_pose', 'impostors',
-           'plan_pairs', 'builtin_pairs', 'array_pairs']
+           'plan_pairs', 'builtin_pairs', 'array_pairs', 'balanced_folds']
 
 # %% ../nbs/11_benchmarks.ipynb #c002
 from dataclasses import dataclass
@@ -104,16 +104,16 @@ def builtin_pairs(name:str, size:int=32, n:int=6000, pool:int=2000, seed:int=0, 
     return Pairs(name, images.numpy(), issame)
 
 # %% ../nbs/11_benchmarks.ipynb #c046
-def array_pairs(path, size:int=112) -> Pairs:
+def array_pairs(path, size:int=112, prefix:str="") -> Pairs:
     """The pair set inside an .npz file of aligned JPEGs, fold by fold, at `size` pixels (averaged or enlarged where
-    the pictures have another size)
+    the pictures have another size); `prefix` of the names `pairs`, `issame` and `fold` in the file
 
     FileNotFoundError without the file; ValueError naming the file and the array that is missing or does not fit."""
     if not Path(path).is_file(): raise FileNotFoundError(f"no pair file {path}")
     with np.load(path, allow_pickle=False) as f:
-        if missing := {"jpeg", "offsets", "pairs", "issame"}-set(f.files): raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
-        jpeg, offsets, pairs, issame = f["jpeg"], f["offsets"], f["pairs"], f["issame"].astype(bool)
-        fold = f["fold"] if "fold" in f.files else np.zeros(len(pairs))
+        if missing := {"jpeg", "offsets", prefix+"pairs", prefix+"issame"}-set(f.files): raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
+        jpeg, offsets, pairs, issame = f["jpeg"], f["offsets"], f[prefix+"pairs"], f[prefix+"issame"].astype(bool)
+        fold = f[prefix+"fold"] if prefix+"fold" in f.files else balanced_folds(issame)
     if not len(pairs) == len(issame) == len(fold): raise ValueError(f"{path}: {len(pairs)} pairs, {len(issame)} issame, {len(fold)} fold")
     if len(pairs) and not 0 <= pairs.min() <= pairs.max() < len(offsets)-1: raise ValueError(f"{path}: pairs name pictures outside 0 to {len(offsets)-2}")
     order = np.argsort(fold, kind="stable")
@@ -122,4 +122,10 @@ def array_pairs(path, size:int=112) -> Pairs:
         return np.asarray(im if im.size == (size, size) else im.resize((size, size), Image.Resampling.BOX))
     wanted = pairs[order].ravel()
     unique, back = np.unique(wanted, return_inverse=True)
-    return Pairs(Path(path).stem, np.stack([decode(i) for i in unique])[back], issame[order])
+    return Pairs(prefix+Path(path).stem, np.stack([decode(i) for i in unique])[back], issame[order])
+
+def balanced_folds(issame, folds:int=10):
+    "A fold (n,) for each pair, so that each fold has its share of both kinds, in order"
+    fold = np.empty(len(issame), int)
+    for kind in (True, False): fold[issame == kind] = np.arange(np.sum(issame == kind))*folds//max(np.sum(issame == kind), 1)
+    return fold

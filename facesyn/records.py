@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'CARD', 'Faces', 'select', 'fewer_than', 'at_least', 'in_memory', 'parametric_faces', 'folder_images',
-           'folder_faces', 'read_manifest', 'array_faces', 'open_faces', 'image_file', 'write_image', 'begin_dataset',
-           'check_card', 'write_card', 'dataset_digest', 'finish_dataset', 'write_folder', 'write_encoded',
-           'read_encoded']
+           'folder_faces', 'read_manifest', 'array_faces', 'within', 'open_faces', 'image_file', 'write_image',
+           'begin_dataset', 'check_card', 'write_card', 'dataset_digest', 'finish_dataset', 'write_folder',
+           'write_encoded', 'read_encoded']
 
 # %% ../nbs/10_records.ipynb #c002
 import json
@@ -130,20 +130,33 @@ def read_manifest(root) -> list[dict]:
     return rows
 
 # %% ../nbs/10_records.ipynb #c029
-def array_faces(path, size:int) -> Faces:
-    "Faces from an .npz with `jpeg` (uint8), `offsets` (n+1,), `label` (n,) and optionally `person` (names); errors name the file, key or image"
+def array_faces(path, size:int, having:dict=None) -> Faces:
+    """Faces from an .npz with `jpeg` (uint8), `offsets` (n+1,), `label` (n,) and optionally `person` (names); errors name the file, key or image
+
+    `having`: arrays of the file, one number a person or an image, and the (lowest, highest) that is kept."""
     if not Path(path).is_file(): raise FileNotFoundError(f"no array file {path}")
     with np.load(path, allow_pickle=False) as z:
-        missing = {"jpeg", "offsets", "label"}-set(z.files)
+        missing = {"jpeg", "offsets", "label", *(having or {})}-set(z.files)
         if missing: raise ValueError(f"{path} has no {sorted(missing)}")
         data, offsets, label, people = z["jpeg"], z["offsets"].astype(np.int64), z["label"], z["person"] if "person" in z.files else None
+        chosen = {k: (z[k], *bounds) for k, bounds in (having or {}).items()}
     if len(offsets) != len(label)+1 or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) <= 0).any():
         raise ValueError(f"{path}: offsets must rise from 0 to {len(data)} in {len(label)+1} entries")
     kept, labels = np.unique(label, return_inverse=True)
     if people is not None and not 0 <= kept[0] <= kept[-1] < len(people): raise ValueError(f"{path}: labels {kept[0]}..{kept[-1]} but {len(people)} people")
     names = [f"{i:06d}" if people is None else people[i].decode() if isinstance(people[i], bytes) else str(people[i]) for i in kept]
     def one(i): return decode_image(BytesIO(data[offsets[i]:offsets[i+1]]), size, name=f"image {i} of {path}")
-    return Faces(labels, names, np.full((len(labels), 4), np.nan), size, lambda k: np.stack([one(i) for i in k]))
+    faces = Faces(labels, names, np.full((len(labels), 4), np.nan), size, lambda k: np.stack([one(i) for i in k]))
+    return select(faces, np.all([within(path, k, *v, label) for k, v in chosen.items()], 0)) if chosen else faces
+
+def within(path, name:str, values, low, high, label):
+    "Which images (n,) have `low` <= value <= `high`; `values`: one an image or one a person, then `label` says whose it is"
+    if len(values) != len(label):
+        if not 0 <= label.min() <= label.max() < len(values): raise ValueError(f"{path}: {name} has {len(values)} numbers for {len(label)} images with labels up to {label.max()}")
+        values = values[label]
+    kept = (low <= values) & (values <= high)
+    if not kept.any(): raise ValueError(f"{path}: no image has {name} from {low} to {high}")
+    return kept
 
 # %% ../nbs/10_records.ipynb #c032
 def open_faces(source:str, size:int, min_images:int=1, **kw) -> Faces:
