@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'prediction_type', 'signal_noise', 'add_noise', 'target', 'estimate_x0', 'estimate_eps', 'output_from_eps',
-           'build_unet', 'denoise', 'Patches', 'shuffled_rows', 'learning_rate', 'load_weights', 'train']
+           'build_unet', 'denoise', 'Denoiser', 'Patches', 'encode_images', 'decode_latents', 'shuffled_rows',
+           'face_batches', 'learning_rate', 'load_weights', 'train', 'FacePipeline']
 
-# %% ../nbs/30_diffusion.ipynb #c002
-import json, time
+# %% ../nbs/30_diffusion.ipynb #c003
+import inspect, json, time
 from contextlib import nullcontext
 from functools import lru_cache
 from math import cos, gcd, pi
@@ -16,15 +17,18 @@ from types import SimpleNamespace
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import send_to_device
-from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers import ConfigMixin, DiffusionPipeline, ImagePipelineOutput, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.training_utils import EMAModel
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from .core import atomic, generator
+from .core import atomic, generator, to_float, to_uint8
+from .recognition import check_finite
 
-# %% ../nbs/30_diffusion.ipynb #c005
+# %% ../nbs/30_diffusion.ipynb #c006
 def prediction_type(scheduler) -> str:
     "`epsilon` or `v_prediction`; ValueError for schedulers of another kind (flow matching, sample prediction)"
     name, kind = type(scheduler).__name__, getattr(scheduler.config, "prediction_type", None)
@@ -32,7 +36,7 @@ def prediction_type(scheduler) -> str:
     if kind not in ("epsilon", "v_prediction"): raise ValueError(f"{name} has prediction_type={kind!r}: only 'epsilon' and 'v_prediction' are supported")
     return kind
 
-# %% ../nbs/30_diffusion.ipynb #c007
+# %% ../nbs/30_diffusion.ipynb #c008
 def signal_noise(scheduler, t, like:torch.Tensor):
     "sqrt(abar_t) and sqrt(1-abar_t), shaped (n, 1, 1, 1) for `like`; `t`: int or (n,) whole steps 0..T-1"
     t = torch.as_tensor(t)
@@ -40,38 +44,38 @@ def signal_noise(scheduler, t, like:torch.Tensor):
     abar = scheduler.alphas_cumprod[t.long().cpu()].to(like.device, like.dtype).reshape(-1, *[1]*(like.ndim-1))
     return abar**0.5, (1-abar)**0.5
 
-# %% ../nbs/30_diffusion.ipynb #c008
+# %% ../nbs/30_diffusion.ipynb #c009
 def add_noise(scheduler, x0:torch.Tensor, eps:torch.Tensor, t) -> torch.Tensor:
     "x_t = sqrt(abar_t) x0 + sqrt(1-abar_t) eps"
     a, b = signal_noise(scheduler, t, x0)
     return a*x0+b*eps
 
-# %% ../nbs/30_diffusion.ipynb #c009
+# %% ../nbs/30_diffusion.ipynb #c010
 def target(scheduler, x0:torch.Tensor, eps:torch.Tensor, t) -> torch.Tensor:
     "What the network must predict: eps, or v = sqrt(abar_t) eps - sqrt(1-abar_t) x0"
     if prediction_type(scheduler) == "epsilon": return eps
     a, b = signal_noise(scheduler, t, x0)
     return a*eps-b*x0
 
-# %% ../nbs/30_diffusion.ipynb #c010
+# %% ../nbs/30_diffusion.ipynb #c011
 def estimate_x0(scheduler, output:torch.Tensor, x_t:torch.Tensor, t) -> torch.Tensor:
     "The one-step estimate of x0 from the network's `output` at x_t"
     a, b = signal_noise(scheduler, t, x_t)
     return (x_t-b*output)/a if prediction_type(scheduler) == "epsilon" else a*x_t-b*output
 
-# %% ../nbs/30_diffusion.ipynb #c011
+# %% ../nbs/30_diffusion.ipynb #c012
 def estimate_eps(scheduler, output:torch.Tensor, x_t:torch.Tensor, t) -> torch.Tensor:
     "The noise that the network sees in x_t; the score is -eps/sqrt(1-abar_t)"
     a, b = signal_noise(scheduler, t, x_t)
     return output if prediction_type(scheduler) == "epsilon" else a*output+b*x_t
 
-# %% ../nbs/30_diffusion.ipynb #c012
+# %% ../nbs/30_diffusion.ipynb #c013
 def output_from_eps(scheduler, eps:torch.Tensor, x_t:torch.Tensor, t) -> torch.Tensor:
     "The network output that means `eps`: the inverse of `estimate_eps`"
     a, b = signal_noise(scheduler, t, x_t)
     return eps if prediction_type(scheduler) == "epsilon" else (eps-b*x_t)/a
 
-# %% ../nbs/30_diffusion.ipynb #c016
+# %% ../nbs/30_diffusion.ipynb #c017
 BLOCKS = {"added_kv": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "UNetMidBlock2DSimpleCrossAttn", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
           "cross":    ("DownBlock2D", "CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", "CrossAttnUpBlock2D", "UpBlock2D")}
 
@@ -89,12 +93,17 @@ def build_unet(size:int, channels=(32, 64, 96), condition_dim:int=768, in_channe
         down_block_types=(down,)*(n-k)+(down_attn,)*k, mid_block_type=mid, up_block_types=(up_attn,)*k+(up,)*(n-k), cross_attention_dim=condition_dim,
         attention_head_dim=head_dim if kind == "added_kv" else tuple(max(c//head_dim, 1) for c in channels), norm_num_groups=gcd(32, *channels), resnet_time_scale_shift="scale_shift"), **config})
 
-# %% ../nbs/30_diffusion.ipynb #c017
+# %% ../nbs/30_diffusion.ipynb #c018
 def denoise(unet, x_t:torch.Tensor, t, tokens:torch.Tensor, pooled:torch.Tensor=None) -> torch.Tensor:
     "The network's output; `tokens` (n, k, condition_dim), `pooled` (n, condition_dim) is used if the network was built with it"
     return unet(x_t, t, encoder_hidden_states=tokens, class_labels=pooled if unet.config.class_embed_type else None).sample
 
-# %% ../nbs/30_diffusion.ipynb #c020
+# %% ../nbs/30_diffusion.ipynb #c021
+class Denoiser(nn.Module):
+    "What the training loop trains: a U-Net and its conditions"
+    def __init__(self, unet, conditions): super().__init__(); self.unet, self.conditions = unet, conditions
+
+# %% ../nbs/30_diffusion.ipynb #c023
 class Patches(ModelMixin, ConfigMixin):
     "The lossless autoencoder between images (n, 3, h, w) and patches (n, 3*patch**2, h/patch, w/patch); the interface is AutoencoderKL's"
     @register_to_config
@@ -108,7 +117,16 @@ class Patches(ModelMixin, ConfigMixin):
 
     def decode(self, z): return SimpleNamespace(sample=nn.functional.pixel_shuffle(z, self.config.patch))
 
-# %% ../nbs/30_diffusion.ipynb #c023
+# %% ../nbs/30_diffusion.ipynb #c026
+def encode_images(vae, images):
+    "Images in [-1, 1] -> scaled latents (the mode: no draw)"
+    return vae.encode(images).latent_dist.mode()*vae.config.scaling_factor
+
+def decode_latents(vae, latents):
+    "Scaled latents -> images"
+    return vae.decode(latents/vae.config.scaling_factor).sample
+
+# %% ../nbs/30_diffusion.ipynb #c029
 @lru_cache(2)
 def _order(n, seed, rank, epoch): return torch.randperm(n, generator=generator(seed, 1, rank, epoch))
 
@@ -117,14 +135,31 @@ def shuffled_rows(n:int, batch:int, step:int, rank:int=0, seed:int=0) -> torch.T
     first = step*batch
     return torch.stack([_order(n, seed, rank, k//n)[k % n] for k in range(first, first+batch)])
 
-# %% ../nbs/30_diffusion.ipynb #c026
+# %% ../nbs/30_diffusion.ipynb #c032
+def face_batches(images, conditions:dict, batch:int, seed:int=0, mirrored:dict=None, encode=None):
+    """`batch_at(k, rank)` for `train`: `x0` of uint8 images (n, h, w, 3), and rows of the `conditions`, float arrays (n, ...) by name
+
+    With `mirrored`, the same conditions of the mirrored images, a random half of each batch is mirrored. `encode`: images -> latents. ValueError if the numbers of rows differ."""
+    images = torch.as_tensor(images)
+    conditions, mirrored = ({k: torch.as_tensor(v, dtype=torch.float32) for k, v in (given or {}).items()} for given in (conditions, mirrored))
+    wrong = {k: len(v) for v in (conditions, mirrored) for k, v in v.items() if len(v) != len(images)}
+    if wrong: raise ValueError(f"{len(images)} images, but rows of conditions: {wrong}")
+    def batch_at(k, rank=0):
+        rows = shuffled_rows(len(images), batch, k, rank, seed)
+        flip = torch.rand(batch, generator=generator(seed, 2, rank, k)) < (0.5 if mirrored else 0)
+        x = to_float(torch.where(flip[:, None, None, None], images[rows].flip(2), images[rows]))
+        pick = lambda name: torch.where(flip[:, None], mirrored[name][rows], conditions[name][rows]) if mirrored else conditions[name][rows]
+        return dict(x0=encode(x) if encode else x, **{name: pick(name) for name in conditions})
+    return batch_at
+
+# %% ../nbs/30_diffusion.ipynb #c035
 def learning_rate(step:int, lr:float, steps:int, warmup:int=0, decay:str="constant") -> float:
     "Learning rate of update `step` (0-based): linear warm-up, then `constant`, `linear` or `cosine` decay to 0 at `steps`"
     if decay not in ("constant", "linear", "cosine"): raise ValueError(f"decay={decay!r}: expected constant, linear or cosine")
     done = max(step-warmup, 0)/max(steps-warmup, 1)
     return lr*min(1, (step+1)/max(warmup, 1))*{"constant": 1., "linear": 1-done, "cosine": (1+cos(pi*min(done, 1)))/2}[decay]
 
-# %% ../nbs/30_diffusion.ipynb #c029
+# %% ../nbs/30_diffusion.ipynb #c038
 class _Objective(nn.Module):
     "The loss as a forward pass, so that accelerate's wrapper for several processes sees the whole of it"
     def __init__(self, model, loss_fn): super().__init__(); self.model, self.loss_fn = model, loss_fn
@@ -163,7 +198,7 @@ def _same_settings(path, old, new):
     differ = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if differ: raise ValueError(f"{path} was made with other settings ({'; '.join(differ)}): use another folder, or remove it to start again")
 
-# %% ../nbs/30_diffusion.ipynb #c030
+# %% ../nbs/30_diffusion.ipynb #c039
 def load_weights(model:nn.Module, out, which:str="ema") -> int:
     "Copies the `ema` (or `model`) weights of the checkpoint in folder `out` into `model`; returns its step"
     path = Path(out)/"checkpoint.safetensors"
@@ -172,7 +207,7 @@ def load_weights(model:nn.Module, out, which:str="ema") -> int:
         model.load_state_dict({k.split(".", 1)[1]: f.get_tensor(k) for k in f.keys() if k.startswith(which+".")}, strict=which == "model")
         return int(f.metadata()["step"])
 
-# %% ../nbs/30_diffusion.ipynb #c032
+# %% ../nbs/30_diffusion.ipynb #c041
 class _Log:
     "Means of the loss terms, one JSON line each `every` steps; lines later than `step` are dropped, they will be written again"
     def __init__(self, path, step, steps, every, active):
@@ -195,7 +230,7 @@ class _Log:
             self.shown, rate = time.time(), (step-self.first)/(time.time()-self.start)
             print(f"step {step}/{self.steps}  "+"  ".join(f"{k} {v:.4f}" for k, v in means.items())+f"  {rate:.2f} steps/s  {(self.steps-step)/rate:.0f} s left", flush=True)
 
-# %% ../nbs/30_diffusion.ipynb #c033
+# %% ../nbs/30_diffusion.ipynb #c042
 def train(model:nn.Module, batch_at, loss_fn, steps:int, out, lr:float=1e-4, warmup:int=0, decay:str="constant", weight_decay:float=0., clip:float=1.,
           ema:float=0.9999, ema_power:float=0.75, accumulate:int=1, checkpoint_every:int=1000, log_every:int=50, seed:int=0, precision:str="no", device:str="auto", settings:dict=None) -> nn.Module:
     """Trains `model` for `steps` updates and returns it with its averaged weights, in eval mode; goes on from `out`/checkpoint.safetensors if there is one.
@@ -231,3 +266,47 @@ def train(model:nn.Module, batch_at, loss_fn, steps:int, out, lr:float=1e-4, war
     accelerator.wait_for_everyone()
     state.ema.copy_to(model.parameters())
     return model.eval().requires_grad_(False)
+
+# %% ../nbs/30_diffusion.ipynb #c046
+class FacePipeline(DiffusionPipeline):
+    "U-Net, conditions (anything with a `width`), scheduler, and a VAE for a latent model; a method's pipeline adds `__call__`"
+    model_cpu_offload_seq, _optional_components = "conditions->unet->vae", ["vae"]
+
+    def __init__(self, unet, conditions, scheduler, vae=None):
+        super().__init__()
+        for name, part in dict(unet=unet, conditions=conditions, vae=vae).items():
+            if part is not None: check_finite(part, name)
+        prediction_type(scheduler)
+        if conditions.width != unet.config.cross_attention_dim: raise ValueError(f"conditions are {conditions.width} wide, the U-Net expects {unet.config.cross_attention_dim}")
+        self.register_modules(unet=unet, conditions=conditions, scheduler=scheduler, vae=vae)
+
+    def decode(self, x): return decode_latents(self.vae, x) if self.vae else x
+
+    def rows(self, latents, generator, *conditions) -> int:
+        "How many images are asked for: the most rows that anything given has"
+        return max([len(v) for v in (latents, *conditions) if v is not None and torch.as_tensor(v).ndim]+[len(generator) if isinstance(generator, list) else 1])
+
+    def check(self, name:str, v, n:int, *shape) -> torch.Tensor:
+        "`v` (n, *shape) as a float32 tensor on the device; one row serves all `n`; None stays None"
+        if v is None: return None
+        v = torch.as_tensor(v, dtype=torch.float32).to(self._execution_device)
+        v = v.expand(n, *shape) if v.ndim == len(shape) or (v.ndim == len(shape)+1 and len(v) == 1) else v
+        if tuple(v.shape) != (n, *shape): raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(n, *shape)}")
+        return v
+
+    def sample(self, n:int, output_at, steps:int, eta:float, generator, latents, output_type:str):
+        "`n` images by the scheduler, from the network's `output_at(x_t, t)`; an object with `images`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1])"
+        if output_type not in ("pil", "np", "pt"): raise ValueError(f"output_type={output_type!r}: expected pil, np or pt")
+        prediction_type(self.scheduler)
+        device, dtype, unet = self._execution_device, self.unet.dtype, self.unet.config
+        x = randn_tensor((n, unet.in_channels, unet.sample_size, unet.sample_size), generator=generator, device=device, dtype=dtype) if latents is None else latents.to(device, dtype)
+        self.scheduler.set_timesteps(steps, device=device)
+        accepts = inspect.signature(self.scheduler.step).parameters
+        extra = {k: v for k, v in dict(eta=eta, generator=generator).items() if k in accepts}
+        x = x*self.scheduler.init_noise_sigma
+        for t in self.scheduler.timesteps:
+            x = self.scheduler.step(output_at(self.scheduler.scale_model_input(x, t), t), t, x, **extra).prev_sample
+        images = self.decode(x)
+        if output_type == "pt": return ImagePipelineOutput(images=images)
+        images = to_uint8(images).numpy()
+        return ImagePipelineOutput(images=images if output_type == "np" else [Image.fromarray(im) for im in images])

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'OPERATORS', 'OnnxNet', 'onnx_to_torch', 'Encoder', 'load_encoder', 'embed', 'normalise_attributes',
-           'denormalise_attributes', 'AttributeNet', 'predict_attributes', 'mirror', 'train_attributes']
+           'denormalise_attributes', 'AttributeNet', 'predict_attributes', 'mirror_attributes', 'mirror',
+           'train_attributes']
 
-# %% ../nbs/22_encoders.ipynb #c002
+# %% ../nbs/22_encoders.ipynb #c003
 import math, re, time
 from pathlib import Path
 import numpy as np
@@ -19,7 +20,7 @@ from torch import nn
 from .core import generator, pick_device, progress, to_float
 from .recognition import IResNet, Network, batch_index, check_finite, learning_rate, load_checkpoint, reader, save_checkpoint
 
-# %% ../nbs/22_encoders.ipynb #c005
+# %% ../nbs/22_encoders.ipynb #c006
 def _axes(a, given, ndim):
     "Axes of a node, as an input (newer opsets) or an attribute (older ones)"
     axes = given.tolist() if given is not None else a.get("axes", list(range(ndim)))
@@ -39,7 +40,7 @@ def _gemm(a, x, w, b=None):
     out = a.get("alpha", 1.)*(x.T if a.get("transA") else x) @ (w.T if a.get("transB") else w)
     return out if b is None else out + a.get("beta", 1.)*b
 
-# %% ../nbs/22_encoders.ipynb #c006
+# %% ../nbs/22_encoders.ipynb #c007
 def _slice(a, x, starts, ends, axes=None, steps=None):
     "Slice by positive steps; Python's own rules for negative and overlong bounds are ONNX's"
     starts, ends = starts.tolist(), ends.tolist()
@@ -65,7 +66,7 @@ def _unsqueeze(a, x, axes=None):
     for k in sorted(k % (x.ndim+len(axes)) for k in axes): x = x.unsqueeze(k)
     return x
 
-# %% ../nbs/22_encoders.ipynb #c008
+# %% ../nbs/22_encoders.ipynb #c009
 DTYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float32, 11: torch.float64}
 
 OPERATORS = dict(
@@ -87,7 +88,7 @@ OPERATORS = dict(
     Slice=_slice, Gather=_gather, Expand=lambda a, x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(shape.tolist()))),
     ConstantOfShape=lambda a, shape: torch.full(tuple(shape.tolist()), *(a["value"].flatten().tolist() if "value" in a else [0.]), dtype=a["value"].dtype if "value" in a else torch.float32))
 
-# %% ../nbs/22_encoders.ipynb #c010
+# %% ../nbs/22_encoders.ipynb #c011
 class OnnxNet(nn.Module):
     "A torch module that executes an ONNX graph of one input and one output: `OnnxNet(model)`; weights are buffers"
     def __init__(self, model:onnx.ModelProto, name:str="the ONNX graph"):
@@ -119,7 +120,7 @@ class OnnxNet(nn.Module):
             for v in done: del values[v]
         return values[self.output[0]]
 
-# %% ../nbs/22_encoders.ipynb #c011
+# %% ../nbs/22_encoders.ipynb #c012
 def onnx_to_torch(path) -> OnnxNet:
     "The graph of an .onnx file as a torch module; FileNotFoundError, or ValueError for a broken file, an unknown operator (named) or NaN weights"
     if not Path(path).is_file(): raise FileNotFoundError(f"no ONNX file {path}")
@@ -127,7 +128,7 @@ def onnx_to_torch(path) -> OnnxNet:
     except Exception as e: raise ValueError(f"cannot read {path} as ONNX: {e}") from e
     return check_finite(OnnxNet(model, str(path)), str(path)).eval()
 
-# %% ../nbs/22_encoders.ipynb #c016
+# %% ../nbs/22_encoders.ipynb #c017
 class Encoder(nn.Module):
     """RGB (n, 3, h, w) in [-1, 1] of any size -> unit embeddings (n, dim), by a frozen network in eval mode
 
@@ -161,7 +162,7 @@ class Encoder(nn.Module):
 
     def forward(self, x): return F.normalize(self.features(x))
 
-# %% ../nbs/22_encoders.ipynb #c022
+# %% ../nbs/22_encoders.ipynb #c023
 def load_encoder(path, device="cpu", differentiable:bool=True, **preprocessing) -> Encoder:
     """The frozen encoder in a folder written by `IResNet.save_pretrained`, or in an .onnx file
 
@@ -177,9 +178,11 @@ def load_encoder(path, device="cpu", differentiable:bool=True, **preprocessing) 
         preprocessing = dict(size=net.config.size)
     return Encoder(net, differentiable=differentiable, name=str(path), **preprocessing).to(pick_device(device))
 
-# %% ../nbs/22_encoders.ipynb #c025
-def embed(encoder:Encoder, images, batch:int=256, flip:bool=True) -> np.ndarray:
-    "Unit embeddings (n, dim) float32 of faces (anything with `labels` and `read`), uint8 (n, h, w, 3) or float (n, 3, h, w) in [-1, 1]; `flip` adds the mirror image's features"
+# %% ../nbs/22_encoders.ipynb #c026
+def embed(encoder:Encoder, images, batch:int=256, flip:bool=True, unit:bool=True) -> np.ndarray:
+    """Unit embeddings (n, dim) float32 of faces (anything with `labels` and `read`), uint8 (n, h, w, 3) or float (n, 3, h, w) in [-1, 1]
+
+    `flip` adds the mirror image's features; without `unit` the features keep their length."""
     device, read = next(iter(encoder.state_dict().values())).device, getattr(images, "read", None)
     take = (lambda k: torch.as_tensor(read(k))) if read else (lambda k: torch.as_tensor(images[k[0]:k[-1]+1]))
     out, n = [], len(images.labels) if read else len(images)
@@ -188,10 +191,11 @@ def embed(encoder:Encoder, images, batch:int=256, flip:bool=True) -> np.ndarray:
             x = take(k)
             x = (x if x.is_floating_point() else to_float(x)).to(device)
             e = encoder.features(x).double()
-            out.append(F.normalize(e + encoder.features(x.flip(-1)).double() if flip else e).float().cpu())
+            e = e + encoder.features(x.flip(-1)).double() if flip else e
+            out.append((F.normalize(e) if unit else e).float().cpu())
     return torch.cat(out).numpy() if out else np.zeros((0, encoder.dim), np.float32)
 
-# %% ../nbs/22_encoders.ipynb #c028
+# %% ../nbs/22_encoders.ipynb #c029
 def normalise_attributes(attributes) -> torch.Tensor:
     "(n, 4) pitch, yaw, roll in degrees and age in years -> float32 (n, 4) in [-1, 1]; ValueError naming the first row out of range"
     a = torch.as_tensor(attributes, dtype=torch.float32)
@@ -203,13 +207,13 @@ def normalise_attributes(attributes) -> torch.Tensor:
         raise ValueError(f"attributes {k}: pitch, yaw, roll in [-90, 90] degrees and age in [0, 100] years expected, got {[round(v, 1) for v in a.reshape(-1, 4)[k].tolist()]}")
     return s
 
-# %% ../nbs/22_encoders.ipynb #c029
+# %% ../nbs/22_encoders.ipynb #c030
 def denormalise_attributes(s) -> torch.Tensor:
     "(n, 4) in [-1, 1] -> pitch, yaw, roll in degrees, age in years"
     s = torch.as_tensor(s, dtype=torch.float32)
     return (s + s.new_tensor([0, 0, 0, 1]))*s.new_tensor([90, 90, 90, 50])
 
-# %% ../nbs/22_encoders.ipynb #c032
+# %% ../nbs/22_encoders.ipynb #c033
 class AttributeNet(Network):
     "RGB (n, 3, size, size) in [-1, 1] -> normalised (pitch, yaw, roll, age) (n, 4); the settings are IResNet's, `dim` the features before the linear output"
     @register_to_config
@@ -219,7 +223,7 @@ class AttributeNet(Network):
 
     def forward(self, x): return self.out(self.body(x).relu())
 
-# %% ../nbs/22_encoders.ipynb #c033
+# %% ../nbs/22_encoders.ipynb #c034
 def predict_attributes(net:AttributeNet, images, batch:int=256) -> torch.Tensor:
     "Pitch, yaw, roll (degrees) and age (years), float32 (n, 4) on the CPU, of uint8 (n, h, w, 3) or float (n, 3, h, w) images of any size"
     images, size, out = torch.as_tensor(images), (net.config.size,)*2, []
@@ -230,12 +234,16 @@ def predict_attributes(net:AttributeNet, images, batch:int=256) -> torch.Tensor:
             out.append(denormalise_attributes(net(x).clamp(-1, 1).cpu()))
     return torch.cat(out)
 
-# %% ../nbs/22_encoders.ipynb #c035
+# %% ../nbs/22_encoders.ipynb #c036
+def mirror_attributes(s:torch.Tensor) -> torch.Tensor:
+    "Attributes (n, 4) of the mirrored images: yaw and roll change their sign"
+    return s*s.new_tensor([1, -1, -1, 1])
+
 def mirror(images:torch.Tensor, s:torch.Tensor, which:torch.Tensor):
     "Mirrors the images (n, h, w, 3) where `which` is true, and changes the sign of their yaw and roll in `s` (n, 4)"
-    return torch.where(which[:, None, None, None], images.flip(2), images), torch.where(which[:, None], s*s.new_tensor([1, -1, -1, 1]), s)
+    return torch.where(which[:, None, None, None], images.flip(2), images), torch.where(which[:, None], mirror_attributes(s), s)
 
-# %% ../nbs/22_encoders.ipynb #c037
+# %% ../nbs/22_encoders.ipynb #c038
 def train_attributes(faces, net:dict=None, epochs:int=10, batch:int=128, lr:float=2e-3, weight_decay:float=1e-2, warmup:float=.5, seed:int=0, flip:bool=True,
                      checkpoint=None, save_every:float=120., device="auto", memory:float=4e9, label:str="attributes"):
     """Trains an `AttributeNet` on `faces.attributes` (NaN = unknown, left out) and returns (network in eval mode, log: one dict per epoch)

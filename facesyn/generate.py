@@ -6,7 +6,7 @@
 __all__ = ['bootstrap_attributes', 'Plan', 'plan', 'sample', 'arrays_digest', 'weights_digest', 'dataset_settings', 'generate',
            'manifest_rows']
 
-# %% ../nbs/50_generate.ipynb #c002
+# %% ../nbs/50_generate.ipynb #c003
 import json, shutil
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,7 +16,7 @@ import torch
 from .core import atomic, generator, progress, read_json, to_uint8
 from .records import begin_dataset, check_card, finish_dataset, image_file, write_image
 
-# %% ../nbs/50_generate.ipynb #c005
+# %% ../nbs/50_generate.ipynb #c006
 def bootstrap_attributes(pool, n:int, m:int, seed:int=0, yaw_mix:float=0., yaw=(-60., 60.)) -> np.ndarray:
     "Attributes (n, m, 4) drawn as whole rows of `pool` (k, 4: pitch, yaw, roll, age); with probability `yaw_mix` the yaw is uniform in the range `yaw` (degrees) instead"
     pool = np.asarray(pool, np.float32)
@@ -28,37 +28,37 @@ def bootstrap_attributes(pool, n:int, m:int, seed:int=0, yaw_mix:float=0., yaw=(
     s[:, 1] = np.where(u[:, 1] < yaw_mix, yaw[0]+(yaw[1]-yaw[0])*u[:, 2], s[:, 1])
     return s.reshape(n, m, 4)
 
-# %% ../nbs/50_generate.ipynb #c009
+# %% ../nbs/50_generate.ipynb #c010
 @dataclass
 class Plan:
-    "One row an image: `identities` and `images` (r,) numbers, asked embeddings `y` (r, d) and attributes `s` (r, 4; NaN: not asked), and the dataset's `seed`"
+    "One row an image: `identities` and `images` (r,) numbers, the `conditions` of a pipeline (r, ...) by name, `y` (r, d) among them, and the dataset's `seed`"
     identities: np.ndarray
     images: np.ndarray
-    y: np.ndarray
-    s: np.ndarray
+    conditions: dict
     seed: int
-    def __len__(self): return len(self.y)
+    def __len__(self): return len(self.identities)
 
-# %% ../nbs/50_generate.ipynb #c010
-def plan(y, s=None, seed:int=0, first:int=0) -> Plan:
-    "Rows of n identities, numbered from `first`, with m images each, from `y` (n, m, d) and `s` (n, m, 4; None: nothing asked)"
-    y = np.asarray(y, np.float32)
-    if y.ndim != 3: raise ValueError(f"y must be (identities, images, dim), got {y.shape}")
-    s = np.full((*y.shape[:2], 4), np.nan, np.float32) if s is None else np.asarray(s, np.float32)
-    if s.shape != (*y.shape[:2], 4): raise ValueError(f"s must be {(*y.shape[:2], 4)} to fit y, got {s.shape}")
-    identities, images = (grid.ravel() for grid in np.mgrid[first:first+y.shape[0], :y.shape[1]])
-    return Plan(identities, images, y.reshape(-1, y.shape[2]), s.reshape(-1, 4), seed)
+# %% ../nbs/50_generate.ipynb #c011
+def plan(y, seed:int=0, first:int=0, **others) -> Plan:
+    "Rows of n identities, numbered from `first`, with m images each, from `y` (n, m, d) and other conditions (n, m, ...), such as attributes `s` or a similarity `m`; None is left out"
+    conditions = {k: np.asarray(v, np.float32) for k, v in dict(y=y, **others).items() if v is not None}
+    n = conditions["y"].shape[:2]
+    if conditions["y"].ndim != 3: raise ValueError(f"y must be (identities, images, dim), got {conditions['y'].shape}")
+    for k, v in conditions.items():
+        if v.shape[:2] != n: raise ValueError(f"{k} must have {n[0]} x {n[1]} rows to fit y, got {v.shape}")
+    identities, images = (grid.ravel() for grid in np.mgrid[first:first+n[0], :n[1]])
+    return Plan(identities, images, {k: v.reshape(-1, *v.shape[2:]) for k, v in conditions.items()}, seed)
 
-# %% ../nbs/50_generate.ipynb #c013
+# %% ../nbs/50_generate.ipynb #c014
 def sample(pipe, rows:Plan, index, **options) -> np.ndarray:
     "8-bit images (k, h, w, 3) of the rows at `index`; a ValueError names the identity and image whose pixels are not finite"
     streams = [generator(rows.seed, i, j) for i, j in zip(rows.identities[index], rows.images[index])]
-    images = pipe(y=torch.from_numpy(rows.y[index]), s=torch.from_numpy(rows.s[index]), generator=streams, output_type="pt", **options).images
+    images = pipe(**{k: torch.from_numpy(v[index]) for k, v in rows.conditions.items()}, generator=streams, output_type="pt", **options).images
     bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero()
     if len(bad): raise ValueError(f"image {rows.images[index[bad[0, 0]]]} of identity {rows.identities[index[bad[0, 0]]]} came out with NaN or infinite pixels")
     return to_uint8(images).numpy()
 
-# %% ../nbs/50_generate.ipynb #c018
+# %% ../nbs/50_generate.ipynb #c019
 def arrays_digest(arrays:dict) -> str:
     "sha256 over names, types, shapes and values of tensors or arrays"
     digest = sha256()
@@ -71,15 +71,15 @@ def weights_digest(modules:dict) -> str:
     "`arrays_digest` of all parameters and buffers of named networks; what is no network is left out"
     return arrays_digest({f"{name}.{k}": v for name, net in modules.items() if isinstance(net, torch.nn.Module) for k, v in net.state_dict().items()})
 
-# %% ../nbs/50_generate.ipynb #c020
+# %% ../nbs/50_generate.ipynb #c021
 def dataset_settings(pipe, rows:Plan, batch:int, encoder, gamma:float, steps:int, suffix:str, options:dict) -> dict:
     "Everything that the bytes of the images depend on, besides the versions and the processor"
     scheduler = {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")}
-    return dict(seed=rows.seed, images=len(rows), plan=arrays_digest(dict(identities=rows.identities, images=rows.images, y=rows.y, s=rows.s)), pipeline=type(pipe).__name__,
+    return dict(seed=rows.seed, images=len(rows), plan=arrays_digest(dict(identities=rows.identities, images=rows.images, **rows.conditions)), pipeline=type(pipe).__name__,
                 weights=weights_digest(pipe.components), encoder=weights_digest(dict(encoder=encoder)) if gamma else None, scheduler=type(pipe.scheduler).__name__, scheduler_config=scheduler,
                 steps=steps, gamma=gamma, batch=batch, suffix=suffix, **options)
 
-# %% ../nbs/50_generate.ipynb #c022
+# %% ../nbs/50_generate.ipynb #c023
 def generate(pipe, rows:Plan, out, card:dict, batch:int=64, encoder=None, gamma:float=0., steps:int=20, shard=(0, 1), suffix:str=".png", replace:bool=False, **options):
     """Writes the images of a plan as a dataset in `out`; returns its card, or None while other shards still have to write
 
@@ -90,19 +90,20 @@ def generate(pipe, rows:Plan, out, card:dict, batch:int=64, encoder=None, gamma:
     settings = dataset_settings(pipe, rows, batch, encoder, gamma, steps, suffix, options)
     if replace and (out/"settings.json").exists() and read_json(out/"settings.json") != json.loads(json.dumps(settings)): shutil.rmtree(out)
     begin_dataset(out, settings)
-    with atomic(out/"embeddings.npy") as temporary: np.save(temporary, rows.y)
+    with atomic(out/"embeddings.npy") as temporary: np.save(temporary, rows.conditions["y"])
     files = [image_file(i, j, suffix) for i, j in zip(rows.identities, rows.images)]
     batches = [np.arange(start, min(start+batch, len(rows))) for start in range(0, len(rows), batch)][k::n]
     for index in progress(batches, "batches"):
         missing = [not (out/files[r]).exists() for r in index]
         if not any(missing): continue
-        images = sample(pipe, rows, index, encoder=encoder, gamma=gamma, num_inference_steps=steps, **options)
+        images = sample(pipe, rows, index, num_inference_steps=steps, **(dict(encoder=encoder, gamma=gamma) if gamma else {}), **options)
         for r, image, wanted in zip(index, images, missing):
             if wanted: write_image(image, out/files[r])
     return finish_dataset(out, manifest_rows(rows, files), card) if all((out/f).exists() for f in files) else None
 
-# %% ../nbs/50_generate.ipynb #c023
+# %% ../nbs/50_generate.ipynb #c024
 def manifest_rows(rows:Plan, files:list[str]) -> list[dict]:
     "The manifest: what was asked of each image; `embedding` is its row in `embeddings.npy`"
-    return [dict(file=f, identity=int(i), image=int(j), seed=rows.seed, attributes=None if np.isnan(s).any() else np.round(s.astype(float), 3).tolist(), embedding=r)
-            for r, (f, i, j, s) in enumerate(zip(files, rows.identities, rows.images, rows.s))]
+    def asked(name, r): return None if name not in rows.conditions or np.isnan(v := rows.conditions[name][r].astype(float)).any() else np.round(v, 3).tolist()
+    return [dict(file=f, identity=int(i), image=int(j), seed=rows.seed, attributes=asked("s", r), embedding=r, **(dict(similarity=asked("m", r)) if "m" in rows.conditions else {}))
+            for r, (f, i, j) in enumerate(zip(files, rows.identities, rows.images))]
