@@ -16,7 +16,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from scipy.optimize import isotonic_regression
 from torch import nn
-from .diffusion import FacePipeline, add_noise, build_unet, denoise, estimate_x0, prediction_type, target
+from .diffusion import FacePipeline, add_noise, denoise, estimate_x0, prediction_type, target
 
 # %% ../nbs/41_cemiface.ipynb #c005
 class CemiFaceConditions(ModelMixin, ConfigMixin):
