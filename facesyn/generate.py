@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['bootstrap_attributes', 'Plan', 'plan', 'sample', 'arrays_digest', 'weights_digest', 'dataset_settings', 'generate',
-           'manifest_rows']
+           'manifest_rows', 'add_copies']
 
 # %% ../nbs/50_generate.ipynb #c003
 import json, shutil
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from .core import atomic, generator, progress, read_json, to_uint8
-from .records import begin_dataset, check_card, finish_dataset, image_file, write_image
+from .records import begin_dataset, check_card, finish_dataset, image_file, read_manifest, write_image
 
 # %% ../nbs/50_generate.ipynb #c006
 def bootstrap_attributes(pool, n:int, m:int, seed:int=0, yaw_mix:float=0., yaw=(-60., 60.)) -> np.ndarray:
@@ -107,3 +107,17 @@ def manifest_rows(rows:Plan, files:list[str]) -> list[dict]:
     def asked(name, r): return None if name not in rows.conditions or np.isnan(v := rows.conditions[name][r].astype(float)).any() else np.round(v, 3).tolist()
     return [dict(file=f, identity=int(i), image=int(j), seed=rows.seed, attributes=asked("s", r), embedding=r, **(dict(similarity=asked("m", r)) if "m" in rows.conditions else {}))
             for r, (f, i, j) in enumerate(zip(files, rows.identities, rows.images))]
+
+# %% ../nbs/50_generate.ipynb #c027
+def add_copies(root, images, copies:int) -> dict:
+    "Adds `copies` of one image (h, w, 3) for each identity of a finished dataset to its folder, manifest and card; returns the card. ValueError if there are not as many images as identities"
+    root, rows, images = Path(root), read_manifest(root), np.asarray(images)
+    people, suffix = sorted({row["identity"] for row in rows}), Path(rows[0]["file"]).suffix
+    if len(images) != len(people): raise ValueError(f"{len(images)} images for {len(people)} identities of {root}")
+    for i, image in zip(people, images):
+        last = max(row["image"] for row in rows if row["identity"] == i)
+        for j in range(last+1, last+1+copies):
+            write_image(image, root/image_file(i, j, suffix))
+            rows.append(dict(file=image_file(i, j, suffix), identity=i, image=j, seed=None, attributes=None, embedding=None, copy=True))
+    card = {k: v for k, v in read_json(root/"card.json").items() if k not in ("images", "identities", "sha256", "settings")}
+    return finish_dataset(root, rows, card)
