@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUILTIN', 'Pairs', 'everyday', 'frontal_profile', 'thirty_years', 'cross_age', 'cross_pose', 'impostors',
-           'plan_pairs', 'builtin_pairs', 'array_pairs', 'balanced_folds']
+           'plan_pairs', 'builtin_pairs', 'array_pairs', 'balanced_folds', 'open_pairs']
 
 # %% ../nbs/11_benchmarks.ipynb #c002
 from dataclasses import dataclass
@@ -129,3 +129,9 @@ def balanced_folds(issame, folds:int=10):
     fold = np.empty(len(issame), int)
     for kind in (True, False): fold[issame == kind] = np.arange(np.sum(issame == kind))*folds//max(np.sum(issame == kind), 1)
     return fold
+
+# %% ../nbs/11_benchmarks.ipynb #c052
+def open_pairs(source, size:int, pairs:int=6000, pool:int=2000, prefix:str="", cache=None) -> list[Pairs]:
+    "The five built-in sets (`parametric`: see `builtin_pairs` for `pairs`, `pool` and `cache`), or the one in an .npz file (see `array_pairs`)"
+    if source == "parametric": return [builtin_pairs(name, size, pairs, pool, cache=cache) for name in BUILTIN]
+    return [array_pairs(source, size, prefix)]

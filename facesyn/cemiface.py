@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNET_112', 'CemiFaceConditions', 'draw_m', 'simmat', 'similarity_target', 'cemiface_loss', 'cemiface_objective',
-           'select_distinct', 'sharpness', 'choose_inquiries', 'CemiFacePipeline', 'calibrate', 'm_for']
+           'select_distinct', 'sharpness', 'choose_inquiries', 'CemiFacePipeline', 'train_cemiface', 'calibrate',
+           'm_for']
 
 # %% ../nbs/41_cemiface.ipynb #c002
 from math import sqrt
@@ -12,11 +13,13 @@ from typing import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from scipy.optimize import isotonic_regression
 from torch import nn
-from .diffusion import FacePipeline, add_noise, denoise, estimate_x0, prediction_type, target
+from .core import pick_device
+from .diffusion import Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, encode_images, estimate_x0, face_batches, prediction_type, target, train
+from .encoders import embed
 
 # %% ../nbs/41_cemiface.ipynb #c005
 class CemiFaceConditions(ModelMixin, ConfigMixin):
@@ -85,7 +88,7 @@ def cemiface_objective(scheduler, encoder, weight:float=0.05, low:float=-1., hig
         return cemiface_loss(model, scheduler, encoder, x0, batch["y"], draw_m(n, low, high, step, draws).to(x0.device), t.to(x0.device), eps.to(x0.device), weight, decode)
     return loss_fn
 
-# %% ../nbs/41_cemiface.ipynb #c028
+# %% ../nbs/41_cemiface.ipynb #c026
 def select_distinct(emb, limit:float=0.3, block:int=1024, most:int=None) -> np.ndarray:
     """For each of n candidates in order: -1 if it is kept, or the number of the kept one before it that it is most similar to (cosine >= `limit`)
 
@@ -108,14 +111,14 @@ def select_distinct(emb, limit:float=0.3, block:int=1024, most:int=None) -> np.n
             else: rival[start+k] = -1; kept.append(start+k)
     return rival
 
-# %% ../nbs/41_cemiface.ipynb #c031
+# %% ../nbs/41_cemiface.ipynb #c029
 def sharpness(images:torch.Tensor) -> torch.Tensor:
     "Variance of the Laplacian over the variance (n,) of float images (n, 3, h, w), in grey"
     grey = (images*images.new_tensor([.299, .587, .114])[:, None, None]).sum(1, keepdim=True)
     laplace = F.conv2d(grey, grey.new_tensor([[[[0., 1, 0], [1, -4, 1], [0, 1, 0]]]]))
     return laplace.flatten(1).var(1)/grey.flatten(1).var(1).clamp(min=1e-6)
 
-# %% ../nbs/41_cemiface.ipynb #c033
+# %% ../nbs/41_cemiface.ipynb #c031
 def choose_inquiries(emb, pose, quality, people=None, limit:float=0.3, yaw:float=20., pitch:float=20., least:float=0., most:int=None) -> tuple[np.ndarray, dict]:
     """(numbers of the chosen candidates, how many were dropped and why): screened by pose and quality, the first of each person, then distinct
 
@@ -131,7 +134,7 @@ def choose_inquiries(emb, pose, quality, people=None, limit:float=0.3, yaw:float
     why = dict(candidates=len(quality), turned=int(turned.sum()), poor=int(poor.sum()), same_person=len(order)-len(single), too_similar=int((rival >= 0).sum()), not_needed=int((rival == -2).sum()), chosen=int((rival == -1).sum()))
     return single[rival == -1], why
 
-# %% ../nbs/41_cemiface.ipynb #c036
+# %% ../nbs/41_cemiface.ipynb #c034
 class CemiFacePipeline(FacePipeline):
     "Faces at a similarity `m` to an inquiry, of which the encoder's features `y` are given: U-Net, conditions, scheduler, and a VAE for a latent model"
     @torch.no_grad()
@@ -149,7 +152,27 @@ class CemiFacePipeline(FacePipeline):
         tokens = self.conditions(y, m)
         return self.sample(n, lambda x_t, t: denoise(self.unet, x_t, t, tokens), num_inference_steps, eta, generator, latents, output_type)
 
-# %% ../nbs/41_cemiface.ipynb #c039
+# %% ../nbs/41_cemiface.ipynb #c037
+def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, raw:bool=True, joint:bool=False, patch:int=1, scaling:float=1., channels=(64, 96, 96),
+                   layers=1, attention_levels:int=1, head_dim:int=32, prediction:str="epsilon", seed:int=0, device:str="auto", settings:dict=None, **options) -> CemiFacePipeline:
+    """Trains on uint8 faces (n, h, w, 3) with the features of a frozen `encoder`, checkpoints in the folder `work`, and returns the pipeline
+
+    `weight`, `low`, `high`, `step`: see `cemiface_objective`. `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
+    `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other settings."""
+    images = torch.as_tensor(images)
+    encoder, size = encoder.to(pick_device(device)), images.shape[1]
+    y, mirrored = (embed(encoder, x, flip=False, unit=False) for x in (images, images.flip(2)))
+    torch.manual_seed(seed)
+    vae = Patches(patch, scaling)
+    unet = build_unet(size//patch, channels, encoder.dim, 3*patch**2, layers_per_block=tuple(layers) if isinstance(layers, (list, tuple)) else layers, attention_levels=attention_levels, head_dim=head_dim, kind="added_kv", pooled=False)
+    model = Denoiser(unet, CemiFaceConditions(encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint))
+    scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", clip_sample_range=scaling)
+    batches = face_batches(images, dict(y=y), batch, seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x))
+    settings = dict(settings or {}, images=len(images), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], raw=raw, joint=joint, batch=batch)
+    model = train(model, batches, cemiface_objective(scheduler, encoder, weight, low, high, step, decode=lambda z: decode_latents(vae, z)), steps, work, seed=seed, device=device, settings=settings, **options)
+    return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
+
+# %% ../nbs/41_cemiface.ipynb #c041
 def calibrate(measure:Callable, m=np.linspace(-1, 1, 11)) -> tuple[np.ndarray, np.ndarray]:
     "(m, reached): mean similarities of `measure(m)` at each asked m, made monotone; ValueError if a measurement is not finite"
     m = np.asarray(m, float)

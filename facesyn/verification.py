@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['THRESHOLDS', 'verify', 'score_pairs', 'scores', 'error_curves', 'eer', 'fmr_threshold', 'fnmr_at_fmr', 'fdr',
-           'd_prime', 'bootstrap', 'plot_scores']
+           'd_prime', 'bootstrap', 'plot_scores', 'verify_pairs', 'worth', 'recovered']
 
 # %% ../nbs/60_verification.ipynb #c002
 import numpy as np
 import plotly.graph_objects as go
+from .encoders import Encoder, embed
+from .recognition import IRESNETS, train_recogniser
 
 # %% ../nbs/60_verification.ipynb #c005
 def _unit(emb, name) -> np.ndarray:
@@ -157,3 +159,21 @@ def plot_scores(genuine, impostor, title:str="", fmr:float=0.01) -> go.Figure:
         fig.add_bar(x=(edges[1:]+edges[:-1])/2, y=np.histogram(s, edges, density=True)[0], name=f"{name} ({len(s):,})", marker=dict(color=colour, line_width=0), opacity=0.65)
     fig.add_vline(fmr_threshold(impostor, fmr), line_dash="dash", annotation_position="top", annotation_text=f"FMR {100*fmr:g} %, FNMR {100*fnmr_at_fmr(genuine, impostor, fmr):.1f} %")
     return fig
+
+# %% ../nbs/60_verification.ipynb #c049
+def verify_pairs(encoder, tests) -> dict:
+    "Accuracy in 0..1 of an encoder on pair sets, by name"
+    emb = {t.name: embed(encoder, t.images) for t in tests}
+    return {t.name: verify(emb[t.name][::2], emb[t.name][1::2], t.issame)["accuracy"] for t in tests}
+
+def worth(faces, tests, net:str="tiny32", dim:int=64, **recipe) -> dict:
+    "`verify_pairs` of a recogniser that is trained on `faces`; `recipe`: options of `train_recogniser`, such as epochs, seed and checkpoint"
+    network, _ = train_recogniser(faces, IRESNETS[net]|dict(dim=dim), **recipe)
+    return verify_pairs(Encoder(network, faces.size), tests)
+
+def recovered(synthetic:dict, real:dict) -> float:
+    "(synthetic - 50)/(real - 50) of the mean accuracies by `worth`; ValueError if the benchmarks differ or real faces taught nothing"
+    if synthetic.keys() != real.keys(): raise ValueError(f"benchmarks differ: {sorted(synthetic)} and {sorted(real)}")
+    s, r = (np.mean(list(v.values()))-.5 for v in (synthetic, real))
+    if r <= 0: raise ValueError(f"real faces reach {100*r+50:.2f} %, no better than chance: there is nothing to recover")
+    return float(s/r)
