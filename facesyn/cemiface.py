@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNET_112', 'CemiFaceConditions', 'draw_m', 'simmat', 'similarity_target', 'cemiface_loss', 'cemiface_objective',
-           'select_distinct', 'sharpness', 'choose_inquiries', 'CemiFacePipeline', 'train_cemiface', 'calibrate',
-           'm_for']
+           'select_distinct', 'sharpness', 'choose_inquiries', 'CemiFacePipeline', 'train_cemiface',
+           'asked_similarities', 'calibrate', 'm_for', 'ranked_groups']
 
 # %% ../nbs/41_cemiface.ipynb #c002
 from math import sqrt
@@ -17,7 +17,7 @@ from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from scipy.optimize import isotonic_regression
 from torch import nn
-from .core import pick_device
+from .core import generator, pick_device
 from .diffusion import Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, encode_images, estimate_x0, face_batches, prediction_type, target, train
 from .encoders import embed
 
@@ -173,6 +173,13 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
 
 # %% ../nbs/41_cemiface.ipynb #c041
+def asked_similarities(people:int, images:int, seed:int=0, m=(0.,), interval=None) -> np.ndarray:
+    "Similarities (people, images), each drawn from the values `m` or from `interval` (low, high); ValueError outside [-1, 1]"
+    if not len(m) or not all(-1 <= v <= 1 for v in (*m, *(interval or ()))): raise ValueError(f"m = {list(m)}, interval {interval}: expected similarities in [-1, 1]")
+    u = np.array([[torch.rand((), generator=generator(seed, i, j, 4)).item() for j in range(images)] for i in range(people)]).reshape(people, images)
+    return interval[0]+(interval[1]-interval[0])*u if interval else np.asarray(m, float)[(u*len(m)).astype(int)]
+
+# %% ../nbs/41_cemiface.ipynb #c044
 def calibrate(measure:Callable, m=np.linspace(-1, 1, 11)) -> tuple[np.ndarray, np.ndarray]:
     "(m, reached): mean similarities of `measure(m)` at each asked m, made monotone; ValueError if a measurement is not finite"
     m = np.asarray(m, float)
@@ -185,3 +192,17 @@ def m_for(similarity:float, m, reached) -> float:
     rises = np.r_[True, np.diff(reached) > 1e-9]                  # where the curve is flat, the lowest m
     if not reached[0] <= similarity <= reached[-1]: raise ValueError(f"a mean similarity of {similarity} is out of reach: m from {m[0]:g} to {m[-1]:g} gave {reached[0]:.3f} to {reached[-1]:.3f}")
     return float(np.interp(similarity, np.asarray(reached)[rises], np.asarray(m)[rises]))
+
+# %% ../nbs/41_cemiface.ipynb #c047
+def ranked_groups(emb, labels, groups:int=5) -> tuple[np.ndarray, np.ndarray]:
+    "(group (n,) 0..groups-1 from most to least similar, cosine to the person's centre (n,)) for embeddings (n, d): each person's pictures are ranked and cut into equal groups; ValueError names a person with fewer pictures than groups"
+    labels = np.asarray(labels)
+    emb = F.normalize(torch.as_tensor(emb, dtype=torch.float32))
+    counts = np.bincount(labels)
+    if (counts < groups).any(): raise ValueError(f"identity {int((counts < groups).argmax())} has {counts[(counts < groups).argmax()]} pictures for {groups} groups")
+    centre = F.normalize(torch.zeros(len(counts), emb.shape[1]).index_add_(0, torch.as_tensor(labels), emb))
+    similarity = (emb*centre[labels]).sum(1).numpy()
+    order = np.lexsort((-similarity, labels))
+    rank = np.empty(len(labels), int)
+    rank[order] = np.arange(len(labels))-np.repeat(np.cumsum(counts)-counts, counts)
+    return rank*groups//counts[labels], similarity

@@ -160,7 +160,7 @@ def curves(x, groups:dict, xlabel:str, ylabel:str, title:str, note:str="", diago
     return _style(fig, title, note, 430)
 
 # %% ../nbs/70_report.ipynb #c030
-def separation_plot(cosines:dict, bound:float=None, title:str=None, label:str="cosine to the nearest other anchor") -> go.Figure:
+def separation_plot(cosines:dict, bound:float=None, title:str=None, label:str="cosine to the nearest other anchor", share:str="share of the anchors (%)") -> go.Figure:
     "Histograms of `cosines`: name -> (n,), with lines at each largest one and at the `bound` that no arrangement beats"
     cosines = {name: _finite(c, name) for name, c in cosines.items()}
     if not cosines: raise ValueError("no groups to draw")
@@ -169,7 +169,7 @@ def separation_plot(cosines:dict, bound:float=None, title:str=None, label:str="c
     if bound is not None:
         fig.add_vline(bound, line=dict(color=COLOURS[6], width=2, dash="dash"))
         fig.add_annotation(text=f"bound {bound:.3f}", x=bound, xanchor="left", xshift=5, y=1, yref="y domain", yanchor="bottom", font_color=COLOURS[6])
-    fig.update_xaxes(title_text=label).update_yaxes(title_text="share of the anchors (%)", rangemode="tozero")
+    fig.update_xaxes(title_text=label).update_yaxes(title_text=share, rangemode="tozero")
     largest = ", ".join(f"{c.max():.3f} ({name})" for name, c in cosines.items())
     return _style(fig, title or f"The closest two anchors: cosine {largest}", "" if bound is None else "Dashed line: no arrangement of as many points has a smaller largest cosine", 400)
 
