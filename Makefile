@@ -1,7 +1,8 @@
 # Python 3.11 and make are all that must be there; every target makes what it needs.
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
-# A profile is a folder of nbs/runs/params: the runs it has parameters for are run, in this order. TRAIN=1 starts from nothing instead of from data/models.
-PROFILE ?= $(if $(TRAIN),train,demo)
+# A profile is a folder of nbs/runs/params: the runs it has parameters for are run, in this order. METHOD=id3 (the default) or cemiface; TRAIN=1 starts from nothing instead of from data/models.
+METHOD  ?= id3
+PROFILE ?= $(if $(TRAIN),train,$(if $(filter id3,$(METHOD)),demo,$(METHOD)))
 RUNS     = encoders encode id3_train id3_generate cemiface_train inquiries cemiface_generate recognise id3_report id3_compare cemiface_report cemiface_experiment ranked_groups
 
 bin    = .venv/bin
@@ -17,6 +18,7 @@ setup: .venv/.ready
 	touch $@
 
 demo: setup
+	@test -n "$(wanted)" || { echo "no runs for profile $(PROFILE): expected a folder of nbs/runs/params"; exit 1; }
 	mkdir -p data/runs/$(PROFILE)
 	for run in $(wanted); do echo "== $$run"; \
 	  papermill --cwd . -k python3 --log-output --no-progress-bar -f nbs/runs/params/$(PROFILE)/$$run.yaml nbs/runs/$$run.ipynb data/runs/$(PROFILE)/$$run.ipynb || exit 1; done
