@@ -206,7 +206,7 @@ def m_for(similarity:float, m, reached) -> float:
     if not reached[0] <= similarity <= reached[-1]: raise ValueError(f"a mean similarity of {similarity} is out of reach: m from {m[0]:g} to {m[-1]:g} gave {reached[0]:.3f} to {reached[-1]:.3f}")
     return float(np.interp(similarity, np.asarray(reached)[rises], np.asarray(m)[rises]))
 
-# %% ../nbs/41_cemiface.ipynb #c054
+# %% ../nbs/41_cemiface.ipynb #c056
 def ranked_groups(emb, labels, groups:int=5) -> tuple[np.ndarray, np.ndarray]:
     "(group (n,) 0..groups-1 from most to least similar, cosine to the person's centre (n,)) for embeddings (n, d): each person's pictures are ranked and cut into equal groups; ValueError names a person with fewer pictures than groups"
     labels = np.asarray(labels)
