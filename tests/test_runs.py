@@ -25,7 +25,8 @@ def test_smoke(run, root):
     papermill.execute_notebook(str(ROOT/"nbs/runs"/f"{run}.ipynb"), str(root/f"{run}.ipynb"), cwd=str(root), kernel_name="python3", progress_bar=False, log_output=True)
 
 
-@pytest.mark.parametrize("run, asked, word", [("encode", dict(sauce="x"), "sauce"), ("encode", dict(source="data/nowhere"), "nowhere"), ("id3_train", dict(lr="1e-4"), "1e-4")])
+@pytest.mark.parametrize("run, asked, word", [("encode", dict(sauce="x"), "sauce"), ("encode", dict(source="data/nowhere"), "nowhere"), ("id3_train", dict(lr="1e-4"), "1e-4"),
+                                             ("cemiface_generate", dict(similarity=1.0, probes=8), "out of reach")])
 def test_wrong_parameters_are_named(run, asked, word, root):
     with pytest.raises(papermill.exceptions.PapermillExecutionError, match=word):
         papermill.execute_notebook(str(ROOT/"nbs/runs"/f"{run}.ipynb"), str(root/"wrong.ipynb"), asked, cwd=str(root), kernel_name="python3", progress_bar=False)
