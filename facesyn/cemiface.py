@@ -86,7 +86,7 @@ def cemiface_loss(model, scheduler, encoder, x0, y, m, t, eps, weight:float=0.05
     if not weight: return dict(loss=terms["denoise"], **terms)
     x0_hat = estimate_x0(scheduler, output, x_t, t)
     seen = encoder.features((decode(x0_hat) if decode else x0_hat).clamp(-1, 1))
-    s = F.cosine_similarity(*(v if space is None else space(v) for v in (y, seen)))
+    with torch.autocast(x0.device.type, enabled=False): s = F.cosine_similarity(*(v.float() if space is None else space(v.float()) for v in (y, seen)))
     terms["simmat"] = weight*simmat(s, m, t+1, T).mean()
     return dict(loss=sum(terms.values()), **terms, similarity=s.mean().detach(), miss=(s-similarity_target(m, (t+1).to(m), T)).abs().mean().detach())
 
@@ -181,7 +181,7 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     model = Denoiser(unet, CemiFaceConditions(encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint))
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", clip_sample_range=scaling)
     batches = face_batches(images, dict(y=y), batch, seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x))
-    settings = dict(settings or {}, images=len(images), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch)
+    settings = dict(settings or {}, images=len(images), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch, layers=layers, attention_levels=attention_levels, head_dim=head_dim)
     model = train(model, batches, cemiface_objective(scheduler, encoder, weight, low, high, step, decode=lambda z: decode_latents(vae, z), space=space), steps, work, seed=seed, device=device, settings=settings, **options)
     return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
 
@@ -202,9 +202,9 @@ def calibrate(measure:Callable, m=np.linspace(-1, 1, 11)) -> tuple[np.ndarray, n
 
 def m_for(similarity:float, m, reached) -> float:
     "The m to ask for a mean similarity, by a curve of `calibrate`; ValueError names the range that can be reached"
-    rises = np.r_[True, np.diff(reached) > 1e-9]                  # where the curve is flat, the lowest m
     if not reached[0] <= similarity <= reached[-1]: raise ValueError(f"a mean similarity of {similarity} is out of reach: m from {m[0]:g} to {m[-1]:g} gave {reached[0]:.3f} to {reached[-1]:.3f}")
-    return float(np.interp(similarity, np.asarray(reached)[rises], np.asarray(m)[rises]))
+    k = int(np.searchsorted(reached, similarity))                 # the first point that is not below: where the curve is flat, the lowest m
+    return float(np.interp(similarity, reached[k-1:k+1], m[k-1:k+1])) if k else float(m[0])
 
 # %% ../nbs/41_cemiface.ipynb #c056
 def ranked_groups(emb, labels, groups:int=5) -> tuple[np.ndarray, np.ndarray]:
