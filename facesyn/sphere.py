@@ -4,16 +4,22 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'RULES', 'random_anchors', 'max_cosine', 'random_max_cosine', 'rankin_bound', 'levenshtein_bound',
-           'closed_form', 'random_rotation', 'hinge_energy', 'minimise', 's_iso', 'tammes_anchors', 'spread_rows',
-           'spread', 'principal_space']
+           'random_rotation', 'code_anchors', 'springs', 'soft_maximum', 'descend', 's_iso', 'search_large',
+           'repulsion', 'polish', 'search_small', 'forecast', 'tammes_anchors', 'describe', 'spread_rows', 'spread',
+           'principal_space', 'gallery_anchors']
 
 # %% ../nbs/01_sphere.ipynb #c002
 import itertools, math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from statistics import NormalDist
 import numpy as np
 import torch
+from scipy.optimize import linprog
+from scipy.sparse import csr_matrix
 from torch.nn.functional import normalize
-from .core import generator, progress
+from .codes import best_code, known_codes
+from .core import generator, pick_device, progress
 
 # %% ../nbs/01_sphere.ipynb #c005
 def _check(n, dim):
@@ -88,72 +94,100 @@ def levenshtein_bound(n:int, dim:int) -> float:
     return high
 
 # %% ../nbs/01_sphere.ipynb #c021
-def closed_form(n:int, dim:int):
-    "Optimal points (n, dim) float64 if a formula is known: simplex for n <= dim+1, orthoplex for n <= 2 dim, polygon for dim 2; else None"
-    _check(n, dim)
-    if n == 1: return torch.eye(1, dim, dtype=torch.float64)
-    if n <= dim+1:
-        basis = torch.linalg.eigh(torch.eye(n, dtype=torch.float64)-1/n).eigenvectors[:, 1:]
-        return normalize(torch.nn.functional.pad(basis, (0, dim+1-n)), dim=1)
-    if n <= 2*dim: return torch.cat([torch.eye(dim, dtype=torch.float64), -torch.eye(dim, dtype=torch.float64)])[:n]
-    if dim == 2:
-        angle = 2*math.pi/n*torch.arange(n, dtype=torch.float64)
-        return torch.stack([angle.cos(), angle.sin()], 1)
-    return None
-
-# %% ../nbs/01_sphere.ipynb #c024
 def random_rotation(dim:int, seed:int=0) -> torch.Tensor:
     "A uniform (Haar) random orthogonal matrix (dim, dim) float64"
     q, r = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=generator(seed, 6)))
     return q*r.diagonal().sign()
 
-# %% ../nbs/01_sphere.ipynb #c027
-def _tangent(x, g): return g-(g*x).sum(1, keepdim=True)*x
+# %% ../nbs/01_sphere.ipynb #c024
+@contextmanager
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: yield threads
+    finally: torch.set_num_threads(threads)
 
-def hinge_energy(x:torch.Tensor, s:float, block:int=2048) -> tuple:
-    "`(F, gradient)` of the springs between unit vectors (n, dim) whose cosine exceeds `s`; the gradient is tangent to the sphere"
-    energy, g = 0., torch.zeros_like(x)
-    for a, b in _tiles(len(x), block):
-        w = (x[a]@x[b].T).sub_(s).relu_()
-        if a == b: w.fill_diagonal_(0)
-        energy += w.square().sum().item()*(0.25 if a == b else 0.5)  # a diagonal tile holds each pair twice
-        g[a] += w@x[b]
-        if a != b: g[b] += w.T@x[a]
-    return energy, _tangent(x, g)
+def code_anchors(n:int, dim:int, seed:int=0, block:int=16384) -> torch.Tensor:
+    "Unit vectors (n, dim) float32: `n` random rows of `best_code`, rotated at random; ValueError if no code is large enough"
+    _check(n, dim)
+    if not (code := best_code(n, dim)): raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
+    index = np.random.default_rng([seed, n, dim]).choice(code.size, n, replace=False)
+    out = torch.empty(n, dim)
+    with _one_thread():
+        rotation = random_rotation(dim, seed)[:code.dim]
+        for a in range(0, n, block): out[a:a+block] = normalize(torch.from_numpy(code.rows(index[a:a+block]))@rotation, dim=1)
+    return out
+
+# %% ../nbs/01_sphere.ipynb #c027
+def _tangent(x, g): return g-(g*x).sum(-1, keepdim=True)*x
+
+def _over_pairs(x, weigh, block=2048, run=map):
+    "`weigh(cosines)` -> (energy, derivative), in place, summed over all pairs of rows of x (n, dim): (float, gradient (n, dim) tangent to the sphere)"
+    def tile(pair):
+        a, b = pair
+        c = x[a]@x[b].T
+        if a == b: c.masked_fill_(torch.ones_like(c, dtype=torch.bool).tril_(), -2.)
+        energy, w = weigh(c)
+        return a, b, energy, w@x[b], w.T@x[a]
+    total, g = 0., torch.zeros_like(x)
+    for a, b, energy, ga, gb in run(tile, _tiles(len(x), block)):
+        total += energy
+        g[a] += ga
+        g[b] += gb
+    return total, _tangent(x, g)
+
+def springs(x:torch.Tensor, s:float, **kw) -> tuple:
+    "`(F, gradient)` of the springs between unit vectors (n, dim) whose cosine exceeds `s`"
+    def weigh(c):
+        w = c.sub_(s).relu_()
+        return 0.5*w.square().sum().item(), w
+    return _over_pairs(x, weigh, **kw)
+
+def soft_maximum(x:torch.Tensor, beta:float, top:float, **kw) -> tuple:
+    "`(F, gradient)` of the soft maximum of the cosines of unit vectors (n, dim); `top`: about the largest cosine"
+    def weigh(c):
+        w = c.sub_(top).mul_(beta).exp_()
+        return w.sum().item(), w
+    total, g = _over_pairs(x, weigh, **kw)
+    return top+math.log(total)/beta, g/total
 
 # %% ../nbs/01_sphere.ipynb #c030
-def _direction(g, history):
-    "The L-BFGS descent direction (two-loop recursion) for gradient `g` and `(step, change of gradient)` pairs"
-    q, weights = g.clone(), []
-    for s, y in reversed(history):
-        weights.append((s*q).sum()/(s*y).sum()); q -= weights[-1]*y
-    if history:
-        s, y = history[-1]
-        q *= (s*y).sum()/(y*y).sum()
-    for (s, y), a in zip(history, reversed(weights)): q += (a-(y*q).sum()/(s*y).sum())*s
-    return -q
+def _wide(v): return v[:, None, None]
+def _dot(a, b): return (a*b).sum(2).sum(1)
 
-# %% ../nbs/01_sphere.ipynb #c031
-def minimise(x:torch.Tensor, s:float, steps:int=25, memory:int=8, reach:float=0.2) -> torch.Tensor:
-    "Unit vectors (n, dim) after at most `steps` L-BFGS steps on `hinge_energy`; ends early when no pair exceeds `s`"
-    (f, g), history = hinge_energy(x, s), []
+def _newton(g, history):
+    "Gradients g (sets, n, dim) times the inverse curvature that `(step, change of gradient, 1/their product)` tell (two-loop recursion)"
+    d, used = g.clone(), []
+    for s, y, r in reversed(history):
+        used.append(r*_dot(s, d))
+        d -= _wide(used[-1])*y
+    s, y, r = history[-1]
+    d *= _wide(torch.where(r > 0, _dot(s, y)/_dot(y, y).clamp_min(1e-30), 1.))
+    for (s, y, r), a in zip(history, reversed(used)): d += _wide(a-r*_dot(y, d))*s
+    return d
+
+def descend(x:torch.Tensor, energy, steps:int, memory:int=8, reach:float=0.2) -> torch.Tensor:
+    "Sets of unit vectors (sets, n, dim) after at most `steps` evaluations of `energy(x)` -> (F (sets,), tangent gradient); ends early when all F are 0 or no step helps"
+    (f, g), history, t = energy(x), [], torch.ones(len(x), dtype=x.dtype, device=x.device)
     for _ in range(steps):
-        if f == 0: break
-        d = _direction(g, history)
-        if (slope := (d*g).sum().item()) >= 0: history, d, slope = [], -g, -g.square().sum().item()
-        longest, t = d.norm(dim=1).max().item(), 1.
-        scale = reach/longest if not history else min(1., reach/longest)
-        while True:                                            # Armijo: accept what lowers F enough, else a shorter step
-            new = normalize(x+t*scale*d, dim=1)
-            f_new, g_new = hinge_energy(new, s)
-            if f_new <= f+1e-4*t*scale*slope: break
-            if (t := 0.4*t) < 1e-3: return x
-        history = [(_tangent(new, a), _tangent(new, b)) for a, b in [*history, (t*scale*d, g_new-g)]][-memory:]
-        history = [(a, b) for a, b in history if (a*b).sum() > 0]
-        x, f, g = new, f_new, g_new
+        if not f.any() or (t < 1e-6).all(): break
+        d = _newton(g, history) if history else g
+        newton = (_dot(d, g) > 0)&bool(history)
+        d = -torch.where(_wide(newton), d, g)
+        limit = reach/d.norm(dim=2).amax(1).clamp_min(1e-30)
+        d *= _wide(torch.where(newton, limit.clamp_max(1.), limit))
+        new = normalize(x+_wide(t)*d, dim=2)
+        f_new, g_new = energy(new)
+        better = f_new <= f+1e-4*t*_dot(d, g)                                  # Armijo: accept what lowers F enough, else a shorter step
+        if better.any():
+            s, y = _tangent(new, new-x), _tangent(new, g_new-g)
+            product = _dot(s, y)
+            history = [*history, (s, y, torch.where(better&(product > 0), 1/product.clamp_min(1e-30), 0.))][-memory:]
+        x, g = torch.where(_wide(better), new, x), torch.where(_wide(better), g_new, g)
+        f, t = torch.where(better, f_new, f), torch.where(better, 1., 0.3*t)
     return x
 
-# %% ../nbs/01_sphere.ipynb #c034
+# %% ../nbs/01_sphere.ipynb #c033
 def s_iso(n:int, dim:int) -> float:
     "Heuristic scale of the largest cosine of `n` > 2 dim optimised points: about 0.9 of it is reached for dim >= 64"
     _check(n, dim)
@@ -163,27 +197,203 @@ def s_iso(n:int, dim:int) -> float:
     m1, m2 = t*p-normal.pdf(t), normal.cdf(t)-t*normal.pdf(t)+t*t*p
     return math.sqrt(v/(m2-m1**2))*(t-m1)
 
-# %% ../nbs/01_sphere.ipynb #c036
+# %% ../nbs/01_sphere.ipynb #c035
 STAGES = (0.5, 0.7, 0.82, 0.87, 0.885) # of s_iso
 
-def tammes_anchors(n:int, dim:int, seed:int=0, steps:int=25, rounds:int=6) -> torch.Tensor:
-    """Unit vectors (n, dim) float32 whose closest pair is far apart: exact for n <= 2 dim and on the circle, else numerical
+def search_large(n:int, dim:int, seed:int=0, start=None, stages=None, steps:int=None, device="cpu") -> torch.Tensor:
+    """Unit vectors (n, dim) float32 by springs and a soft maximum: 5 to 9 times `steps` evaluations of 3 n^2 dim operations, memory about 22 n dim
 
-    `steps` L-BFGS steps in each of 5 stages and `rounds` bisections, 3 n^2 dim operations a step, memory about 22 n dim. The same seed gives the same anchors on the same machine and number of threads.
-    """
-    exact = closed_form(n, dim)
-    if exact is not None: return (exact@random_rotation(dim, seed)).float()
-    x = random_anchors(n, dim, seed)
-    best, c_best, failed = x, max_cosine(x), 0.
-    for k in progress(range(len(STAGES)+rounds), f"Tammes {n} x {dim}"):
-        s = STAGES[k]*s_iso(n, dim) if k < len(STAGES) else (failed+c_best)/2
-        x = minimise(x, s, steps)
-        c = max_cosine(x)
-        if c < c_best: best, c_best = x, c
-        if c > s+1e-6: failed = s
+    `start`: a set (n, dim) to begin with, with a few points to be fitted in, and `stages`, thresholds for it. The same seed gives the same set with any number of threads."""
+    large = n*n*dim > 1e10
+    steps, softer = steps or (18 if large else 30), 0 if large else 4
+    x = random_anchors(n, dim, seed) if start is None else start
+    stages = stages or [share*s_iso(n, dim) for share in STAGES]
+    best, c_best = x, max_cosine(x)
+    with _one_thread() as threads, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        run = pool.map if torch.device(device).type == "cpu" else map
+        def one(energy, **kw):
+            def of(x):
+                f, g = energy(x[0], run=run, **kw)
+                return torch.tensor([f], device=x.device), g[None]
+            return of
+        x, s = x[None].to(device), 0.
+        for k in progress(range(len(stages)+softer), f"Tammes {n} x {dim}"):
+            if k < len(stages): x = descend(x, one(springs, s=stages[k]), steps)
+            else: x = descend(x, one(soft_maximum, beta=160*2.**(k-len(stages))*math.sqrt(dim), top=c), steps)
+            if k >= len(stages)-3 and (c := max_cosine(x[0].cpu())) < c_best: best, c_best = x[0].cpu(), c
     return best
 
+# %% ../nbs/01_sphere.ipynb #c040
+def repulsion(x:torch.Tensor, power:int) -> tuple:
+    "`(F (sets,), tangent gradient)` of F_p, p = 2^`power`, for sets of unit vectors (sets, n, dim)"
+    far = 1-x@x.mT
+    far.diagonal(dim1=1, dim2=2).fill_(2.)
+    nearest = far.flatten(1).amin(1).clamp_(min=1e-9)
+    inverse = far.clamp_(min=1e-9).reciprocal_()
+    w = inverse*_wide(nearest)
+    for _ in range(power): w.square_()
+    w.diagonal(dim1=1, dim2=2).zero_()
+    total = w.flatten(1).sum(1)
+    return (total/2).log()/2**power-nearest.log(), _tangent(x, 2*(w.mul_(inverse)@x)/_wide(total))
+
+def _anneal(x, first, steps):
+    reach = min(0.2, 1.2/math.sqrt(x.shape[1])) if x.shape[2] == 3 else 0.2
+    for power in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12):
+        if power >= first: x = descend(x, lambda x: repulsion(x, power), steps, memory=6, reach=reach)
+    return x
+
+# %% ../nbs/01_sphere.ipynb #c042
+def _group(generators, most):
+    "All products of orthogonal matrices, or None if they are more than `most`"
+    found = new = [np.eye(len(generators[0]))]
+    while new:
+        fresh = []
+        for g, h in itertools.product(new, generators):
+            if all(np.abs(g@h-o).max() > 1e-6 for o in found+fresh): fresh.append(g@h)
+            if len(found)+len(fresh) > most: return None
+        found, new = found+fresh, fresh
+    return found
+
+def _random_group(dim, most, rng):
+    "A random finite group of at most `most` orthogonal matrices: rotations by parts of a circle in some planes, with or without a reflection, or permutations of the axes with signs"
+    while True:
+        if rng.random() < 0.7:
+            order, g = rng.integers(2, 13), np.eye(dim)
+            for a in range(0, dim-1, 2):
+                turn = 2*math.pi*rng.integers(dim == 3, order)/order
+                g[a:a+2, a:a+2] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+            if dim%2: g[-1, -1] = rng.choice([1, 1, -1])
+            generators = [g]+[np.diag(rng.choice([-1., 1.], dim)) for _ in range(rng.integers(2))]
+        else: generators = [np.eye(dim)[rng.permutation(dim)]*rng.choice([-1., 1.], dim) for _ in range(2)]
+        if (group := _group(generators, most)) and len(group) > 1: return np.array(group)
+
+def _unit(x): return x/np.linalg.norm(x, axis=-1, keepdims=True)
+
+def _symmetric_start(n, dim, rng):
+    "n points (n, dim) that a random group maps to themselves: orbits of random points and of points on its axes"
+    while True:
+        group, x = _random_group(dim, n, rng), np.zeros((0, dim))
+        for _ in range(30):
+            v = rng.standard_normal(dim)
+            if len(group) > n-len(x) or rng.random() < 0.2:                     # on an axis: what one element of the group leaves in place
+                values, vectors = np.linalg.eig(group[rng.integers(1, len(group))])
+                axis = vectors[:, np.abs(values-1) < 1e-6].real
+                if not axis.shape[1]: continue
+                v = np.linalg.qr(axis)[0]@rng.standard_normal(axis.shape[1])
+            orbit = np.unique(np.round(group@_unit(v), 8), axis=0)
+            if len(orbit) <= n-len(x) and (not len(x) or (orbit@x.T).max() < 0.9999): x = np.concatenate([x, orbit])
+            if len(x) == n: return _unit(x)
+
+# %% ../nbs/01_sphere.ipynb #c045
+def _largest(x):
+    c = x@x.T
+    np.fill_diagonal(c, -1)
+    return float(c.max())
+
+def polish(x:np.ndarray, rounds:int=25) -> tuple:
+    "`(x, largest cosine)`: unit vectors (n, dim) float64 after at most `rounds` linear programs, never worse"
+    (n, dim), c = x.shape, _largest(x)
+    k, r = dim-1, 0.1*math.sqrt(2*(1-c))
+    for _ in range(rounds):
+        plane, cosines = np.linalg.svd(x[:, None])[2][:, 1:], x@x.T
+        i, j = np.nonzero(np.triu(cosines > c-4*r*(math.sqrt(max(1-c*c, 0))+r), 1))
+        columns = np.concatenate([i[:, None]*k+np.arange(k), j[:, None]*k+np.arange(k), np.full((len(i), 1), n*k)], 1)
+        values = np.concatenate([np.einsum("pkd,pd->pk", plane[i], x[j]), np.einsum("pkd,pd->pk", plane[j], x[i]), -np.ones((len(i), 1))], 1)
+        a = linprog(np.append(np.zeros(n*k), 1.), csr_matrix((values.ravel(), (np.arange(len(i)).repeat(2*k+1), columns.ravel())), (len(i), n*k+1)), c-cosines[i, j], bounds=[(-r, r)]*(n*k)+[(None, None)], method="highs").x
+        if a is None: break
+        y = _unit(x+np.einsum("nk,nkd->nd", a[:-1].reshape(n, k), plane))
+        gain, hoped = c-_largest(y), -a[-1]
+        if gain > 0: x, c = y, c-gain
+        r *= 2 if gain > .75*hoped else 1 if gain > .25*hoped else .5 if gain > 0 else .25
+        if hoped < 1e-12 or r < 1e-13: break
+    return x, c
+
 # %% ../nbs/01_sphere.ipynb #c048
+def _hop(x, rng):
+    "A set near x (n, dim)"
+    (n, dim), spacing, kind = x.shape, math.sqrt(2*(1-_largest(x))), rng.integers(3)
+    if kind == 0:
+        y, moved = x.copy(), rng.choice(n, min(n, rng.integers(1, 4)), replace=False)
+        y[moved] = 0
+        for i in moved:
+            holes = _unit(rng.standard_normal((400, dim)))
+            y[i] = holes[np.argsort((holes@y.T).max(1))[rng.integers(5)]]
+        return y
+    near = np.exp((x@_unit(rng.standard_normal(dim))-1)/spacing**2*rng.uniform(.2, .8))[:, None] if kind == 1 else 1.
+    return _unit(x+spacing*(rng.uniform(.3, 1) if kind == 1 else rng.uniform(.03, .3))*near*rng.standard_normal((n, dim)))
+
+def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1.) -> torch.Tensor:
+    "Unit vectors (n, dim) float64, by many starts, polished: at most about `effort` minutes of one core; ends at once when the largest cosine is `goal`"
+    _check(n, dim)
+    rng, sets, pool, seen, work, found = np.random.default_rng([seed, n, dim]), max(4, min(24, 400_000//n**2)), [], {}, 0., 0
+    with _one_thread():
+        for turn in itertools.count():
+            kinds = ("plain", "sharp", "group", "middle")+("hop",)*4*(work > .15)
+            kind = kinds[turn%len(kinds)]
+            if kind == "hop": x = torch.tensor(np.stack([_hop(pool[rng.integers(min(len(pool), 6))][1], rng) for _ in range(sets)]))
+            elif kind == "group": x = torch.tensor(np.stack([_symmetric_start(n, dim, rng) for _ in range(sets)]))
+            else: x = normalize(torch.tensor(rng.standard_normal((sets, n, dim))), dim=2)
+            if kind in ("sharp", "middle"): x = descend(x, lambda x: repulsion(x, 1), 6)
+            x = _anneal(x, dict(sharp=3, middle=2, hop=1+turn%3).get(kind, 1), 25 if kind == "hop" else 40).numpy()
+            work += sets*n*n/1.9e6*(0.6 if kind == "hop" else 1)
+            best = pool[0][0] if pool else 2.
+            keys = {round(_largest(y), 7): y for y in x}
+            for key in sorted(keys.keys()-seen.keys())[:5]:
+                y, c = polish(keys[key]) if n*(dim-1) <= (1000 if dim == 3 else 700) else (keys[key], _largest(keys[key]))
+                work, seen[key] = work+n*dim*1e-5, c
+                if all(abs(c-other) > 1e-8 for other, _ in pool) or c < pool[0][0]: pool = sorted([*pool, (c, y)], key=lambda p: p[0])[:30]
+            found = found*(pool[0][0] > best-1e-9)+any(seen.get(key, 2.) < pool[0][0]+1e-9 for key in keys)
+            if work > effort or found >= 6 or pool[0][0] < goal+1e-9: return torch.tensor(pool[0][1])
+
+# %% ../nbs/01_sphere.ipynb #c051
+def forecast(n:int, dim:int) -> float:
+    "About the largest cosine that `search_large` reaches for `n` > 2 dim points"
+    return s_iso(n, dim)*float(np.interp(math.log2(dim), [5, 6, 7], [1., .9, .88]))
+
+def _plan(n, dim, method):
+    "(search, large, seeded or code; the code that is taken or the search starts from)"
+    code = best_code(n, dim)
+    small = n*(dim-1) <= 1000
+    if method == "code" or (method == "auto" and code and (n <= 2*dim or code.cosine < levenshtein_bound(n, dim)+1e-9 or any(c.size == n and c.cosine <= code.cosine for c in known_codes(dim)))): return "code", code
+    if method == "auto" and not small:
+        if seeds := [c for c in known_codes(dim) if c.size < n <= 1.2*c.size and c.cosine < forecast(n, dim)/2]: return "seeded", seeds[0]
+        if code and code.cosine < forecast(n, dim): return "code", code
+    return ("search" if small else "large"), code
+
+def tammes_anchors(n:int, dim:int, seed:int=0, method:str="auto", space=None, device=None) -> torch.Tensor:
+    """Unit vectors (n, dim) float32 whose closest pair is far apart; the same seed gives the same anchors
+
+    `method`: auto (the best by forecast: `describe` says which), code (an explicit code), search (the optimiser) or random. `space` (k, dim), of `principal_space`: solved in k dimensions and mapped. `device` of the optimiser for large sets (a GPU if there is one). ValueError for a bad n, dim, method or space."""
+    _check(n, dim)
+    if method not in ("auto", "code", "search", "random"): raise ValueError(f"method must be auto, code, search or random, got {method!r}")
+    if space is not None:
+        space = torch.as_tensor(space, dtype=torch.float32)
+        if space.ndim != 2 or space.shape[1] != dim: raise ValueError(f"expected a space (k, {dim}), got shape {tuple(space.shape)}")
+        return normalize(tammes_anchors(n, space.shape[0], seed, method, None, device)@space, dim=1)
+    if method == "random": return random_anchors(n, dim, seed)
+    if method == "search" and n <= 2*dim: method = "auto"                                   # nothing to search: the optimum is known
+    plan, code = _plan(n, dim, method)
+    if plan == "code": return code_anchors(n, dim, seed)
+    if plan == "search":
+        x = search_small(n, dim, seed, goal=max(rankin_bound(n, dim), levenshtein_bound(n, dim)))
+        x = (x@random_rotation(dim, seed)).float()
+        return x if method == "search" or not code or max_cosine(x) < code.cosine else code_anchors(n, dim, seed)
+    device = device or str(pick_device())
+    if plan == "large": return search_large(n, dim, seed, device=device)
+    start = torch.cat([code_anchors(code.size, dim, seed), random_anchors(n-code.size, dim, seed)])
+    x = search_large(n, dim, seed, start, [code.cosine+(forecast(n, dim)-code.cosine)*share for share in (.3, .55, .75, .9)], 40, device)
+    return x if not (other := best_code(n, dim)) or max_cosine(x) < other.cosine else code_anchors(n, dim, seed)
+
+def describe(n:int, dim:int, anchors=None, method:str="auto") -> dict:
+    "How `tammes_anchors` makes `n` anchors in `dim` dimensions: `how`; largest cosines `guaranteed` (codes), `forecast` (of the optimiser), `random` and `bound` (no set is below); `measured` if `anchors` are given, and all of them as the angles of the closest pair in degrees"
+    _check(n, dim)
+    plan, code = _plan(n, dim, method) if method != "random" else ("random points", None)
+    how = dict(code=code and code.name, seeded=code and f"{code.name}, then the optimiser", search="starts, annealed and polished"+(f", or {code.name}" if code else ""), large="the optimiser").get(plan, plan)
+    cosine = dict(guaranteed=code.cosine if plan == "code" else None, forecast=forecast(n, dim) if plan == "large" else None, measured=None if anchors is None else max_cosine(anchors), random=random_max_cosine(n, dim), bound=max(rankin_bound(n, dim), levenshtein_bound(n, dim)) if n > 1 else -1.)
+    cosine = {k: v for k, v in cosine.items() if v is not None}
+    return dict(how=how, **cosine, degrees={k: round(math.degrees(math.acos(max(-1., min(1., v)))), 3) for k, v in cosine.items()})
+
+# %% ../nbs/01_sphere.ipynb #c065
 RULES = dict(additive=lambda w, u, v: w+v*u, cosine=lambda w, u, v: v*w+(1-v*v).sqrt()*u, interpolate=lambda w, u, v: v*w+(1-v)*u)
 
 def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosine", seed:int=0) -> torch.Tensor:
@@ -203,17 +413,42 @@ def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosin
     u = normalize(_tangent(w, torch.stack([torch.randn(w.shape[1], generator=g) for g in streams])), dim=1)
     return normalize(RULES[rule](w, u, v), dim=1)
 
-# %% ../nbs/01_sphere.ipynb #c049
+# %% ../nbs/01_sphere.ipynb #c066
 def spread(anchors, m:int, lb:float, ub:float, rule:str="cosine", seed:int=0) -> torch.Tensor:
     "Embeddings (n, m, dim): `m` images around each of the anchors (n, dim), as `spread_rows`"
     _check(m, 2)
     n, dim = anchors.shape
     return spread_rows(anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed).view(n, m, dim)
 
-# %% ../nbs/01_sphere.ipynb #c059
-def principal_space(y, k:int) -> torch.Tensor:
-    "Orthonormal basis (k, dim) of the `k` leading directions of unit embeddings y (n, dim), about the origin"
+# %% ../nbs/01_sphere.ipynb #c074
+def principal_space(y, k:int, whiten:bool=False) -> torch.Tensor:
+    "The `k` leading directions (k, dim) of unit embeddings y (n, dim), about the origin: orthonormal, or `whiten`: each times the root mean square of y along it"
     y = torch.as_tensor(y, dtype=torch.float64)
     if not 2 <= k <= min(y.shape): raise ValueError(f"k must lie between 2 and {min(y.shape)} for embeddings {tuple(y.shape)}, got {k}")
-    values, vectors = torch.linalg.eigh(y.T@y)
-    return vectors[:, -k:].flip(1).T.float()
+    values, vectors = torch.linalg.eigh(y.T@y/len(y))
+    basis = vectors[:, -k:].flip(1).T
+    return (basis*values[-k:].flip(0).sqrt()[:, None] if whiten else basis).float()
+
+# %% ../nbs/01_sphere.ipynb #c077
+def gallery_anchors(n:int, gallery, limit:float, near:float=0., protected=None, away:float=1., seed:int=0, steps:int=300) -> tuple:
+    """`(anchors (n, dim), kept)`: `n` random rows of the unit vectors `gallery` (m, dim), moved until no two have a cosine above `limit`, each has one of at least `near` with some row of the gallery, and none above `away` with a row of `protected`
+
+    `kept`: the largest cosine of two anchors, the smallest to the gallery, the largest to `protected`: look whether the wishes are met, not all can be. After HyperFace (arXiv 2411.08470). ValueError for fewer rows than anchors or another dim."""
+    gallery = torch.as_tensor(gallery, dtype=torch.float32)
+    protected = gallery[:0] if protected is None else torch.as_tensor(protected, dtype=torch.float32)
+    if len(gallery) < n: raise ValueError(f"{len(gallery)} gallery embeddings for {n} anchors")
+    if gallery.shape[1] != protected.shape[1]: raise ValueError(f"gallery has {gallery.shape[1]} dimensions, protected {protected.shape[1]}")
+    def energy(x):
+        x = x[0]
+        f, g = springs(x, limit)
+        best, which = (x@gallery.T).max(1)
+        miss = (near-best).relu()
+        f, g = f+0.5*miss.square().sum().item(), g-_tangent(x, miss[:, None]*gallery[which])
+        if len(protected):
+            w = (x@protected.T).sub_(away).relu_()
+            f, g = f+0.5*w.square().sum().item(), g+_tangent(x, w@protected)
+        return torch.tensor([f]), g[None]
+    with _one_thread():
+        x = gallery[torch.randperm(len(gallery), generator=generator(seed, 7))[:n]]
+        x = descend(x[None], energy, steps)[0]
+    return x, dict(largest=max_cosine(x), gallery=float((x@gallery.T).max(1).values.min()), protected=float((x@protected.T).max()) if len(protected) else None)
