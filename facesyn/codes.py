@@ -149,11 +149,11 @@ def quadratic_codes(p:int, m:int, shorten:int=0):
 # %% ../nbs/01_codes.ipynb #c024
 def largest_of_forms(q:np.ndarray, p:int) -> float:
     "The largest cosine that words q(x)+u.x+c have with 0, over all u and c, for the forms q (k, p^m)"
-    m, total = round(math.log(q.shape[1], p)), []
-    for a in range(1, p):                                                     # the sum over x of exp(2 pi i a (q(x)+u.x)/p) for every u
-        waves = np.exp(2j*np.pi/p*a*np.arange(p))[q].reshape(len(q), *[p]*m)
-        total.append(np.fft.ifftn(waves, axes=range(1, m+1))[np.ix_(range(len(q)), *[a*np.arange(p)%p]*m)].ravel())
-    return max(float((np.exp(2j*np.pi/p*np.arange(1, p)*c)@np.array(total)).real.max()) for c in range(p))/(p-1)
+    places = q.shape[1]
+    digits = np.arange(places)[:, None]//p**np.arange(round(math.log(places, p)))%p
+    root = np.exp(2j*np.pi/p*np.arange(p)) if p > 2 else np.array([1., -1.], np.float32)
+    total = np.array([(root[a*q%p]@root[a*(digits@digits.T)%p]).ravel() for a in range(1, p)])       # the sum over x of exp(2 pi i a (q(x)+u.x)/p) for every u
+    return max(float((root[np.arange(1, p)*c%p]@total).real.max()) for c in range(p))/((p-1)*places)
 
 # %% ../nbs/01_codes.ipynb #c029
 def reed_solomon(q:int, length:int, k:int) -> Code:

@@ -216,11 +216,12 @@ def search_large(n:int, dim:int, seed:int=0, start=None, stages=None, steps:int=
                 f, g = energy(x[0], run=run, **kw)
                 return torch.tensor([f], device=x.device), g[None]
             return of
-        x, s = x[None].to(device), 0.
+        x, c = x[None].to(device), c_best
         for k in progress(range(len(stages)+softer), f"Tammes {n} x {dim}"):
             if k < len(stages): x = descend(x, one(springs, s=stages[k]), steps)
             else: x = descend(x, one(soft_maximum, beta=160*2.**(k-len(stages))*math.sqrt(dim), top=c), steps)
-            if k >= len(stages)-3 and (c := max_cosine(x[0].cpu())) < c_best: best, c_best = x[0].cpu(), c
+            if k < len(stages)-3: continue
+            if (c := max_cosine(x[0].cpu())) < c_best: best, c_best = x[0].cpu(), c
     return best
 
 # %% ../nbs/01_sphere.ipynb #c040
@@ -237,9 +238,10 @@ def repulsion(x:torch.Tensor, power:int) -> tuple:
     return (total/2).log()/2**power-nearest.log(), _tangent(x, 2*(w.mul_(inverse)@x)/_wide(total))
 
 def _anneal(x, first, steps):
+    "x after `steps` evaluations at each power from `first` on: single precision while forces are long-ranged, then double"
     reach = min(0.2, 1.2/math.sqrt(x.shape[1])) if x.shape[2] == 3 else 0.2
-    for power in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12):
-        if power >= first: x = descend(x, lambda x: repulsion(x, power), steps, memory=6, reach=reach)
+    for power in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16):
+        if power >= first: x = descend(x.float() if power < 7 else normalize(x.double(), dim=2), lambda x: repulsion(x, power), steps if power < 11 else 25, memory=6, reach=reach)
     return x
 
 # %% ../nbs/01_sphere.ipynb #c042
@@ -290,8 +292,8 @@ def _largest(x):
     np.fill_diagonal(c, -1)
     return float(c.max())
 
-def polish(x:np.ndarray, rounds:int=25) -> tuple:
-    "`(x, largest cosine)`: unit vectors (n, dim) float64 after at most `rounds` linear programs, never worse"
+def polish(x:np.ndarray, rounds:int=25, beat:float=2.) -> tuple:
+    "`(x, largest cosine)`: unit vectors (n, dim) float64 after at most `rounds` linear programs, never worse; given up when a cosine below `beat` is out of reach"
     (n, dim), c = x.shape, _largest(x)
     k, r = dim-1, 0.1*math.sqrt(2*(1-c))
     for _ in range(rounds):
@@ -305,7 +307,7 @@ def polish(x:np.ndarray, rounds:int=25) -> tuple:
         gain, hoped = c-_largest(y), -a[-1]
         if gain > 0: x, c = y, c-gain
         r *= 2 if gain > .75*hoped else 1 if gain > .25*hoped else .5 if gain > 0 else .25
-        if hoped < 1e-12 or r < 1e-13: break
+        if hoped < 1e-12 or r < 1e-13 or c-5*hoped > beat: break
     return x, c
 
 # %% ../nbs/01_sphere.ipynb #c048
@@ -325,22 +327,21 @@ def _hop(x, rng):
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1.) -> torch.Tensor:
     "Unit vectors (n, dim) float64, by many starts, polished: at most about `effort` minutes of one core; ends at once when the largest cosine is `goal`"
     _check(n, dim)
-    rng, sets, pool, seen, work, found = np.random.default_rng([seed, n, dim]), max(4, min(24, 400_000//n**2)), [], {}, 0., 0
+    rng, sets, pool, seen, work, found = np.random.default_rng([seed, n, dim]), max(4, min(96, 400_000//n**2)), [], {}, 0., 0
     with _one_thread():
         for turn in itertools.count():
-            kinds = ("plain", "sharp", "group", "middle")+("hop",)*4*(work > .15)
-            kind = kinds[turn%len(kinds)]
+            kind = ("plain", "sharp", "group", "middle")[turn] if turn < 4 else ("hop", "group", "hop", "sharp")[turn%4]
             if kind == "hop": x = torch.tensor(np.stack([_hop(pool[rng.integers(min(len(pool), 6))][1], rng) for _ in range(sets)]))
             elif kind == "group": x = torch.tensor(np.stack([_symmetric_start(n, dim, rng) for _ in range(sets)]))
             else: x = normalize(torch.tensor(rng.standard_normal((sets, n, dim))), dim=2)
             if kind in ("sharp", "middle"): x = descend(x, lambda x: repulsion(x, 1), 6)
             x = _anneal(x, dict(sharp=3, middle=2, hop=1+turn%3).get(kind, 1), 25 if kind == "hop" else 40).numpy()
-            work += sets*n*n/1.9e6*(0.6 if kind == "hop" else 1)
+            work += sets*n*n/5e6*(0.6 if kind == "hop" else 1)
             best = pool[0][0] if pool else 2.
             keys = {round(_largest(y), 7): y for y in x}
-            for key in sorted(keys.keys()-seen.keys())[:5]:
-                y, c = polish(keys[key]) if n*(dim-1) <= (1000 if dim == 3 else 700) else (keys[key], _largest(keys[key]))
-                work, seen[key] = work+n*dim*1e-5, c
+            for key in sorted(keys.keys()-seen.keys())[:8]:
+                y, c = polish(keys[key], beat=pool[0][0] if pool else 2.) if n*(dim-1) <= (1000 if dim == 3 else 700) else (keys[key], _largest(keys[key]))
+                work, seen[key] = work+n*dim*8e-6, c
                 if all(abs(c-other) > 1e-8 for other, _ in pool) or c < pool[0][0]: pool = sorted([*pool, (c, y)], key=lambda p: p[0])[:30]
             found = found*(pool[0][0] > best-1e-9)+any(seen.get(key, 2.) < pool[0][0]+1e-9 for key in keys)
             if work > effort or found >= 6 or pool[0][0] < goal+1e-9: return torch.tensor(pool[0][1])
