@@ -4,28 +4,31 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'RULES', 'random_anchors', 'max_cosine', 'random_max_cosine', 'rankin_bound', 'levenshtein_bound',
-           'random_rotation', 'code_anchors', 'springs', 'soft_maximum', 'descend', 's_iso', 'search_large',
-           'repulsion', 'polish', 'search_small', 'forecast', 'tammes_anchors', 'describe', 'spread_rows', 'spread',
+           'random_rotation', 'code_anchors', 'springs', 'soft_maximum', 'descend', 's_iso', 'forecast', 'search_large',
+           'repulsion', 'polish', 'search_small', 'tammes_anchors', 'describe', 'spread_rows', 'spread',
            'principal_space', 'gallery_anchors']
 
 # %% ../nbs/01_sphere.ipynb #c002
-import itertools, math
+import itertools, math, operator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from statistics import NormalDist
 import numpy as np
 import torch
+from scipy.linalg import eigh_tridiagonal
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
+from scipy.special import betaincinv
 from torch.nn.functional import normalize
-from .codes import best_code, known_codes
+from .codes import best_code, known_codes, one_thread
 from .core import generator, pick_device, progress
 
 # %% ../nbs/01_sphere.ipynb #c005
 def _check(n, dim):
     "ValueError unless there is at least one point, in at least two dimensions"
-    if int(n) != n or n < 1: raise ValueError(f"n must be a whole number >= 1, got {n}")
-    if int(dim) != dim or dim < 2: raise ValueError(f"dim must be a whole number >= 2, got {dim}")
+    for name, value, least in (("n", n, 1), ("dim", dim, 2)):
+        try: good = operator.index(value) >= least and not isinstance(value, bool)
+        except TypeError: good = False
+        if not good: raise ValueError(f"{name} must be a whole number >= {least}, got {value}")
 
 def random_anchors(n:int, dim:int, seed:int=0) -> torch.Tensor:
     "Uniform random unit vectors (n, dim) float32"
@@ -39,9 +42,10 @@ def _tiles(n, block):
     return itertools.combinations_with_replacement(slices, 2)
 
 def max_cosine(anchors, block:int=2048) -> float:
-    "The largest cosine between two different rows of unit vectors (n, dim), in float64; n^2 dim operations"
+    "The largest cosine between two different rows of unit vectors (n, dim), in float64; n^2 dim operations. ValueError for fewer than two rows or numbers that are not finite"
     x = torch.as_tensor(anchors, dtype=torch.float64)
     if x.ndim != 2 or len(x) < 2: raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(x.shape)}")
+    if (bad := ~torch.isfinite(x).all(1)).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not finite")
     best = -1.
     for a, b in _tiles(len(x), block):
         c = x[a]@x[b].T
@@ -51,11 +55,9 @@ def max_cosine(anchors, block:int=2048) -> float:
 
 # %% ../nbs/01_sphere.ipynb #c010
 def random_max_cosine(n:int, dim:int) -> float:
-    "The largest cosine that `n` random unit vectors have in the median"
+    "The largest cosine that `n` random unit vectors have in the median; (1-cos)/2 of two of them has a beta distribution"
     _check(n, dim)
-    theta = np.linspace(0, np.pi, 100_001)
-    p = np.cumsum(np.sin(theta)**(dim-2))
-    return math.cos(np.interp(2*math.log(2)/(n*max(n-1, 1)), p/p[-1], theta))
+    return 1-2*float(betaincinv((dim-1)/2, (dim-1)/2, -math.expm1(-2*math.log(2)/(n*(n-1))))) if n > 1 else -1.
 
 # %% ../nbs/01_sphere.ipynb #c013
 def rankin_bound(n:int, dim:int) -> float:
@@ -77,48 +79,42 @@ def _end(degree, dim) -> float:
     b, j = a-degree%2, np.arange(1, k)
     diagonal = np.append((b-a)/(a+b+2), (b*b-a*a)/((2*j+a+b)*(2*j+a+b+2)))
     side = np.sqrt(4*j*(j+a)*(j+b)*(j+a+b)/((2*j+a+b)**2*(2*j+a+b+1)*(2*j+a+b-1)))
-    return float(np.linalg.eigvalsh(np.diag(diagonal)+np.diag(side, 1)+np.diag(side, -1))[-1])
+    return float(eigh_tridiagonal(diagonal, side, eigvals_only=True, select="i", select_range=(k-1, k-1))[0]) if k > 1 else float(diagonal[0])
 
 # %% ../nbs/01_sphere.ipynb #c016
 def levenshtein_bound(n:int, dim:int) -> float:
     "No `n` >= 2 points have a smaller largest cosine (Levenshtein 1979, all degrees); for n <= 2 dim Rankin's is as good or better"
     _check(n, dim)
-    low = -1.
-    for degree in itertools.count(1):
-        high = _end(degree, dim)
-        if _levenshtein(degree, dim, high-1e-12) >= n: break
-        low = high
+    if dim == 2: return math.cos(2*math.pi/max(n, 2))
+    def enough(degree): return _levenshtein(degree, dim, _end(degree, dim)-1e-12) >= n
+    low, high = 0, 1
+    while not enough(high): low, high = high, 2*high                          # the first degree that reaches n, by doubling and halving
+    while high-low > 1: low, high = (low, mid) if enough(mid := (low+high)//2) else (mid, high)
+    degree, low, high = high, (_end(high-1, dim) if high > 1 else -1.), _end(high, dim)
     for _ in range(60):
         s = (low+high)/2
         low, high = (s, high) if _levenshtein(degree, dim, s) < n else (low, s)
     return high
 
-# %% ../nbs/01_sphere.ipynb #c021
+# %% ../nbs/01_sphere.ipynb #c022
 def random_rotation(dim:int, seed:int=0) -> torch.Tensor:
     "A uniform (Haar) random orthogonal matrix (dim, dim) float64"
     q, r = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=generator(seed, 6)))
     return q*r.diagonal().sign()
 
-# %% ../nbs/01_sphere.ipynb #c024
-@contextmanager
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield threads
-    finally: torch.set_num_threads(threads)
-
+# %% ../nbs/01_sphere.ipynb #c025
 def code_anchors(n:int, dim:int, seed:int=0, block:int=16384) -> torch.Tensor:
     "Unit vectors (n, dim) float32: `n` random rows of `best_code`, rotated at random; ValueError if no code is large enough"
     _check(n, dim)
     if not (code := best_code(n, dim)): raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
     index = np.random.default_rng([seed, n, dim]).choice(code.size, n, replace=False)
     out = torch.empty(n, dim)
-    with _one_thread():
+    with one_thread():
         rotation = random_rotation(dim, seed)[:code.dim]
         for a in range(0, n, block): out[a:a+block] = normalize(torch.from_numpy(code.rows(index[a:a+block]))@rotation, dim=1)
     return out
 
-# %% ../nbs/01_sphere.ipynb #c027
+# %% ../nbs/01_sphere.ipynb #c028
 def _tangent(x, g): return g-(g*x).sum(-1, keepdim=True)*x
 
 def _over_pairs(x, weigh, block=2048, run=map):
@@ -149,9 +145,9 @@ def soft_maximum(x:torch.Tensor, beta:float, top:float, **kw) -> tuple:
         w = c.sub_(top).mul_(beta).exp_()
         return w.sum().item(), w
     total, g = _over_pairs(x, weigh, **kw)
-    return top+math.log(total)/beta, g/total
+    return (top+math.log(total)/beta, g/total) if total else soft_maximum(x, beta, max_cosine(x), **kw)   # 0: all were far below `top`
 
-# %% ../nbs/01_sphere.ipynb #c030
+# %% ../nbs/01_sphere.ipynb #c031
 def _wide(v): return v[:, None, None]
 def _dot(a, b): return (a*b).sum(2).sum(1)
 
@@ -187,7 +183,7 @@ def descend(x:torch.Tensor, energy, steps:int, memory:int=8, reach:float=0.2) ->
         f, t = torch.where(better, f_new, f), torch.where(better, 1., 0.3*t)
     return x
 
-# %% ../nbs/01_sphere.ipynb #c033
+# %% ../nbs/01_sphere.ipynb #c034
 def s_iso(n:int, dim:int) -> float:
     "Heuristic scale of the largest cosine of `n` > 2 dim optimised points: about 0.9 of it is reached for dim >= 64"
     _check(n, dim)
@@ -197,34 +193,39 @@ def s_iso(n:int, dim:int) -> float:
     m1, m2 = t*p-normal.pdf(t), normal.cdf(t)-t*normal.pdf(t)+t*t*p
     return math.sqrt(v/(m2-m1**2))*(t-m1)
 
-# %% ../nbs/01_sphere.ipynb #c035
+# %% ../nbs/01_sphere.ipynb #c036
 STAGES = (0.5, 0.7, 0.82, 0.87, 0.885) # of s_iso
+
+def forecast(n:int, dim:int) -> float:
+    "About the largest cosine that `search_large` reaches for `n` > 2 dim points: a share of s_iso, or in few dimensions 0.9 of the angle of the bound"
+    return min(s_iso(n, dim)*float(np.interp(math.log2(dim), [5, 6, 7], [1., .9, .88])), math.cos(.9*math.acos(levenshtein_bound(n, dim))))
 
 def search_large(n:int, dim:int, seed:int=0, start=None, stages=None, steps:int=None, device="cpu") -> torch.Tensor:
     """Unit vectors (n, dim) float32 by springs and a soft maximum: 5 to 9 times `steps` evaluations of 3 n^2 dim operations, memory about 22 n dim
 
     `start`: a set (n, dim) to begin with, with a few points to be fitted in, and `stages`, thresholds for it. The same seed gives the same set with any number of threads."""
     large = n*n*dim > 1e10
-    steps, softer = steps or (18 if large else 30), 0 if large else 4
-    x = random_anchors(n, dim, seed) if start is None else start
-    stages = stages or [share*s_iso(n, dim) for share in STAGES]
-    best, c_best = x, max_cosine(x)
-    with _one_thread() as threads, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    steps, softer, unit = steps or (18 if large else 30), 0 if large else 4, forecast(n, dim)/STAGES[-1]
+    first = random_anchors(n, dim, seed) if start is None else start
+    ways = [stages] if stages else [[share*unit for share in part] for part in ((STAGES,) if dim >= 64 else (STAGES[2:], STAGES[-1:]))]
+    best, c_best = first, max_cosine(first)
+    with one_thread() as threads, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         run = pool.map if torch.device(device).type == "cpu" else map
         def one(energy, **kw):
             def of(x):
                 f, g = energy(x[0], run=run, **kw)
                 return torch.tensor([f], device=x.device), g[None]
             return of
-        x, c = x[None].to(device), c_best
-        for k in progress(range(len(stages)+softer), f"Tammes {n} x {dim}"):
-            if k < len(stages): x = descend(x, one(springs, s=stages[k]), steps)
-            else: x = descend(x, one(soft_maximum, beta=160*2.**(k-len(stages))*math.sqrt(dim), top=c), steps)
-            if k < len(stages)-3: continue
-            if (c := max_cosine(x[0].cpu())) < c_best: best, c_best = x[0].cpu(), c
+        for way in ways:
+            x, c = first[None].to(device), 1.
+            for k in progress(range(len(way)+softer), f"Tammes {n} x {dim}"):
+                if k < len(way): x = descend(x, one(springs, s=way[k]), steps)
+                else: x = descend(x, one(soft_maximum, beta=160*2.**(k-len(way))*math.sqrt(dim), top=c), steps)
+                if k < len(way)-3: continue
+                if (c := max_cosine(x[0].cpu())) < c_best: best, c_best = x[0].cpu(), c
     return best
 
-# %% ../nbs/01_sphere.ipynb #c040
+# %% ../nbs/01_sphere.ipynb #c041
 def repulsion(x:torch.Tensor, power:int) -> tuple:
     "`(F (sets,), tangent gradient)` of F_p, p = 2^`power`, for sets of unit vectors (sets, n, dim)"
     far = 1-x@x.mT
@@ -244,7 +245,7 @@ def _anneal(x, first, steps):
         if power >= first: x = descend(x.float() if power < 7 else normalize(x.double(), dim=2), lambda x: repulsion(x, power), steps if power < 11 else 25, memory=6, reach=reach)
     return x
 
-# %% ../nbs/01_sphere.ipynb #c042
+# %% ../nbs/01_sphere.ipynb #c043
 def _group(generators, most):
     "All products of orthogonal matrices, or None if they are more than `most`"
     found = new = [np.eye(len(generators[0]))]
@@ -286,7 +287,7 @@ def _symmetric_start(n, dim, rng):
             if len(orbit) <= n-len(x) and (not len(x) or (orbit@x.T).max() < 0.9999): x = np.concatenate([x, orbit])
             if len(x) == n: return _unit(x)
 
-# %% ../nbs/01_sphere.ipynb #c045
+# %% ../nbs/01_sphere.ipynb #c046
 def _largest(x):
     c = x@x.T
     np.fill_diagonal(c, -1)
@@ -310,7 +311,7 @@ def polish(x:np.ndarray, rounds:int=25, beat:float=2.) -> tuple:
         if hoped < 1e-12 or r < 1e-13 or c-5*hoped > beat: break
     return x, c
 
-# %% ../nbs/01_sphere.ipynb #c048
+# %% ../nbs/01_sphere.ipynb #c049
 def _hop(x, rng):
     "A set near x (n, dim)"
     (n, dim), spacing, kind = x.shape, math.sqrt(2*(1-_largest(x))), rng.integers(3)
@@ -324,11 +325,13 @@ def _hop(x, rng):
     near = np.exp((x@_unit(rng.standard_normal(dim))-1)/spacing**2*rng.uniform(.2, .8))[:, None] if kind == 1 else 1.
     return _unit(x+spacing*(rng.uniform(.3, 1) if kind == 1 else rng.uniform(.03, .3))*near*rng.standard_normal((n, dim)))
 
+def _polished(n, dim): return n*(dim-1) <= (1000 if dim == 3 else 700) and dim <= 8         # beyond, a linear program takes too long
+
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1.) -> torch.Tensor:
-    "Unit vectors (n, dim) float64, by many starts, polished: at most about `effort` minutes of one core; ends at once when the largest cosine is `goal`"
+    "Unit vectors (n, dim) float64, by many starts, annealed and (dim <= 8) polished: at most about `effort` minutes of one core; ends at once when the largest cosine is `goal`"
     _check(n, dim)
     rng, sets, pool, seen, work, found = np.random.default_rng([seed, n, dim]), max(4, min(96, 400_000//n**2)), [], {}, 0., 0
-    with _one_thread():
+    with one_thread():
         for turn in itertools.count():
             kind = ("plain", "sharp", "group", "middle")[turn] if turn < 4 else ("hop", "group", "hop", "sharp")[turn%4]
             if kind == "hop": x = torch.tensor(np.stack([_hop(pool[rng.integers(min(len(pool), 6))][1], rng) for _ in range(sets)]))
@@ -340,40 +343,38 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1.) ->
             best = pool[0][0] if pool else 2.
             keys = {round(_largest(y), 7): y for y in x}
             for key in sorted(keys.keys()-seen.keys())[:8]:
-                y, c = polish(keys[key], beat=pool[0][0] if pool else 2.) if n*(dim-1) <= (1000 if dim == 3 else 700) else (keys[key], _largest(keys[key]))
+                y, c = polish(keys[key], beat=pool[0][0] if pool else 2.) if _polished(n, dim) else (keys[key], _largest(keys[key]))
                 work, seen[key] = work+n*dim*8e-6, c
                 if all(abs(c-other) > 1e-8 for other, _ in pool) or c < pool[0][0]: pool = sorted([*pool, (c, y)], key=lambda p: p[0])[:30]
             found = found*(pool[0][0] > best-1e-9)+any(seen.get(key, 2.) < pool[0][0]+1e-9 for key in keys)
             if work > effort or found >= 6 or pool[0][0] < goal+1e-9: return torch.tensor(pool[0][1])
 
-# %% ../nbs/01_sphere.ipynb #c051
-def forecast(n:int, dim:int) -> float:
-    "About the largest cosine that `search_large` reaches for `n` > 2 dim points"
-    return s_iso(n, dim)*float(np.interp(math.log2(dim), [5, 6, 7], [1., .9, .88]))
-
+# %% ../nbs/01_sphere.ipynb #c052
 def _plan(n, dim, method):
-    "(search, large, seeded or code; the code that is taken or the search starts from)"
-    code = best_code(n, dim)
-    small = n*(dim-1) <= 1000
-    if method == "code" or (method == "auto" and code and (n <= 2*dim or code.cosine < levenshtein_bound(n, dim)+1e-9 or any(c.size == n and c.cosine <= code.cosine for c in known_codes(dim)))): return "code", code
+    "(random, search, large, seeded or code; the code that is taken or the search starts from)"
+    if method not in ("auto", "code", "search", "random"): raise ValueError(f"method must be auto, code, search or random, got {method!r}")
+    if method == "random": return "random", None
+    code, small = best_code(n, dim), n*(dim-1) <= 1000
+    if method == "code" and not code: raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
+    if n <= 2*dim: return "code", code                                                     # nothing to search: the optimum is known
+    if method == "code" or (method == "auto" and code and (code.cosine < levenshtein_bound(n, dim)+1e-9 or any(c.size == n and c.cosine <= code.cosine for c in known_codes(dim)))): return "code", code
     if method == "auto" and not small:
-        if seeds := [c for c in known_codes(dim) if c.size < n <= 1.2*c.size and c.cosine < forecast(n, dim)/2]: return "seeded", seeds[0]
+        seeds = [c for c in known_codes(dim) if c.size < n <= 1.2*c.size and c.cosine < forecast(n, dim)/2]
+        if seeds and not (code and code.cosine <= seeds[0].cosine): return "seeded", seeds[0]
         if code and code.cosine < forecast(n, dim): return "code", code
     return ("search" if small else "large"), code
 
 def tammes_anchors(n:int, dim:int, seed:int=0, method:str="auto", space=None, device=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float32 whose closest pair is far apart; the same seed gives the same anchors
+    """Unit vectors (n, dim) float32 whose closest pair is far apart; the same seed gives the same anchors (where a GPU searches: on the same GPU)
 
     `method`: auto (the best by forecast: `describe` says which), code (an explicit code), search (the optimiser) or random. `space` (k, dim), of `principal_space`: solved in k dimensions and mapped. `device` of the optimiser for large sets (a GPU if there is one). ValueError for a bad n, dim, method or space."""
     _check(n, dim)
-    if method not in ("auto", "code", "search", "random"): raise ValueError(f"method must be auto, code, search or random, got {method!r}")
     if space is not None:
         space = torch.as_tensor(space, dtype=torch.float32)
-        if space.ndim != 2 or space.shape[1] != dim: raise ValueError(f"expected a space (k, {dim}), got shape {tuple(space.shape)}")
+        if space.ndim != 2 or space.shape[1] != dim or not len(space): raise ValueError(f"expected a space (k, {dim}), got shape {tuple(space.shape)}")
         return normalize(tammes_anchors(n, space.shape[0], seed, method, None, device)@space, dim=1)
-    if method == "random": return random_anchors(n, dim, seed)
-    if method == "search" and n <= 2*dim: method = "auto"                                   # nothing to search: the optimum is known
     plan, code = _plan(n, dim, method)
+    if plan == "random": return random_anchors(n, dim, seed)
     if plan == "code": return code_anchors(n, dim, seed)
     if plan == "search":
         x = search_small(n, dim, seed, goal=max(rankin_bound(n, dim), levenshtein_bound(n, dim)))
@@ -388,13 +389,14 @@ def tammes_anchors(n:int, dim:int, seed:int=0, method:str="auto", space=None, de
 def describe(n:int, dim:int, anchors=None, method:str="auto") -> dict:
     "How `tammes_anchors` makes `n` anchors in `dim` dimensions: `how`; largest cosines `guaranteed` (codes), `forecast` (of the optimiser), `random` and `bound` (no set is below); `measured` if `anchors` are given, and all of them as the angles of the closest pair in degrees"
     _check(n, dim)
-    plan, code = _plan(n, dim, method) if method != "random" else ("random points", None)
-    how = dict(code=code and code.name, seeded=code and f"{code.name}, then the optimiser", search="starts, annealed and polished"+(f", or {code.name}" if code else ""), large="the optimiser").get(plan, plan)
-    cosine = dict(guaranteed=code.cosine if plan == "code" else None, forecast=forecast(n, dim) if plan == "large" else None, measured=None if anchors is None else max_cosine(anchors), random=random_max_cosine(n, dim), bound=max(rankin_bound(n, dim), levenshtein_bound(n, dim)) if n > 1 else -1.)
+    plan, code = _plan(n, dim, method)
+    if anchors is not None and tuple(anchors.shape) != (n, dim): raise ValueError(f"expected anchors ({n}, {dim}), got shape {tuple(anchors.shape)}")
+    how = dict(random="random points", code=code and code.name, seeded=code and f"{code.name}, then the optimiser", search="starts, annealed"+(" and polished" if _polished(n, dim) else "")+(f", or {code.name}" if code and method == "auto" else ""), large="the optimiser")[plan]
+    cosine = dict(guaranteed=code.cosine if plan == "code" else None, forecast=forecast(n, dim) if plan == "large" else None, measured=None if anchors is None or n == 1 else max_cosine(anchors), random=random_max_cosine(n, dim), bound=max(rankin_bound(n, dim), levenshtein_bound(n, dim)) if n > 1 else -1.)
     cosine = {k: v for k, v in cosine.items() if v is not None}
     return dict(how=how, **cosine, degrees={k: round(math.degrees(math.acos(max(-1., min(1., v)))), 3) for k, v in cosine.items()})
 
-# %% ../nbs/01_sphere.ipynb #c065
+# %% ../nbs/01_sphere.ipynb #c066
 RULES = dict(additive=lambda w, u, v: w+v*u, cosine=lambda w, u, v: v*w+(1-v*v).sqrt()*u, interpolate=lambda w, u, v: v*w+(1-v)*u)
 
 def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosine", seed:int=0) -> torch.Tensor:
@@ -414,30 +416,35 @@ def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosin
     u = normalize(_tangent(w, torch.stack([torch.randn(w.shape[1], generator=g) for g in streams])), dim=1)
     return normalize(RULES[rule](w, u, v), dim=1)
 
-# %% ../nbs/01_sphere.ipynb #c066
+# %% ../nbs/01_sphere.ipynb #c067
 def spread(anchors, m:int, lb:float, ub:float, rule:str="cosine", seed:int=0) -> torch.Tensor:
     "Embeddings (n, m, dim): `m` images around each of the anchors (n, dim), as `spread_rows`"
     _check(m, 2)
     n, dim = anchors.shape
     return spread_rows(anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed).view(n, m, dim)
 
-# %% ../nbs/01_sphere.ipynb #c074
+# %% ../nbs/01_sphere.ipynb #c075
 def principal_space(y, k:int, whiten:bool=False) -> torch.Tensor:
     "The `k` leading directions (k, dim) of unit embeddings y (n, dim), about the origin: orthonormal, or `whiten`: each times the root mean square of y along it"
     y = torch.as_tensor(y, dtype=torch.float64)
     if not 2 <= k <= min(y.shape): raise ValueError(f"k must lie between 2 and {min(y.shape)} for embeddings {tuple(y.shape)}, got {k}")
     values, vectors = torch.linalg.eigh(y.T@y/len(y))
+    if whiten and values[-k] < 1e-9*values[-1]: raise ValueError(f"the embeddings have only {int((values > 1e-9*values[-1]).sum())} directions, {k} were asked for")
     basis = vectors[:, -k:].flip(1).T
     return (basis*values[-k:].flip(0).sqrt()[:, None] if whiten else basis).float()
 
-# %% ../nbs/01_sphere.ipynb #c077
+# %% ../nbs/01_sphere.ipynb #c078
 def gallery_anchors(n:int, gallery, limit:float, near:float=0., protected=None, away:float=1., seed:int=0, steps:int=300) -> tuple:
     """`(anchors (n, dim), kept)`: `n` random rows of the unit vectors `gallery` (m, dim), moved until no two have a cosine above `limit`, each has one of at least `near` with some row of the gallery, and none above `away` with a row of `protected`
 
     `kept`: the largest cosine of two anchors, the smallest to the gallery, the largest to `protected`: look whether the wishes are met, not all can be. After HyperFace (arXiv 2411.08470). ValueError for fewer rows than anchors or another dim."""
     gallery = torch.as_tensor(gallery, dtype=torch.float32)
-    protected = gallery[:0] if protected is None else torch.as_tensor(protected, dtype=torch.float32)
-    if len(gallery) < n: raise ValueError(f"{len(gallery)} gallery embeddings for {n} anchors")
+    protected = gallery[:0] if protected is None or not len(protected) else torch.as_tensor(protected, dtype=torch.float32)
+    _check(n, 2)
+    for name, rows in (("gallery", gallery), ("protected", protected)):
+        if rows.ndim != 2: raise ValueError(f"expected {name} embeddings (m, dim), got shape {tuple(rows.shape)}")
+        if (bad := ~((rows.norm(dim=1)-1).abs() < 1e-3)).any(): raise ValueError(f"{name} embedding {bad.nonzero()[0].item()} is not a unit vector")
+    if n < 2 or len(gallery) < n: raise ValueError(f"{len(gallery)} gallery embeddings for {n} anchors: expected 2 anchors or more, and as many embeddings")
     if gallery.shape[1] != protected.shape[1]: raise ValueError(f"gallery has {gallery.shape[1]} dimensions, protected {protected.shape[1]}")
     def energy(x):
         x = x[0]
@@ -449,7 +456,8 @@ def gallery_anchors(n:int, gallery, limit:float, near:float=0., protected=None, 
             w = (x@protected.T).sub_(away).relu_()
             f, g = f+0.5*w.square().sum().item(), g+_tangent(x, w@protected)
         return torch.tensor([f]), g[None]
-    with _one_thread():
+    with one_thread():
         x = gallery[torch.randperm(len(gallery), generator=generator(seed, 7))[:n]]
-        x = descend(x[None], energy, steps)[0]
+        x = normalize(x+1e-3*torch.randn(x.shape, generator=generator(seed, 8)), dim=1)      # equal rows could not be told apart
+        x = descend(x[None], energy, steps, reach=.02)[0]
     return x, dict(largest=max_cosine(x), gallery=float((x@gallery.T).max(1).values.min()), protected=float((x@protected.T).max()) if len(protected) else None)

@@ -2,7 +2,7 @@
 
     python -m pytest tests/test_sphere.py                    # a few rows
     python tests/test_sphere.py [first line] [last line]     # every row with at most 5,000 points, with its seconds: minutes to an hour"""
-import csv, itertools, math, sys, time
+import csv, itertools, os, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
@@ -60,14 +60,28 @@ def test_no_code_beats_the_bound():
             if c := best_code(int(n), dim): assert c.cosine > levenshtein_bound(int(n), dim)-1e-9, (n, dim, c)
 
 
+MADE = """
+import hashlib, torch
+from facesyn.sphere import code_anchors, search_large, search_small
+for x in (search_small(20, 3, 3, effort=.02), search_large(400, 16, 3), code_anchors(756, 105, 3), code_anchors(2752, 301, 3), code_anchors(3000, 256, 3)): print(hashlib.sha256(x.numpy().tobytes()).hexdigest())
+"""
+
+
 def test_same_anchors_with_any_number_of_threads():
-    threads, made = torch.get_num_threads(), []
-    for k in (1, 2, 5):
-        torch.set_num_threads(k)
-        made.append([tammes_anchors(n, dim, seed=3) for n, dim in ((20, 3), (400, 16), (756, 105), (3000, 256))])
-        assert torch.get_num_threads() == k
-    torch.set_num_threads(threads)
-    for other in made[1:]: assert all(torch.equal(a, b) for a, b in zip(made[0], other))
+    "In processes of their own, since the libraries read their number of threads at the start"
+    made = [subprocess.run([sys.executable, "-c", MADE], env=os.environ|dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), k), capture_output=True, text=True, check=True).stdout for k in ("1", "2", "3")]
+    assert made[0].count("\n") == 5 and made[0] == made[1] == made[2]
+    before = torch.get_num_threads()
+    tammes_anchors(400, 16)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("n, dim", [(1, 2), (2, 2), (3, 2), (1, 5), (2, 3), (7, 3), (9, 4), (17, 8), (33, 16), (65, 32), (300, 12), (220, 6), (600, 3), (1000, 2)])
+def test_small_and_odd_sizes(n, dim):
+    x = tammes_anchors(n, dim)
+    about = describe(n, dim, x)
+    assert x.shape == (n, dim) and (x.norm(dim=1)-1).abs().max() < 1e-6
+    assert n == 1 or about["bound"]-1e-6 < about["measured"] <= about["random"]+1e-6
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ if __name__ == "__main__":
         rows = []
         for method in ("auto", "search"):
             started = time.perf_counter()
-            x = tammes_anchors(n, dim, method=method)
+            x = tammes_anchors(n, dim, method=method, device="cpu")
             seconds = time.perf_counter()-started
             rows.append((f"facesyn, {method}: {describe(n, dim, method=method)['how']}", degrees(max_cosine(x)), round(seconds, 1)))
         for name, rates in (("closest pair, Adam", (1e-4, 1e-3, 1e-2)), ("row maximum, SGD", (.03, .1, .3)), ("soft maximum, Adam", (3e-4, 1e-3, 3e-3))):
