@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from facesyn.codes import best_code, known_codes, kerdock_forms, largest_of_forms, quadratic_codes, trace_forms
-from facesyn.sphere import describe, levenshtein_bound, max_cosine, rankin_bound, tammes_anchors
+import facesyn.sphere
+from facesyn.sphere import describe, levenshtein_bound, max_cosine, rankin_bound, search_large, search_small, tammes_anchors
 
 ROWS = [(int(r["d"]), int(r["N"]), float(r["max_cosine"]), r["kind"]) for r in csv.DictReader((Path(__file__).parent/"spherical_codes.csv").open())]
 SMALL = [r for r in ROWS if r[1] <= 5000]
@@ -74,6 +75,21 @@ def test_same_anchors_with_any_number_of_threads():
     before = torch.get_num_threads()
     tammes_anchors(400, 16)
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("search", [lambda **kw: search_large(200, 16, 3, **kw), lambda **kw: search_small(20, 3, 3, effort=.06, **kw)], ids=["large", "small"])
+@pytest.mark.parametrize("rounds", [1, 5])
+def test_stopped_search_goes_on_to_the_same_set(search, rounds, tmp_path, monkeypatch):
+    whole, keep, calls = search(), facesyn.sphere._keep, []
+    def stop(*a, **kw):
+        keep(*a, **kw)
+        calls.append(1)
+        if len(calls) == rounds: raise KeyboardInterrupt
+    monkeypatch.setattr(facesyn.sphere, "_keep", stop)
+    with pytest.raises(KeyboardInterrupt): search(checkpoint=tmp_path/"a.safetensors")
+    assert torch.equal(search(checkpoint=tmp_path/"a.safetensors"), whole) and torch.equal(search(checkpoint=tmp_path/"a.safetensors"), whole)
+    with pytest.raises(ValueError, match="a.safetensors is of another search"): tammes_anchors(300, 12, checkpoint=tmp_path/"a.safetensors")
+    with pytest.raises(ValueError, match="a.safetensors is of another search"): tammes_anchors(21, 3, checkpoint=tmp_path/"a.safetensors")
 
 
 @pytest.mark.parametrize("n, dim", [(1, 2), (2, 2), (3, 2), (1, 5), (2, 3), (7, 3), (9, 4), (17, 8), (33, 16), (65, 32), (300, 12), (220, 6), (600, 3), (1000, 2)])
