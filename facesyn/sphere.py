@@ -258,16 +258,16 @@ def repulsion(x:torch.Tensor, power:int) -> tuple:
     total = w.flatten(1).sum(1)
     return (total/2).log()/2**power-nearest.log(), _tangent(x, 2*(w.mul_(inverse)@x)/_wide(total))
 
-def _anneal(x, first, steps, keep=1.):
-    "x after `steps` evaluations at each power from `first` on: single precision while forces are long-ranged, then double; before that, all but a share `keep` of the sets are given up"
-    reach = min(0.2, 1.2/math.sqrt(x.shape[1])) if x.shape[2] == 3 else 0.2
+def _anneal(x, first, steps, weed=False):
+    "x after 25 evaluations at each power from `first` on, `steps` at the middle ones: single precision while forces are long-ranged, then double. `weed`: only the best three fifths of the sets go beyond p = 2^5, a fifth beyond 2^8"
+    n, reach = len(x), min(0.2, 1.2/math.sqrt(x.shape[1])) if x.shape[2] == 3 else 0.2
     for power in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16):
         if power < first: continue
-        if power == 9 and keep < 1:
+        if weed and power in (6, 9):
             c = x@x.mT
             c.diagonal(dim1=1, dim2=2).fill_(-1.)
-            x = x[c.flatten(1).amax(1).argsort(stable=True)[:math.ceil(keep*len(x))]]
-        x = descend(x.float() if power < 9 else normalize(x.double(), dim=2), lambda x: repulsion(x, power), steps if power < 11 else 25, memory=6, reach=reach)
+            x = x[c.flatten(1).amax(1).argsort(stable=True)[:math.ceil((.6 if power == 6 else .2)*n)]]
+        x = descend(x.float() if power < 9 else normalize(x.double(), dim=2), lambda x: repulsion(x, power), steps if 6 <= power < 11 else 25, memory=6, reach=reach)
     return x
 
 
@@ -364,7 +364,7 @@ def _hop(x, rng, local=False):
 
 def _polished(n, dim): return n*(dim-1) <= (1000 if dim == 3 else 700) and dim <= 8         # beyond, a linear program takes too long
 
-FIRST, ROUNDS = ("plain", "sharp", "group", "middle"), ("group", "hop", "local", "plain", "sharp", "local")
+FIRST, ROUNDS = 2*("plain", "sharp", "group", "middle"), ("group", "hop", "local", "plain", "sharp", "group")
 
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
     """Unit vectors (n, dim) float64, by many starts, annealed and (dim <= 8) polished: at most about `effort` minutes of one core; ends at once when the largest cosine is `goal`
@@ -373,7 +373,7 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
     _check(n, dim)
     sets, unknowns, settings = max(4, min(96, 400_000//n**2)), n*(dim-1), dict(n=n, dim=dim, seed=seed)
     done, kept = _kept(checkpoint, settings) or (dict(turn=0, work=0., found=0, vain=0), {})
-    cost, (turn, work, found, vain) = .0025+1.7e-8*sets*n*n, done.values()
+    cost, (turn, work, found, vain) = .002+1e-8*sets*n*n, done.values()
     pool, seen = ([(float(c), y.numpy().copy()) for c, y in zip(kept["cosines"], kept["sets"])], dict(kept["seen"].tolist())) if kept else ([], {})
     def over(): return pool and (work > effort or found >= 4+n//4 or pool[0][0] < goal+1e-9)
     with one_thread():
@@ -387,14 +387,14 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
             else: x = rng.standard_normal((sets, n, dim))
             x = normalize(torch.tensor(x), dim=2)
             if kind in ("sharp", "middle"): x = descend(x, lambda x: repulsion(x, 1), 6)
-            x = _anneal(x, dict(sharp=3, middle=2, hop=1+turn//2%5, local=7+turn//3%4).get(kind, 1), 25 if near else 40, 1. if kind == "local" else .34).numpy()
+            x = _anneal(x, dict(sharp=3, middle=2, hop=1+turn//2%5, local=7+turn//3%4).get(kind, 1), 25 if near else 40, kind != "local").numpy()
             work += cost*(0.6 if kind == "hop" else 1)
             keys = {round(_largest(y), 7): y for y in x}
             for key in sorted(keys.keys()-seen.keys())[:max(2, min(16 if kind == "local" else 8, 600_000//unknowns**2))]:
                 top = pool[0][0] if pool else 2.
                 if kind != "local" and key > top+.003*(1-top): break                       # no polish leads from there to a better one
                 y, c = polish(keys[key], beat=top) if _polished(n, dim) else (keys[key], _largest(keys[key]))
-                work, seen[key] = work+(5e-4+8e-8*unknowns**2)*_polished(n, dim), c
+                work, seen[key] = work+(4e-4+2.5e-10*unknowns**3)*_polished(n, dim), c
                 if all(abs(c-other) > 1e-8 for other, _ in pool) or c < pool[0][0]: pool = sorted([*pool, (c, y.copy("C"))], key=lambda p: p[0])[:30]
             better = pool[0][0] < best-1e-9
             found = found*(not better)+(not near and any(seen.get(key, 2.) < pool[0][0]+1e-9 for key in keys))
