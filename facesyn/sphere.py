@@ -373,7 +373,7 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
     _check(n, dim)
     sets, unknowns, settings = max(4, min(96, 400_000//n**2)), n*(dim-1), dict(n=n, dim=dim, seed=seed)
     done, kept = _kept(checkpoint, settings) or (dict(turn=0, work=0., found=0, vain=0), {})
-    cost, (turn, work, found, vain) = .002+1e-8*sets*n*n, done.values()
+    cost, (turn, work, found, vain) = .002+1e-8*sets*n*(n+6*dim), done.values()
     pool, seen = ([(float(c), y.numpy().copy()) for c, y in zip(kept["cosines"], kept["sets"])], dict(kept["seen"].tolist())) if kept else ([], {})
     def over(): return pool and (work > effort or found >= 4+n//4 or pool[0][0] < goal+1e-9)
     with one_thread():

@@ -92,12 +92,17 @@ def test_stopped_search_goes_on_to_the_same_set(search, rounds, tmp_path, monkey
     with pytest.raises(ValueError, match="a.safetensors is of another search"): tammes_anchors(21, 3, checkpoint=tmp_path/"a.safetensors")
 
 
-@pytest.mark.parametrize("n, dim", [(1, 2), (2, 2), (3, 2), (1, 5), (2, 3), (7, 3), (9, 4), (17, 8), (33, 16), (65, 32), (300, 12), (220, 6), (600, 3), (1000, 2)])
+@pytest.mark.parametrize("n, dim", [(1, 2), (2, 2), (3, 2), (1, 5), (2, 3), (7, 3), (9, 4), (17, 8), (65, 32), (300, 12), (220, 6), (600, 3), (1000, 2)])
 def test_small_and_odd_sizes(n, dim):
     x = tammes_anchors(n, dim)
     about = describe(n, dim, x)
     assert x.shape == (n, dim) and (x.norm(dim=1)-1).abs().max() < 1e-6
     assert n == 1 or about["bound"]-1e-6 < about["measured"] <= about["random"]+1e-6
+
+
+def test_small_set_of_many_dimensions():
+    "Beyond the linear programs, by annealing alone"
+    assert max(rankin_bound(33, 16), levenshtein_bound(33, 16)) < max_cosine(search_small(33, 16, effort=.05)) < .12
 
 
 if __name__ == "__main__":
