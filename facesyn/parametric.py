@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['HEIGHTS', 'WIDTH', 'FRONT', 'BACK', 'ROWS', 'COLS', 'OVER', 'SHAPE', 'MOTION', 'LOOKS', 'MARKS', 'AGEING', 'TRAITS',
-           'NUISANCE', 'TEMPLATE', 'curve', 'grid', 'bump', 'pair', 'slices', 'relief', 'warp', 'head', 'basis', 'line',
-           'soft', 'mouth_masks', 'skin_masks', 'wrinkle_mask', 'hair_masks', 'masks', 'region', 'landmark_points',
-           'people', 'conditions', 'normal', 'pose_and_age', 'mix', 'each', 'ramp', 'ageing', 'colours', 'paint_skin',
-           'paint_mouth', 'paint_brows', 'paint_beard', 'paint_eyes', 'hair_cover', 'paint', 'normals', 'mean_normals',
-           'sheet', 'curtain', 'ears', 'neck', 'glasses', 'expression', 'surface', 'rotation', 'camera', 'close',
-           'splat', 'lit', 'backdrop', 'finish', 'render_batch', 'check_asked', 'render_faces']
+           'NUISANCE', 'TEMPLATE', 'PLACES', 'curve', 'grid', 'bump', 'pair', 'slices', 'relief', 'warp', 'head',
+           'basis', 'line', 'soft', 'mouth_masks', 'skin_masks', 'wrinkle_mask', 'hair_masks', 'masks', 'region',
+           'landmark_points', 'people', 'conditions', 'normal', 'pose_and_age', 'mix', 'each', 'ramp', 'ageing',
+           'colours', 'paint_skin', 'paint_mouth', 'paint_brows', 'paint_beard', 'paint_eyes', 'hair_cover', 'paint',
+           'normals', 'mean_normals', 'sheet', 'curtain', 'ears', 'neck', 'glasses', 'expression', 'surface',
+           'rotation', 'camera', 'close', 'splat', 'lit', 'backdrop', 'finish', 'render_batch', 'check_asked',
+           'render_faces']
 
 # %% ../nbs/02_parametric.ipynb #c002
 from concurrent.futures import ThreadPoolExecutor
@@ -618,11 +619,20 @@ def lit(colour, normal_, u, head):
     return c
 
 # %% ../nbs/02_parametric.ipynb #c188
-def backdrop(u, size):
-    "Blurred backgrounds (n, 3, size, size) in [0.12, 0.84] from 27 uniform numbers each, `u` (n, 27)"
+PLACES = {"forest": ["2f4a22", "3f6b2a", "4a3a22"], "city street": ["8fa3b8", "7a7672", "4a4a4c"], "beach": ["5fb0e8", "3f8fc8", "e0c88a"], "office": ["e8e2d2", "cfc0a0", "8a6a4a"],
+          "bus": ["d8b020", "a8871c", "5a5c66"], "laboratory": ["dff2f6", "a8dce6", "7fb4c4"], "factory": ["4a2c20", "8a4a28", "b05a2c"], "construction site": ["d07a20", "e09a40", "a8641c"],
+          "hospital": ["e6f6ea", "b4e2c4", "86c8a4"], "night club": ["2a0a4a", "8a1a8a", "1c0838"]}
+
+def backdrop(u, size, place=None):
+    """Blurred backgrounds (n, 3, size, size) from 27 uniform numbers each, `u` (n, 27): grey ones with a little colour in [0.12, 0.84],
+    or those of the PLACES numbered in `place` (n,), where it is not -1: top, middle and bottom have the place's colours, give or take 0.09"""
     b = u.view(-1, 3, 3, 3)
-    b = .12+.72*mix(b.mean(1, keepdim=True).expand_as(b), b, .25)
-    return F.interpolate(b, size=(size, size), mode="bilinear", align_corners=True)
+    plain = .12+.72*mix(b.mean(1, keepdim=True).expand_as(b), b, .25)
+    if place is not None:
+        place = torch.as_tensor(place)
+        scene = (torch.tensor([[list(bytes.fromhex(c)) for c in colours] for colours in PLACES.values()])/255).mT[place.clamp(min=0)][..., None]
+        plain = torch.where(place[:, None, None, None] < 0, plain, (scene+.18*(b-.5)).clamp(0, 1))
+    return F.interpolate(plain, size=(size, size), mode="bilinear", align_corners=True)
 
 # %% ../nbs/02_parametric.ipynb #c191
 def finish(image, u, seed, identities, images):
@@ -640,7 +650,7 @@ def finish(image, u, seed, identities, images):
     return x.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 # %% ../nbs/02_parametric.ipynb #c196
-def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age):
+def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age, place=None):
     """One batch of `render_faces` for people with the given `traits` (n, len(TRAITS)): images, attributes, landmarks
     as there"""
     t, u = dict(zip(TRAITS, traits.unbind(1))), conditions(identities, images, seed)
@@ -653,7 +663,7 @@ def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age):
     x, y = ((p[:, :2]*flip*scale[..., None]+shift[..., None])*(fine/112)).unbind(1)
     seen = torch.cat([n[:, 2, :head] > -.05, torch.ones_like(n[:, 2, head:], dtype=torch.bool)], 1)
     both = F.interpolate(torch.cat(splat(x, y, p[:, 2], lit(c, n, u, head), seen, fine), 1), size=(size, size), mode="area")
-    image = both[:, :3]+(1-both[:, 3:])*backdrop(u["background"], size)
+    image = both[:, :3]+(1-both[:, 3:])*backdrop(u["background"], size, place)
     return finish(image, u, seed, identities, images), s, (marks*scale[:, None]+shift[:, None])*(size/112)
 
 # %% ../nbs/02_parametric.ipynb #c198
@@ -664,12 +674,13 @@ def check_asked(n, **asked):
         if np.ndim(v) and not isinstance(v, (tuple, list)) and np.shape(v) != (n,): raise ValueError(f"{name} has shape {tuple(np.shape(v))}, expected ({n},)")
 
 # %% ../nbs/02_parametric.ipynb #c200
-def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=None, roll=None, age=None, batch:int=32):
+def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=None, roll=None, age=None, place=None, batch:int=32):
     """Drawn faces: 8-bit images (n, size, size, 3), attributes (n, 4) = pitch, yaw, roll in degrees and age in years,
     landmarks (n, 5, 2) in pixels
 
     Row k is image `images[k]` of person `identities[k]`, a pure function of (seed, identity, image), whatever `batch` is.
     A pose or age is drawn by default; give a pair (lo, hi), a number, or a tensor or array of one value per row to ask for it.
+    `place` (n,): numbers of PLACES, -1 for none of them; None: none anywhere.
     The head's grid is made for up to 64 pixels: at 112 gaps show in turned heads, above that everywhere (then a warning says so).
     ValueError: no image, lists of different length, a negative number, a size below 16, a wrong number of values asked for."""
     identities, images = [int(i) for i in identities], [int(j) for j in images]
@@ -677,10 +688,11 @@ def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=No
     if size < 16 or batch < 1: raise ValueError(f"size must be at least 16 pixels and batch at least 1, got {size} and {batch}")
     if size > 112: warn(f"the drawn head's grid is too coarse for {size} pixels: gaps will show, take at most 112")
     check_asked(len(images), yaw=yaw, pitch=pitch, roll=roll, age=age)
+    if place is not None and (np.shape(place) != (len(images),) or not -1 <= min(place) <= max(place) < len(PLACES)): raise ValueError(f"place: expected {len(images)} numbers from -1 to {len(PLACES)-1}")
     def part(v, k): return v[k:k+batch] if isinstance(v, (torch.Tensor, np.ndarray)) and v.ndim else v
     def draw(k):
         who, which = identities[k:k+batch], images[k:k+batch]
-        return render_batch(people(who, seed), who, which, size, seed, *(part(v, k) for v in (yaw, pitch, roll, age)))
+        return render_batch(people(who, seed), who, which, size, seed, *(part(v, k) for v in (yaw, pitch, roll, age, None if place is None else torch.as_tensor(place))))
     basis(), masks(), mean_normals(), landmark_points()
     threads = torch.get_num_threads()                                          # whole batches side by side beat two threads inside each small operation
     torch.set_num_threads(1)

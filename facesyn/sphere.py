@@ -274,14 +274,14 @@ def _anneal(x, first, steps, weed=False):
 # %% ../nbs/01_sphere.ipynb #c043
 def _group(generators, most):
     "All products of orthogonal matrices, or None if they are more than `most`"
-    found = new = [np.eye(len(generators[0]))]
+    new = found = {(np.eye(len(generators[0]))+0.).tobytes(): np.eye(len(generators[0]))}
     while new:
-        fresh = []
-        for g, h in itertools.product(new, generators):
-            if all(np.abs(g@h-o).max() > 1e-6 for o in found+fresh): fresh.append(g@h)
-            if len(found)+len(fresh) > most: return None
-        found, new = found+fresh, fresh
-    return found
+        products = np.einsum("gij,hjk->ghik", np.stack(list(new.values())), np.stack(generators)).reshape(-1, *generators[0].shape)
+        fresh = {key.tobytes(): g for key, g in zip(products.round(6)+0., products)}
+        new = {key: g for key, g in fresh.items() if key not in found}
+        if len(found)+len(new) > most: return None
+        found = found|new
+    return list(found.values())
 
 def _random_group(dim, most, rng):
     "A random finite group of at most `most` orthogonal matrices: rotations by parts of a circle in some planes, with or without a reflection, or permutations of the axes with signs"
@@ -300,27 +300,37 @@ def _unit(x): return x/np.linalg.norm(x, axis=-1, keepdims=True)
 
 @lru_cache(4000)
 def _symmetry(dim, most, k):
-    "The `k`-th of the random groups, and what each of its elements leaves in place: a basis (dim, some), if that is more than the origin"
-    group, axes = _random_group(dim, most, np.random.default_rng([dim, most, k])), []
-    for g in group:
+    """The `k`-th of the random groups: its elements, the orbits of the points that only a few directions have in common with their images, the spaces (basis (dim, some), size of an orbit) that have infinitely many,
+    and for which numbers up to `most` orbits of the latter can add up to"""
+    rng = np.random.default_rng([dim, most, k])
+    group, points, spaces, fits = _random_group(dim, most, rng), [], [], [True]
+    for g in (np.eye(dim), *group):
         values, vectors = np.linalg.eig(g)
-        axis = vectors[:, np.abs(values-1) < 1e-6].real
-        if 0 < axis.shape[1] < dim: axes.append(np.linalg.qr(axis)[0])
-    return group, axes
+        basis = vectors[:, np.abs(values-1) < 1e-6].real
+        if basis.shape[1] == 1:
+            for end in (basis[:, 0], -basis[:, 0]):
+                if all((orbit@end).max() < 1-1e-9 for orbit in points): points.append(_orbit(group, end))
+        elif basis.shape[1] and (basis.shape[1] < dim or not spaces): spaces.append((np.linalg.qr(basis)[0], len(_orbit(group, basis@rng.standard_normal(basis.shape[1])))))
+    for m in range(1, most+1): fits.append(any(size <= m and fits[m-size] for _, size in spaces))
+    return group, points, spaces, fits
+
+def _orbit(group, point):
+    "The different images of a point (dim,), as unit vectors"
+    orbit = group@(point/np.linalg.norm(point))
+    return orbit[~np.triu(orbit@orbit.T > 1-1e-9, 1).any(0)]
 
 def _symmetric_start(n, dim, rng, groups=100):
-    "n points (n, dim) that one of the first `groups` random groups maps to themselves: orbits of random points and of points on its axes"
+    "n points (n, dim) that one of the first `groups` random groups maps to themselves: orbits of random points, of points on its mirrors and of the ends of its axes"
     while True:
-        (group, axes), x = _symmetry(dim, n, int(rng.integers(groups))), np.zeros((0, dim))
-        for _ in range(30):
-            left = n-len(x)
-            on_axis = axes and (len(group) > left or rng.random() < 0.2)
-            if not on_axis and len(group) > left: break
-            axis = axes[rng.integers(len(axes))] if on_axis else np.eye(dim)
-            orbit = group@_unit(axis@rng.standard_normal(axis.shape[1]))
-            if on_axis: orbit = orbit[~np.triu(orbit@orbit.T > 1-1e-9, 1).any(0)]          # images of a point on an axis coincide
-            if len(orbit) <= left and (not len(x) or (orbit@x.T).max() < 0.9999): x = np.concatenate([x, orbit])
-            if len(x) == n: return _unit(x)
+        group, points, spaces, fits = _symmetry(dim, n, int(rng.integers(groups)))
+        x = np.concatenate([np.zeros((0, dim)), *(orbit for orbit in points if rng.random() < 0.3)])
+        if not 0 <= n-len(x) <= 30*len(group) or not fits[n-len(x)]: continue
+        for _ in range(40):
+            if len(x) == n: return x
+            some = [k for k, (_, size) in enumerate(spaces) if size <= n-len(x) and fits[n-len(x)-size]]
+            basis = spaces[0 if some[0] == 0 and rng.random() < 0.8 else rng.choice(some)][0]
+            orbit = _orbit(group, basis@rng.standard_normal(basis.shape[1]))
+            if len(orbit) <= n-len(x) and fits[n-len(x)-len(orbit)] and (not len(x) or (orbit@x.T).max() < 0.9999): x = np.concatenate([x, orbit])
 
 
 # %% ../nbs/01_sphere.ipynb #c046
@@ -358,6 +368,7 @@ def _hop(x, rng, local=False):
             holes = _unit(rng.standard_normal((400, dim)))
             y[i] = holes[np.argsort((holes@y.T).max(1))[rng.integers(5)]]
         return y
+    if local and dim > 3: return _unit(x+spacing*10**-(1+rng.random())*rng.standard_normal((n, dim)))
     near = np.exp((x@_unit(rng.standard_normal(dim))-1)/spacing**2*rng.uniform(0 if local else .2, .8))[:, None] if kind == 1 or local else 1.
     far = 10**-rng.random()*min(1, math.sqrt(6/np.square(near).sum())) if local else rng.uniform(.3, 1) if kind == 1 else rng.uniform(.03, .3)
     return _unit(x+spacing*far*near*rng.standard_normal((n, dim)))
@@ -373,24 +384,25 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
     _check(n, dim)
     sets, unknowns, settings = max(4, min(96, 400_000//n**2)), n*(dim-1), dict(n=n, dim=dim, seed=seed)
     done, kept = _kept(checkpoint, settings) or (dict(turn=0, work=0., found=0, vain=0), {})
-    cost, (turn, work, found, vain) = .002+1e-8*sets*n*(n+6*dim), done.values()
+    cost, (turn, work, found, vain) = .004+2.3e-8*sets*n*(n+6*dim), done.values()
     pool, seen = ([(float(c), y.numpy().copy()) for c, y in zip(kept["cosines"], kept["sets"])], dict(kept["seen"].tolist())) if kept else ([], {})
     def over(): return pool and (work > effort or found >= 4+n//4 or pool[0][0] < goal+1e-9)
     with one_thread():
         for turn in progress(itertools.count(turn), f"Tammes {n} x {dim}, at most", total=int(effort/cost)+1):
             if over(): return torch.tensor(pool[0][1])
             rng, best, kind = np.random.default_rng([seed, n, dim, turn]), pool[0][0] if pool else 2., _FIRST[turn] if turn < len(_FIRST) else _ROUNDS[turn%len(_ROUNDS)]
-            if kind == "local" and vain >= 3: kind = ("plain", "group")[turn%2]
-            near = kind in ("hop", "local")
-            if near: x = np.stack([_hop(pool[rng.integers(min(len(pool), 3 if kind == "local" else 6))][1], rng, kind == "local") for _ in range(sets)])
+            kind = "local" if vain < 0 else ("plain", "group")[turn//6%2] if kind == "local" and vain >= 3 else kind
+            near, shaken = kind in ("hop", "local"), kind == "local" and dim > 3
+            most = max(2, min(16 if kind == "local" else 8, 600_000//unknowns**2))
+            if near: x = np.stack([_hop(pool[rng.integers(min(len(pool), 3 if kind == "local" else 6))][1], rng, kind == "local") for _ in range(most if shaken else sets)])
             elif kind == "group": x = np.stack([_symmetric_start(n, dim, rng, min(400, 10*(turn+1))) for _ in range(sets)])
             else: x = rng.standard_normal((sets, n, dim))
             x = normalize(torch.tensor(x), dim=2)
             if kind in ("sharp", "middle"): x = descend(x, lambda x: repulsion(x, 1), 6)
-            x = _anneal(x, dict(sharp=3, middle=2, hop=1+turn//2%5, local=7+turn//3%4).get(kind, 1), 25 if near else 40, kind != "local").numpy()
-            work += cost*(0.6 if kind == "hop" else 1)
+            x = (x if shaken else _anneal(x, dict(sharp=3, middle=2, hop=1+turn//2%5, local=7+turn//6%4).get(kind, 1), 25 if near else 40, kind != "local")).numpy()
+            work += cost*(0. if shaken else dict(hop=.7, local=1.5).get(kind, 1.))
             keys = {round(_largest(y), 7): y for y in x}
-            for key in sorted(keys.keys()-seen.keys())[:max(2, min(16 if kind == "local" else 8, 600_000//unknowns**2))]:
+            for key in sorted(keys.keys()-seen.keys())[:most]:
                 top = pool[0][0] if pool else 2.
                 if kind != "local" and key > top+.003*(1-top): break                       # no polish leads from there to a better one
                 y, c = polish(keys[key], beat=top) if _polished(n, dim) else (keys[key], _largest(keys[key]))
@@ -398,7 +410,7 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
                 if all(abs(c-other) > 1e-8 for other, _ in pool) or c < pool[0][0]: pool = sorted([*pool, (c, y.copy("C"))], key=lambda p: p[0])[:30]
             better = pool[0][0] < best-1e-9
             found = found*(not better)+(not near and any(seen.get(key, 2.) < pool[0][0]+1e-9 for key in keys))
-            vain = (vain+(kind == "local"))*(not better)
+            vain = -(kind == "local") if better else max(vain, 0)+(kind == "local")
             _keep(checkpoint, settings, dict(turn=turn+1, work=work, found=found, vain=vain), cosines=torch.tensor([c for c, _ in pool], dtype=torch.float64), sets=torch.tensor(np.stack([y for _, y in pool])), seen=torch.tensor(list(seen.items()), dtype=torch.float64))
 
 
