@@ -375,7 +375,8 @@ def _hop(x, rng, local=False):
 
 def _polished(n, dim): return n*(dim-1) <= (1000 if dim == 3 else 700) and dim <= 8         # beyond, a linear program takes too long
 
-_FIRST, _ROUNDS = 2*("plain", "sharp", "group", "middle"), ("group", "hop", "local", "plain", "sharp", "group")
+_STARTS = ("plain", "sharp", "group", "middle")
+_ROUNDS = {False: (2*_STARTS, ("group", "hop", "local", "plain", "sharp", "group")), True: (_STARTS, ("local", "group", "local", "plain", "local", "hop"))}     # beyond three dimensions: the first ones, then these in turn
 
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
     """Unit vectors (n, dim) float64, by many starts, annealed and (dim <= 8) polished: at most about `effort` minutes of one core; ends at once when the largest cosine is `goal`
@@ -386,12 +387,13 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
     done, kept = _kept(checkpoint, settings) or (dict(turn=0, work=0., found=0, vain=0), {})
     cost, (turn, work, found, vain) = .004+2.3e-8*sets*n*(n+6*dim), done.values()
     pool, seen = ([(float(c), y.numpy().copy()) for c, y in zip(kept["cosines"], kept["sets"])], dict(kept["seen"].tolist())) if kept else ([], {})
+    first, rounds = _ROUNDS[dim > 3]
     def over(): return pool and (work > effort or found >= 4+n//4 or pool[0][0] < goal+1e-9)
     with one_thread():
         for turn in progress(itertools.count(turn), f"Tammes {n} x {dim}, at most", total=int(effort/cost)+1):
             if over(): return torch.tensor(pool[0][1])
-            rng, best, kind = np.random.default_rng([seed, n, dim, turn]), pool[0][0] if pool else 2., _FIRST[turn] if turn < len(_FIRST) else _ROUNDS[turn%len(_ROUNDS)]
-            kind = "local" if vain < 0 else ("plain", "group")[turn//6%2] if kind == "local" and vain >= 3 else kind
+            rng, best, kind = np.random.default_rng([seed, n, dim, turn]), pool[0][0] if pool else 2., first[turn] if turn < len(first) else rounds[turn%len(rounds)]
+            kind = "local" if vain < 0 else ("plain", "group")[turn//6%2] if kind == "local" and vain >= (8 if dim > 3 else 3) else kind
             near, shaken = kind in ("hop", "local"), kind == "local" and dim > 3
             most = max(2, min(16 if kind == "local" else 8, 600_000//unknowns**2))
             if near: x = np.stack([_hop(pool[rng.integers(min(len(pool), 3 if kind == "local" else 6))][1], rng, kind == "local") for _ in range(most if shaken else sets)])

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from .core import generator, progress, to_float
-from .diffusion import add_noise, build_unet, denoise, prediction_type, shuffled_rows, target
-from .parametric import PLACES, TRAITS, ageing, backdrop, people, render_faces
+from .diffusion import add_noise, denoise, prediction_type, shuffled_rows, target
+from .parametric import PLACES, TRAITS, ageing, backdrop, people
 
 # %% ../nbs/31_text_to_image.ipynb #c005
 AGES, HAIR = {"young": 30, "middle-aged": 55, "old": 200}, ("blond", "brown", "black", "red", "grey")
