@@ -259,7 +259,7 @@ def generate_people(pipe, people:list[dict], images:int, out, card:dict, negativ
     token_ids(pipe.tokenizer, [negative_prompt, *{q for each in prompts.values() for q in each}])
     for p in progress(people[k::n], "people"):
         missing = [j for j in range(images) if not (out/p["name"]/f"{j:04d}.png").exists()]
-        if missing and p["lora"]: pipe.load_lora_weights(p["lora"], adapter_name="person")
+        if missing and p["lora"]: pipe.unet.load_lora_adapter(p["lora"], weight_name="pytorch_lora_weights.safetensors", adapter_name="person", prefix="unet")
         try:
             for start in range(0, images, batch):
                 js = range(start, min(start+batch, images))
@@ -268,7 +268,7 @@ def generate_people(pipe, people:list[dict], images:int, out, card:dict, negativ
                 for j, image in zip(js, to_uint8(made*2-1).numpy()):
                     if j in missing: write_image(image, out/p["name"]/f"{j:04d}.png")
         finally:
-            if missing and p["lora"]: pipe.unload_lora_weights()
+            if missing and p["lora"]: pipe.unet.unload_lora()
     rows = [dict(file=f"{p['name']}/{j:04d}.png", identity=p["number"], name=p["name"], image=j, seed=[seed, 9, p["number"], j], prompt=q, attributes=None, embedding=None) for p in people for j, q in enumerate(prompts[p["name"]])]
     return finish_dataset(out, rows, card) if all((out/row["file"]).exists() for row in rows) else None
 
