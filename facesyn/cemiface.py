@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNET_112', 'CemiFaceConditions', 'draw_m', 'simmat', 'similarity_target', 'whitening', 'cemiface_loss',
-           'cemiface_objective', 'select_distinct', 'sharpness', 'choose_inquiries', 'CemiFacePipeline',
-           'train_cemiface', 'asked_similarities', 'calibrate', 'm_for', 'ranked_groups']
+           'cemiface_objective', 'sharpness', 'choose_inquiries', 'CemiFacePipeline', 'train_cemiface',
+           'asked_similarities', 'calibrate', 'm_for', 'ranked_groups']
 
 # %% ../nbs/41_cemiface.ipynb #c002
 from math import sqrt
@@ -20,6 +20,7 @@ from torch import nn
 from .core import generator, pick_device
 from .diffusion import Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, encode_images, estimate_eps, estimate_x0, face_batches, prediction_type, train
 from .encoders import embed
+from .sphere import select_distinct
 
 # %% ../nbs/41_cemiface.ipynb #c005
 class CemiFaceConditions(ModelMixin, ConfigMixin):
@@ -99,29 +100,6 @@ def cemiface_objective(scheduler, encoder, weight:float=0.05, low:float=-1., hig
         eps, t = torch.randn(x0.shape, generator=draws), torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws)
         return cemiface_loss(model, scheduler, encoder, x0, batch["y"], draw_m(n, low, high, step, draws).to(x0.device), t.to(x0.device), eps.to(x0.device), weight, decode, space)
     return loss_fn
-
-# %% ../nbs/41_cemiface.ipynb #c029
-def select_distinct(emb, limit:float=0.3, block:int=1024, most:int=None) -> np.ndarray:
-    """For each of n candidates in order: -1 if it is kept, or the number of the kept one before it that it is most similar to (cosine >= `limit`)
-
-    `emb`: embeddings (n, d), of any length; `most`: stop after that many are kept (the rest are -2). ValueError names a row that is not finite or zero."""
-    emb = torch.as_tensor(emb, dtype=torch.float32)
-    bad = (~((emb.norm(dim=1) > 0) & emb.isfinite().all(1))).nonzero()
-    if len(bad): raise ValueError(f"embedding {bad[0].item()} is zero or not finite")
-    emb, rival, kept = F.normalize(emb), np.full(len(emb), -2), []
-    for start in range(0, len(emb), block):
-        part = emb[start:start+block]
-        best, nearest = (part @ emb[kept].T).max(1) if kept else (torch.full((len(part),), -2.), torch.zeros(len(part), dtype=torch.long))
-        among, first = part @ part.T, len(kept)
-        for k in range(len(part)):                               # within the block one after the other; the products are done
-            if most and len(kept) >= most: return rival
-            closest, who = best[k], nearest[k]
-            if len(kept) > first:
-                inside = among[k, [i-start for i in kept[first:]]].max(0)
-                if inside.values > closest: closest, who = inside.values, first+inside.indices
-            if closest >= limit: rival[start+k] = kept[who]
-            else: rival[start+k] = -1; kept.append(start+k)
-    return rival
 
 # %% ../nbs/41_cemiface.ipynb #c032
 def sharpness(images:torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'RULES', 'random_anchors', 'max_cosine', 'random_max_cosine', 'rankin_bound', 'levenshtein_bound',
            'random_rotation', 'code_anchors', 'springs', 'soft_maximum', 'descend', 's_iso', 'forecast', 'search_large',
            'repulsion', 'polish', 'search_small', 'tammes_anchors', 'describe', 'spread_rows', 'spread',
-           'principal_space', 'gallery_anchors']
+           'principal_space', 'gallery_anchors', 'select_distinct']
 
 # %% ../nbs/01_sphere.ipynb #c002
 import itertools, json, math, operator
@@ -528,3 +528,27 @@ def gallery_anchors(n:int, gallery, limit:float, near:float=0., protected=None, 
         x = normalize(x+1e-3*torch.randn(x.shape, generator=generator(seed, 8)), dim=1)      # equal rows could not be told apart
         x = descend(x[None], energy, steps, reach=.02)[0]
     return x, dict(largest=max_cosine(x), gallery=float((x@gallery.T).max(1).values.min()), protected=float((x@protected.T).max()) if len(protected) else None)
+
+# %% ../nbs/01_sphere.ipynb #distinct1
+def select_distinct(emb, limit:float=0.3, block:int=1024, most:int=None) -> np.ndarray:
+    """For each of n candidates in order: -1 if it is kept, or the number of the kept one before it that it is most similar to (cosine >= `limit`)
+
+    `emb`: embeddings (n, d), of any length, compared in float64 if given so; `most`: stop after that many are kept (the rest are -2). ValueError names a row that is not finite or zero."""
+    emb = torch.as_tensor(emb)
+    if emb.dtype != torch.float64: emb = emb.float()
+    bad = (~((emb.norm(dim=1) > 0) & emb.isfinite().all(1))).nonzero()
+    if len(bad): raise ValueError(f"embedding {bad[0].item()} is zero or not finite")
+    emb, rival, kept = normalize(emb, dim=1), np.full(len(emb), -2), []
+    for start in range(0, len(emb), block):
+        part = emb[start:start+block]
+        best, nearest = (part @ emb[kept].T).max(1) if kept else (part.new_full((len(part),), -2.), torch.zeros(len(part), dtype=torch.long))
+        among, first = part @ part.T, len(kept)
+        for k in range(len(part)):                               # within the block one after the other; the products are done
+            if most and len(kept) >= most: return rival
+            closest, who = best[k], nearest[k]
+            if len(kept) > first:
+                inside = among[k, [i-start for i in kept[first:]]].max(0)
+                if inside.values > closest: closest, who = inside.values, first+inside.indices
+            if closest >= limit: rival[start+k] = kept[who]
+            else: rival[start+k] = -1; kept.append(start+k)
+    return rival
