@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['METHODS', 'TARGETS', 'NEGATIVE', 'time_weight', 'identity_term', 'triplet_term', 'whole_picture', 'booth_loss',
            'check_pipeline', 'picture_size', 'words_of', 'know', 'identity_kept', 'make_priors', 'read_priors', 'Lora',
-           'save_lora', 'person_batches', 'train_person', 'booth_prompt', 'check_consent', 'generate_people']
+           'save_lora', 'person_batches', 'train_person', 'booth_prompt', 'check_consent', 'write_people',
+           'generate_people']
 
 # %% ../nbs/42_idbooth.ipynb #c002
 import json, tempfile
@@ -245,6 +246,18 @@ def check_consent(root, names) -> dict:
     return {n: consent[n] for n in names}
 
 # %% ../nbs/42_idbooth.ipynb #c041
+def write_people(faces, out, card:dict) -> dict:
+    "Writes `faces` as a dataset with a folder for each name: `ada/0000.png`; returns the card"
+    check_card(card)
+    begin_dataset(out, dict(size=faces.size, people=faces.names))
+    seen, rows = np.zeros(len(faces.names), int), []
+    for image, i, _ in faces:
+        rows.append(dict(file=f"{faces.names[i]}/{seen[i]:04d}.png", identity=i, name=faces.names[i], image=int(seen[i]), seed=None, attributes=None, embedding=None))
+        write_image(image, Path(out)/rows[-1]["file"])
+        seen[i] += 1
+    return finish_dataset(out, rows, card)
+
+# %% ../nbs/42_idbooth.ipynb #c044
 def generate_people(pipe, people:list[dict], images:int, out, card:dict, negative_prompt:str="", steps:int=30, guidance:float=5., batch:int=8, seed:int=0, shard=(0, 1), prompt=booth_prompt):
     """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card, or None while other shards still have to write
 
