@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from facesyn.alignment import find_faces, load_models, prepare_photos
 from facesyn.encoders import embed, load_encoder, onnx_to_torch
+from facesyn.records import folder_faces, read_manifest, write_image
 from facesyn.verification import eer, verify
 
 DATA = Path(__file__).resolve().parents[2]/"shared"/"data"
@@ -44,3 +46,30 @@ def test_edgeface_knows_people_of_lfw():
     cosine, same = (e1*e2).sum(1), issame[chosen]
     assert verify(e1, e2, same)["accuracy"] > .98 and eer(cosine[same], cosine[~same]) < .02
     assert abs(cosine[same].mean()-.636) < .04 and abs(cosine[~same].mean()-.012) < .02
+
+
+def lfw(index):
+    "uint8 (k, 112, 112, 3)"
+    with np.load(DATA/"lfw_aligned112.npz", allow_pickle=False) as d: jpeg, offsets = d["jpeg"], d["offsets"]
+    return np.stack([np.asarray(Image.open(BytesIO(jpeg[offsets[k]:offsets[k+1]].tobytes())).convert("RGB")) for k in index])
+
+
+@pytest.mark.skipif(not (DATA/"lfw_aligned112.npz").is_file(), reason=f"no real faces: {DATA}/lfw_aligned112.npz is absent")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_photos_are_found_and_aligned_again(tmp_path):
+    "Turned, enlarged faces on a grey canvas: the detector finds them, the crop is upright again, and the encoder sees the same person"
+    pytest.importorskip("insightface")
+    faces = lfw(range(0, 12000, 1000))
+    for k, face in enumerate(faces):
+        canvas = Image.new("RGB", (320, 280), (90, 90, 90)); canvas.paste(Image.fromarray(face).resize((168, 168), Image.Resampling.BICUBIC), (70, 60))
+        write_image(np.asarray(canvas.rotate(25, Image.Resampling.BICUBIC, fillcolor=(90, 90, 90))), tmp_path/"photos"/f"{k:02d}.png")
+    write_image(np.full((200, 200, 3), 90, np.uint8), tmp_path/"photos"/"nobody.png")
+    models = load_models(DATA/"weights"/"scrfd_500m_kps_dyn.onnx", det_size=(320, 320))
+    card = prepare_photos(tmp_path/"photos", tmp_path/"out", lambda file, image: find_faces(models, image), dict(name="photos", source="test", method="aligned", licence="none", limits="test"))
+    assert card["images"] == len(faces) and card["rejected"] == 1 and '"photo": "nobody.png", "reason": "no face"' in (tmp_path/"out"/"rejected.jsonl").read_text()
+    again = folder_faces(tmp_path/"out", 112).read(np.arange(len(faces)))
+    encoder = load_encoder(DATA/"weights"/"edgeface_xxs_q_dequant.onnx", size=112)
+    cosine = (embed(encoder, faces)*embed(encoder, again)).sum(1)
+    turned = np.array([np.array(r["landmarks"])[1]-np.array(r["landmarks"])[0] for r in read_manifest(tmp_path/"out")])
+    assert np.abs(np.rad2deg(np.arctan2(turned[:, 1], turned[:, 0]))+25).mean() < 5         # eyes turned as the canvas was
+    assert cosine.mean() > .85 and cosine.min() > .6, cosine
