@@ -83,7 +83,7 @@ def _array(raw, dtype, shape, order="C", axes=None):
     if min(shape, default=1) < 0 or math.prod(shape)*dtype.itemsize != len(raw): raise ValueError(f"an array of shape {shape} and type {dtype} in {len(raw)} bytes")
     flat = np.frombuffer(raw, np.uint8)
     if dtype == bool and (flat > 1).any(): raise ValueError("a truth value other than 0 and 1")
-    if order == "K": return dict(array=flat.view(dtype).reshape([shape[k] for k in axes]).transpose(np.argsort(axes)))
+    if order == "K": return dict(array=flat.view(dtype).reshape(shape).transpose(axes))
     return dict(array=flat.view(dtype).reshape(shape, order=order))
 
 def _dtype(code, *flags):
@@ -210,7 +210,7 @@ def decode_face(item, size:int, name="picture") -> np.ndarray:
 
 def decode_faces(items, size:int, name="picture", limit:int=LIMIT) -> np.ndarray:
     "uint8 (n, size, size, 3) of n pictures, each object decoded once; ValueError names the picture that fails, or if the result exceeds `limit` bytes"
-    if len(items)*size*size*3 > limit: raise ValueError(f"{len(items)} pictures of {size} pixels take more than {limit:,} bytes: give a higher `limit` or a smaller size")
+    if len(items)*size*size*3 > limit: raise ValueError(f"{name}s: {len(items)} of {size} pixels take more than {limit:,} bytes: give a higher `limit` or a smaller size")
     out, first = np.empty((len(items), size, size, 3), np.uint8), {}
     for k, item in enumerate(progress(items, "decoding pictures")):
         j = first.setdefault(id(item), k)
