@@ -179,7 +179,7 @@ def save_lora(unet, out, about:dict):
         write_json(about, out/"about.json")
         (Path(d)/"pytorch_lora_weights.safetensors").rename(out/"pytorch_lora_weights.safetensors")
 
-# %% ../nbs/42_idbooth.ipynb #c029
+# %% ../nbs/42_idbooth.ipynb #c031
 def person_batches(vae, person:dict, anybody:dict, words, words_prior, batch:int=1, positive:str="same", negatives:int=1, seed:int=0):
     """`batch_at(k, rank)` for `train`, of what `know` says of a person and of anybody
 
@@ -197,7 +197,7 @@ def person_batches(vae, person:dict, anybody:dict, words, words_prior, batch:int
                     **({"landmarks": person["landmarks"][rows]} if "landmarks" in person else {}))
     return batch_at
 
-# %% ../nbs/42_idbooth.ipynb #c030
+# %% ../nbs/42_idbooth.ipynb #c032
 def train_person(pipe, person:dict, anybody:dict, encoder, out, method:str="triplet", steps:int=6400, batch:int=1, lr:float=1e-4, decay:str="cosine", weight_decay:float=.01, rank:int=4, alpha:float=None, prompt:str="photo of sks person",
                  prompt_prior:str="photo of a person", positive:str="same", negatives:int=1, seed:int=0, number:int=0, precision:str="no", device:str="auto", checkpoint_every:int=500, settings:dict=None, align=whole_picture, **loss) -> Path:
     """Trains the LoRA of one person by `method` (see METHODS) and returns the folder of its file; passes by what is finished there, goes on with what is not
@@ -224,7 +224,7 @@ def train_person(pipe, person:dict, anybody:dict, encoder, out, method:str="trip
     (out/"checkpoint.safetensors").unlink(missing_ok=True)
     return out
 
-# %% ../nbs/42_idbooth.ipynb #c035
+# %% ../nbs/42_idbooth.ipynb #c037
 NEGATIVE = "cartoon, cgi, render, illustration, painting, drawing, black and white, bad body proportions, landscape"
 
 def booth_prompt(number:int, image:int, sex:str="", word:str="sks", places=tuple(PLACES), seed:int=0) -> str:
@@ -235,7 +235,7 @@ def booth_prompt(number:int, image:int, sex:str="", word:str="sks", places=tuple
     view = "side-portrait" if torch.rand((), generator=generator(seed, 8, number, image)) < .5 else "portrait"
     return " ".join(p for p in ("face", view, "photo of", sex, word, "person") if p)+(f", {place} background" if place else "")
 
-# %% ../nbs/42_idbooth.ipynb #c038
+# %% ../nbs/42_idbooth.ipynb #c040
 def check_consent(root, names) -> dict:
     "Name -> what was agreed to, from `root`/consent.json; ValueError names a person who is not in it, FileNotFoundError says what it should hold"
     path = Path(root)/"consent.json"
@@ -245,7 +245,7 @@ def check_consent(root, names) -> dict:
     if absent: raise ValueError(f"{path} holds no consent of {absent[0]} ({len(absent)} of {len(names)} people)")
     return {n: consent[n] for n in names}
 
-# %% ../nbs/42_idbooth.ipynb #c041
+# %% ../nbs/42_idbooth.ipynb #c043
 def write_people(faces, out, card:dict) -> dict:
     "Writes `faces` as a dataset with a folder for each name: `ada/0000.png`; returns the card"
     check_card(card)
@@ -257,7 +257,7 @@ def write_people(faces, out, card:dict) -> dict:
         seen[i] += 1
     return finish_dataset(out, rows, card)
 
-# %% ../nbs/42_idbooth.ipynb #c044
+# %% ../nbs/42_idbooth.ipynb #c046
 def generate_people(pipe, people:list[dict], images:int, out, card:dict, negative_prompt:str="", steps:int=30, guidance:float=5., batch:int=8, seed:int=0, shard=(0, 1), prompt=booth_prompt):
     """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card, or None while other shards still have to write
 
