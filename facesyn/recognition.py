@@ -32,14 +32,15 @@ def check_finite(module:nn.Module, name:str="the network") -> nn.Module:
 
 # %% ../nbs/21_recognition.ipynb #c008
 class IBlock(nn.Module):
-    "BN-conv3x3-BN-PReLU-conv3x3(stride)-BN plus the input (through conv1x1-BN where the shape changes)"
-    def __init__(self, c_in:int, c_out:int, stride:int=1):
+    "BN-conv3x3-BN-PReLU-conv3x3(stride)-BN plus the input (through conv1x1-BN where the shape changes; with `pool`, every other pixel where only the size does)"
+    def __init__(self, c_in:int, c_out:int, stride:int=1, pool:bool=False):
         super().__init__()
         self.bn1, self.conv1 = nn.BatchNorm2d(c_in), nn.Conv2d(c_in, c_out, 3, 1, 1, bias=False)
         self.bn2, self.prelu = nn.BatchNorm2d(c_out), nn.PReLU(c_out)
         self.conv2, self.bn3 = nn.Conv2d(c_out, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)
         self.downsample = None
-        if stride != 1 or c_in != c_out:
+        if pool and c_in == c_out and stride != 1: self.downsample = nn.MaxPool2d(1, stride)
+        elif stride != 1 or c_in != c_out:
             self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x):
@@ -61,11 +62,11 @@ class IResNet(Network):
     """Face recognition network: RGB (n, 3, size, size) in [-1, 1] -> raw features (n, dim)
 
     `layers` and `widths` give blocks and channels per stage, `strides` the stride of each stage (default 2 everywhere).
-    State-dict names and the 112-pixel layouts are those of InsightFace's arcface_torch (last batch norm's weight frozen at 1).
+    `pool`: AdaFace's and TFace's variant, whose first shortcut has no weights. State-dict names and the 112-pixel layouts are those of InsightFace's arcface_torch (last batch norm's weight frozen at 1).
     In eval mode a non-finite output is a ValueError that names the broken tensor or says that the input was.
     """
     @register_to_config
-    def __init__(self, size:int=112, layers:tuple=(3, 4, 14, 3), widths:tuple=(64, 128, 256, 512), dim:int=512, dropout:float=0., strides:tuple=None):
+    def __init__(self, size:int=112, layers:tuple=(3, 4, 14, 3), widths:tuple=(64, 128, 256, 512), dim:int=512, dropout:float=0., strides:tuple=None, pool:bool=False):
         super().__init__()
         strides = strides or (2,)*len(layers)
         if not len(layers) == len(widths) == len(strides): raise ValueError(f"layers {layers}, widths {widths} and strides {strides} differ in length")
@@ -73,7 +74,7 @@ class IResNet(Network):
         c, side = widths[0], size
         self.conv1, self.bn1, self.prelu = nn.Conv2d(3, c, 3, 1, 1, bias=False), nn.BatchNorm2d(c), nn.PReLU(c)
         for k, (n, width, stride) in enumerate(zip(layers, widths, strides), 1):
-            blocks = [IBlock(c, width, stride), *(IBlock(width, width) for _ in range(n-1))]
+            blocks = [IBlock(c, width, stride, pool), *(IBlock(width, width) for _ in range(n-1))]
             setattr(self, f"layer{k}", nn.Sequential(*blocks))
             c, side = width, -(-side//stride)
         self.bn2, self.drop = nn.BatchNorm2d(c), nn.Dropout(dropout)
