@@ -112,12 +112,13 @@ def skip_record(file, start:int, name="the file") -> int:
 class Records:
     """The records of a .rec, in the order of its .idx (or of the file, keys counting from 0): `keys`, `offsets`, and `self[k]`, the k-th payload
 
-    FileNotFoundError without the file; ValueError for a broken index, and when a broken record is read."""
-    def __init__(self, path):
+    `index`: keys and offsets from elsewhere. FileNotFoundError without the file; ValueError for a broken index, and when a broken record is read."""
+    def __init__(self, path, index=None):
         self.path, self._process, self._file = Path(path), None, None
         if not self.path.is_file(): raise FileNotFoundError(f"no record file {path}")
         idx = self.path.with_suffix(".idx")
-        if idx.is_file(): self.keys, self.offsets = read_idx(idx)
+        if index: self.keys, self.offsets = index
+        elif idx.is_file(): self.keys, self.offsets = read_idx(idx)
         else: self.offsets, _ = walk(self.path); self.keys = np.arange(len(self.offsets))
         size = self.path.stat().st_size
         beyond = self.offsets >= size
@@ -203,9 +204,11 @@ def write_records(path, payload, total:int, finish=lambda: None):
 
 # %% ../nbs/12_recordio.ipynb #c031
 def image_size(data:bytes, name="the image") -> tuple[int, int, str]:
-    "Width, height and format (JPEG, PNG, ...) of an image file, without decoding it"
+    "Width, height and format (JPEG, PNG, ...) of an image file, without decoding it; ValueError for what is no image or claims more than 2^25 pixels"
     try:
-        with Image.open(BytesIO(data)) as im: return *im.size, im.format
+        with Image.open(BytesIO(data)) as im: (width, height), kind = im.size, im.format
+        if width*height > 2**25: raise ValueError(f"it claims {width} x {height} pixels")
+        return width, height, kind
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"cannot read {name} as an image: {e}") from e
 
 def write_rec(encoded:Encoded, folder, layout:str="identity", shuffle:int|None=None, name:str="train") -> Path:
