@@ -199,6 +199,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'facesyn.formats.sample': ('formats.html#sample', 'facesyn/formats.py'),
                                  'facesyn.formats.shards': ('formats.html#shards', 'facesyn/formats.py'),
                                  'facesyn.formats.suffix_of': ('formats.html#suffix_of', 'facesyn/formats.py'),
+                                 'facesyn.formats.sweep': ('formats.html#sweep', 'facesyn/formats.py'),
                                  'facesyn.formats.tar_samples': ('formats.html#tar_samples', 'facesyn/formats.py'),
                                  'facesyn.formats.write_images': ('formats.html#write_images', 'facesyn/formats.py'),
                                  'facesyn.formats.write_lmdb': ('formats.html#write_lmdb', 'facesyn/formats.py'),

@@ -6,11 +6,11 @@
 __all__ = ['ARCFACE', 'ADAFACE', 'FORMATS', 'SAFE', 'prepared', 'begin', 'suffix_of', 'open_folder', 'image_root', 'write_images',
            'shards', 'write_tars', 'tar_samples', 'open_tars', 'needs', 'write_lmdb', 'open_lmdb', 'write_parquet',
            'open_parquet', 'class_names', 'kind_of', 'files_of', 'open_encoded', 'open_faces', 'write_settings',
-           'convert', 'new_card', 'red_minus_blue', 'look_at', 'judge', 'sample', 'inspect_rec', 'header_problems',
-           'flat_problems', 'inspect_bin', 'inspect_dataset']
+           'convert', 'sweep', 'new_card', 'red_minus_blue', 'look_at', 'judge', 'sample', 'inspect_rec',
+           'header_problems', 'flat_problems', 'inspect_bin', 'inspect_dataset']
 
 # %% ../nbs/13_formats.ipynb #c002
-import json, os, pickletools, tarfile
+import json, os, pickletools, re, tarfile
 from collections import Counter
 from hashlib import sha256
 from io import BytesIO
@@ -146,36 +146,35 @@ def write_lmdb(encoded:Encoded, folder, order, shard:int=0):
     if (Path(folder)/"train.lmdb").exists(): return
     with atomic(Path(folder)/"train.lmdb") as temporary, lmdb.open(str(temporary), subdir=False, map_size=2**40, lock=False, sync=False) as base:
         ranks = progress(range(len(order)), "LMDB images")
-        for chunk in range(0, len(order), 10_000):
+        for chunk in range(0, len(order), 1000):
             with base.begin(write=True) as txn:
-                for k in range(chunk, min(chunk+10_000, len(order))): txn.put(b"%d" % next(ranks), msgpack.packb((encoded.read(int(order[k])), int(encoded.labels[order[k]]))))
+                for k in range(chunk, min(chunk+1000, len(order))): txn.put(b"%d" % next(ranks), msgpack.packb((encoded.read(int(order[k])), int(encoded.labels[order[k]]))))
         with base.begin(write=True) as txn:
             for key, value in dict(keys=[b"%d" % k for k in range(len(order))], len=len(order), classnum=len(encoded.names)).items(): txn.put(f"__{key}__".encode(), msgpack.packb(value))
         base.sync(True)
 
 def open_lmdb(path) -> Encoded:
-    "The set in an LMDB of (image, label) or (image, feature, label); every process opens it for itself"
-    lmdb, msgpack, path, opened = needs("lmdb"), needs("msgpack"), Path(path), {}
+    "The set in an LMDB of (image, label) or (image, feature, label); opened for each read, since LMDB must not be open across a fork or twice in a process"
+    lmdb, msgpack, path = needs("lmdb"), needs("msgpack"), Path(path)
     if not path.exists(): raise FileNotFoundError(f"no LMDB {path}")
-    def txn():
-        if os.getpid() not in opened:
-            opened.clear(); opened[os.getpid()] = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False)
-        return opened[os.getpid()].begin()
-    def value(key):
+    def values(keys):
+        key = b""
         try:
-            with txn() as t: data = t.get(key)
-            if data is None: raise ValueError("it is missing")
-            return msgpack.unpackb(data, raw=True)
+            with lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False) as base, base.begin() as txn:
+                for key in keys:
+                    if (data := txn.get(key)) is None: raise ValueError("it is missing")
+                    yield msgpack.unpackb(data, raw=True)
         except (lmdb.Error, ValueError, msgpack.UnpackException) as e: raise ValueError(f"{path} (key {key.decode(errors='replace')}): {str(e) or type(e).__name__}") from e
-    keys = value(b"__keys__")
+    keys, = values([b"__keys__"])
     if not isinstance(keys, list) or not keys or not all(isinstance(key, bytes) for key in keys): raise ValueError(f"{path}: __keys__ must be a list of keys")
-    def row(k):
-        row = value(keys[k])
-        if not isinstance(row, list) or len(row) not in (2, 3) or not isinstance(row[0], bytes) or not isinstance(row[-1], (int, float)): raise ValueError(f"{where(k)} is not (image, label)")
-        return row[0], row[-1]
     def where(k): return f"{path} (key {keys[k].decode(errors='replace')})"
-    labels = [row(k)[1] for k in progress(range(len(keys)), "LMDB labels")]
-    return Encoded(*numbered(labels, where, known_names(path.parent)), lambda k: row(k)[0], where, known_card(path.parent))
+    def rows(some):
+        for k, row in zip(some, values(keys[k] for k in some)):
+            if not isinstance(row, list) or len(row) not in (2, 3) or not isinstance(row[0], bytes) or not isinstance(row[-1], (int, float)): raise ValueError(f"{where(k)} is not (image, label)")
+            yield row[0], row[-1]
+    labels = [label for _, label in progress(rows(range(len(keys))), "LMDB labels", len(keys))]
+    def read(k): (image, _), = rows([k]); return image
+    return Encoded(*numbered(labels, where, known_names(path.parent)), read, where, known_card(path.parent))
 
 # %% ../nbs/13_formats.ipynb #c023
 def write_parquet(encoded:Encoded, folder, order, shard:int=10_000):
@@ -188,9 +187,9 @@ def write_parquet(encoded:Encoded, folder, order, shard:int=10_000):
         with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
             for chunk in progress(range(start, stop, 100), f"{path.name} row groups"):
                 some = range(chunk, min(chunk+100, stop))
-                images = [encoded.read(int(order[k])) for k in some]
-                rows = [dict(bytes=data, path=f"{k:09d}{suffix_of(data)}") for k, data in zip(some, images)]
-                writer.write_table(pa.table([pa.array(rows, schema.field("image").type), pa.array([int(encoded.labels[order[k]]) for k in some], pa.int64())], schema=schema))
+                def images():
+                    for k in some: yield dict(bytes=(data := encoded.read(int(order[k]))), path=f"{k:09d}{suffix_of(data)}")
+                writer.write_table(pa.table([pa.array(images(), schema.field("image").type), pa.array(encoded.labels[order[some]], pa.int64())], schema=schema))
 
 def open_parquet(paths) -> Encoded:
     "The set in one or several parquet files with columns `image` (bytes, or a struct with `bytes`) and `label` (whole numbers)"
@@ -233,11 +232,11 @@ def kind_of(path) -> str:
     if not path.exists(): raise FileNotFoundError(f"no file or folder {path}")
     if path.is_file() and path.suffix[1:] not in endings: raise ValueError(f"{path}: expected a folder or a file ending in {', '.join('.'+e for e in endings)}")
     if path.is_file(): return endings[path.suffix[1:]]
-    return next((kind for ending, kind in endings.items() if ending not in ("npz", "bin") and any(path.glob(f"*.{ending}"))), "folder")
+    return next((kind for ending, kind in endings.items() if ending not in ("npz", "bin") and files_of(path, ending)), "folder")
 
 def files_of(path, *endings:str) -> list[Path]:
     "The file itself, or the files of a folder with one of the `endings`, sorted"
-    return [Path(path)] if Path(path).is_file() else sorted(p for e in endings for p in Path(path).glob(f"*.{e}"))
+    return [Path(path)] if Path(path).is_file() else sorted(p for e in endings for p in Path(path).glob(f"*.{e}") if not p.name.startswith("."))
 
 def open_encoded(path) -> Encoded:
     "The set at `path`, a file or a folder, in whatever format it is"
@@ -315,16 +314,22 @@ def convert(source, folder, format:str="rec", size:int|None=None, suffix:str|Non
     ready = prepared(encoded, size, suffix)
     if format in ("rec", "flat"): write_rec(ready, folder, dict(rec="identity").get(format, "flat"), shuffle)
     else: FORMATS[format](ready, folder, order, shard)
+    sweep(folder)
     if format in ("rec", "flat", "folder"): write_settings(folder, format, len(encoded), len(encoded.names))
     write_card(folder, card := new_card(card or encoded.card, source, folder, dict(format=format, size=size, suffix=suffix, shuffle=shuffle), encoded))
     return card
 
+def sweep(folder):
+    "Removes what `atomic` left behind where a writer was killed: to ImageFolder, half a hidden image is an image"
+    for p in Path(folder).rglob(".*.*.*"):
+        if re.fullmatch(r"\.[^.]+\.\d+\.\w+", p.name): p.unlink()
+
 def new_card(card, source, folder, how:dict, encoded:Encoded) -> dict:
-    "The source's card with what was done to it; its digest, which covers the source's files, is kept under `converted`"
+    "The source's card with what was done to it; its digest, which covers the source's files, goes into `converted`, a list of steps"
     unknown = "unknown: the source has no card"
     card = dict(card or dict(name=Path(folder).resolve().name, source=Path(source).name if isinstance(source, (str, Path)) else unknown, method=unknown, licence=unknown, limits=unknown))
-    before = {k: card.pop(k) for k in ("sha256", "settings", "converted") if k in card}
-    return dict(card, images=len(encoded), identities=len(encoded.names), converted=dict({k: v for k, v in how.items() if v is not None}, **({"source": before} if before else {})))
+    steps, before = card.pop("converted", []), {k: card.pop(k) for k in ("sha256", "settings") if k in card}
+    return dict(card, images=len(encoded), identities=len(encoded.names), converted=[*steps, {k: v for k, v in (before | how).items() if v is not None}])
 
 # %% ../nbs/13_formats.ipynb #c037
 def red_minus_blue(image) -> float:

@@ -179,12 +179,13 @@ def payloads(labels, read, order, layout:str="identity"):
 
 # %% ../nbs/12_recordio.ipynb #c029
 def resume(part, payload, total:int) -> np.ndarray:
-    "Offsets of the whole records in a part, the rest cut off; ValueError if its last record is not what `payload` gives"
+    "Offsets of the whole records in a part, the rest cut off; ValueError if its last two records are not what `payload` gives"
     if not Path(part).exists(): return np.zeros(0, np.int64)
     offsets, end = walk(part, strict=False)
-    if (done := len(offsets)):
-        with open(part, "rb", buffering=0) as f: last, _ = read_record(f, int(offsets[-1]), part)
-        if done > total or last != payload(done-1): raise ValueError(f"{part} was begun with other images: record {done-1} differs. Delete it to begin again")
+    def right(r):
+        with open(part, "rb", buffering=0) as f: return r < total and read_record(f, int(offsets[r]), part)[0] == payload(r)
+    if len(offsets) and not right(len(offsets)-1): offsets, end = offsets[:-1], int(offsets[-1])           # zeros in the middle of it, after a loss of power
+    if len(offsets) and not right(len(offsets)-1): raise ValueError(f"{part} was begun with other images: record {len(offsets)-1} differs. Delete it to begin again")
     os.truncate(part, end)
     return offsets
 
@@ -193,7 +194,7 @@ def write_records(path, payload, total:int, finish=lambda: None):
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name+".part")
     offsets = [*resume(part, payload, total).tolist()]
-    with open(part, "ab", buffering=2**20) as f:
+    with open(part, "ab", buffering=2**16) as f:
         at = f.tell()
         for r in progress(range(len(offsets), total), f"{path.name} records"):
             offsets.append(at)
@@ -280,7 +281,7 @@ def rec_faces(path, size:int) -> Faces:
 # %% ../nbs/12_recordio.ipynb #c042
 class RecDataset(Dataset):
     "Images of a .rec as float tensors (3, h, w) in [-1, 1], or what `transform` makes of 8-bit RGB (h, w, 3), and labels 0..N-1"
-    def __init__(self, path, transform=lambda image: to_float(image[None])[0]):
+    def __init__(self, path, transform=None):
         self.records, self.places, values = rec_images(path)
         self.transform, (self.labels, self.names) = transform, numbered(values, self.where)
 
@@ -289,7 +290,8 @@ class RecDataset(Dataset):
 
     def __getitem__(self, k):
         _, image = unpack(self.records[self.places[k]], self.where(k))
-        return self.transform(decode_image(BytesIO(image), name=self.where(k))), int(self.labels[k])
+        image = decode_image(BytesIO(image), name=self.where(k))
+        return self.transform(image) if self.transform else to_float(image[None])[0], int(self.labels[k])
 
 # %% ../nbs/12_recordio.ipynb #c045
 def joined(parts:list[Encoded], apart:bool=False) -> Encoded:
