@@ -14,7 +14,7 @@ from facesyn.records import encode_image
 def jpegs(count=64):
     "JPEGs of 112 pixels and about 15 kB"
     rng = np.random.default_rng(0)
-    return [encode_image((128+40*rng.standard_normal((112, 112, 3))).clip(0, 255).astype(np.uint8), ".jpg") for _ in range(count)]
+    return [encode_image((128+13*rng.standard_normal((112, 112, 3))).clip(0, 255).astype(np.uint8), ".jpg") for _ in range(count)]
 
 
 def plain_write(path, payload, total):
