@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'CARD', 'Faces', 'select', 'fewer_than', 'at_least', 'in_memory', 'parametric_faces', 'folder_images',
-           'folder_faces', 'read_manifest', 'array_faces', 'within', 'open_faces', 'image_file', 'write_image',
+           'folder_faces', 'read_manifest', 'array_faces', 'within', 'Encoded', 'numbered', 'write_names',
+           'known_names', 'known_card', 'decoded', 'encode_image', 'encoded_faces', 'image_file', 'write_image',
            'begin_dataset', 'check_card', 'write_card', 'dataset_digest', 'finish_dataset', 'write_folder',
            'write_encoded', 'read_encoded']
 
@@ -159,24 +160,75 @@ def within(path, name:str, values, low, high, label):
     return kept
 
 # %% ../nbs/10_records.ipynb #c032
-def open_faces(source:str, size:int, min_images:int=1, **kw) -> Faces:
-    "`source`: `parametric` (then `kw` as in `parametric_faces`), an .npz array file or a folder of identity folders; people with fewer than `min_images` are left out"
-    if source == "parametric": faces = parametric_faces(size=size, **kw)
-    elif str(source).endswith(".npz"): faces = array_faces(source, size, **kw)
-    else: faces = folder_faces(source, size, **kw)
-    return at_least(faces, min_images)
+@dataclass
+class Encoded:
+    """n image files of N people: `labels` (n,) in 0..N-1, `names` of the N, `read`: index -> the bytes of one image file
 
-# %% ../nbs/10_records.ipynb #c035
+    `where` says where an image comes from, for messages; `card` is the dataset's card, if it has one."""
+    labels: np.ndarray
+    names: list[str]
+    read: Callable
+    where: Callable = "image {}".format
+    card: dict|None = None
+
+    def __len__(self): return len(self.labels)
+
+# %% ../nbs/10_records.ipynb #c033
+def numbered(values, where="image {}".format, called:list[str]|None=None) -> tuple[np.ndarray, list[str]]:
+    "Labels 0..N-1 (n,) of whole numbers `values` (n,), and names: `called[number]`, else the number padded with zeros; ValueError says where there is no whole number"
+    values = np.asarray(values, np.float64)
+    bad = ~((values >= 0) & (values == np.floor(values)) & (values < 2**53))
+    if bad.any(): raise ValueError(f"{where(k := int(np.flatnonzero(bad)[0]))} has the label {values[k]}: expected a whole number from 0")
+    kept, labels = np.unique(values.astype(np.int64), return_inverse=True)
+    if called is None: return labels, [f"{i:06d}" for i in kept]
+    if kept[-1] >= len(called): raise ValueError(f"label {kept[-1]}, but only {len(called)} names")
+    return labels, [called[i] for i in kept]
+
+# %% ../nbs/10_records.ipynb #c037
+def write_names(folder, names:list[str]):
+    "`names.txt`, line i the name of identity i, unless all names are their numbers; ValueError for a name with a line break"
+    if all(name == f"{i:06d}" for i, name in enumerate(names)): return (Path(folder)/"names.txt").unlink(missing_ok=True)
+    if broken := [name for name in names if len(name.splitlines()) != 1]: raise ValueError(f"{broken[0]!r} does not fit on a line of its own")
+    with atomic(Path(folder)/"names.txt") as temporary: temporary.write_text("".join(f"{name}\n" for name in names))
+
+def known_names(folder) -> list[str]|None:
+    "The names in `folder/names.txt`, None without the file"
+    return (Path(folder)/"names.txt").read_text().splitlines() if (Path(folder)/"names.txt").is_file() else None
+
+def known_card(folder) -> dict|None:
+    "The card in `folder/card.json`, None without the file"
+    return read_json(Path(folder)/"card.json") if (Path(folder)/"card.json").is_file() else None
+
+# %% ../nbs/10_records.ipynb #c040
+def decoded(encoded:Encoded, size:int) -> Faces:
+    "Faces of `size` pixels, decoded when read"
+    def one(k): return decode_image(BytesIO(encoded.read(k)), size, name=encoded.where(k))
+    return Faces(encoded.labels, encoded.names, np.full((len(encoded), 4), np.nan), size, lambda index: np.stack([one(int(k)) for k in index]))
+
+# %% ../nbs/10_records.ipynb #c041
+def encode_image(image, suffix:str) -> bytes:
+    "8-bit RGB (h, w, 3) as the bytes of a .png or .jpg"
+    out = BytesIO()
+    if suffix == ".jpg": Image.fromarray(np.asarray(image)).save(out, "JPEG", quality=95, subsampling=0)
+    elif suffix == ".png": Image.fromarray(np.asarray(image)).save(out, "PNG")
+    else: raise ValueError(f"images are encoded as .png or .jpg, not {suffix!r}")
+    return out.getvalue()
+
+def encoded_faces(faces:Faces, suffix:str=".png") -> Encoded:
+    "`faces` as image files, encoded when read"
+    return Encoded(faces.labels, faces.names, lambda k: encode_image(faces.read(np.array([k]))[0], suffix))
+
+# %% ../nbs/10_records.ipynb #c044
 def image_file(identity:int, image:int, suffix:str=".png") -> str:
     "Where an image lies in its dataset: `000012/0003.png`"
     return f"{identity:06d}/{image:04d}{suffix}"
 
-# %% ../nbs/10_records.ipynb #c036
+# %% ../nbs/10_records.ipynb #c045
 def write_image(image, path):
     "8-bit RGB (h, w, 3) to .png or .jpg (quality 95, full colour resolution), atomically"
-    with atomic(path) as temporary: Image.fromarray(np.asarray(image)).save(temporary, **(dict(quality=95, subsampling=0) if path.suffix == ".jpg" else {}))
+    with atomic(path) as temporary: temporary.write_bytes(encode_image(image, path.suffix))
 
-# %% ../nbs/10_records.ipynb #c037
+# %% ../nbs/10_records.ipynb #c046
 def begin_dataset(root, settings:dict):
     "Writes `settings.json`, or checks that the dataset begun in `root` has the same settings; ValueError names those that differ"
     path = Path(root)/"settings.json"
@@ -185,14 +237,14 @@ def begin_dataset(root, settings:dict):
     differ = sorted(k for k in before.keys()|now.keys() if before.get(k) != now.get(k))
     if differ: raise ValueError(f"{root} was begun with other settings: " + ", ".join(f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in differ))
 
-# %% ../nbs/10_records.ipynb #c039
+# %% ../nbs/10_records.ipynb #c048
 CARD = ("name", "source", "method", "licence", "limits")
 
 def check_card(card:dict):
     "ValueError for an entry of `CARD` that is missing or empty"
     if missing := [k for k in CARD if not card.get(k)]: raise ValueError(f"the dataset card lacks {missing}")
 
-# %% ../nbs/10_records.ipynb #c040
+# %% ../nbs/10_records.ipynb #c049
 def write_card(root, card:dict):
     "`card.md` for people and `card.json` for programs"
     check_card(card)
@@ -200,14 +252,14 @@ def write_card(root, card:dict):
     with atomic(Path(root)/"card.md") as temporary: temporary.write_text("\n".join(lines))
     write_json(card, Path(root)/"card.json")
 
-# %% ../nbs/10_records.ipynb #c041
+# %% ../nbs/10_records.ipynb #c050
 def dataset_digest(root, files) -> str:
     "sha256 over the names and bytes of `files` below `root`, in sorted order"
     digest = sha256()
     for name in sorted(files): digest.update(f"{name}\n".encode()+sha256((Path(root)/name).read_bytes()).digest())
     return digest.hexdigest()
 
-# %% ../nbs/10_records.ipynb #c042
+# %% ../nbs/10_records.ipynb #c051
 def finish_dataset(root, rows:list[dict], card:dict) -> dict:
     "Manifest and card of a dataset whose images are all there; `rows`: file, identity, image, seed, attributes, embedding. Returns the card"
     root, files = Path(root), [row["file"] for row in rows]
@@ -218,7 +270,7 @@ def finish_dataset(root, rows:list[dict], card:dict) -> dict:
     write_card(root, card := dict(card, **counts, settings=read_json(root/"settings.json")))
     return card
 
-# %% ../nbs/10_records.ipynb #c044
+# %% ../nbs/10_records.ipynb #c053
 def write_folder(faces:Faces, root, card:dict, settings:dict=None, suffix:str=".png") -> dict:
     "Writes `faces` as a dataset: images, manifest, card. Image j of a person is the j-th in order. Returns the card"
     check_card(card)
@@ -231,7 +283,7 @@ def write_folder(faces:Faces, root, card:dict, settings:dict=None, suffix:str=".
         seen[i] += 1
     return finish_dataset(root, rows, card)
 
-# %% ../nbs/10_records.ipynb #c047
+# %% ../nbs/10_records.ipynb #c056
 def write_encoded(path, faces:Faces, y, s, about:dict=None, batch:int=256):
     "`images.npy`, `labels.npy`, `y.npy` (n, d), `s.npy` (n, 4; NaN: unknown), then `index.json` with the names and `about`; ValueError names the image whose y or s is no number"
     path, y, s = Path(path), np.asarray(y, np.float32), np.asarray(s, np.float32)
@@ -251,7 +303,7 @@ def write_encoded(path, faces:Faces, y, s, about:dict=None, batch:int=256):
         with atomic(path/f"{name}.npy") as temporary: np.save(temporary, x)
     write_json(dict(names=faces.names, images=len(faces), size=faces.size, about=about or {}), path/"index.json")
 
-# %% ../nbs/10_records.ipynb #c048
+# %% ../nbs/10_records.ipynb #c057
 def read_encoded(path) -> tuple[Faces, np.ndarray, np.ndarray]:
     "(faces, y, s) written by `write_encoded`; images stay on disk, mapped; `s` are also the attributes of the faces"
     path = Path(path)

@@ -1,0 +1,340 @@
+"""Formats: .rec files are mxnet's to the byte and read as the trainers read them, damage is named, killed writers resume, and the other formats open in the libraries that define them."""
+import hashlib, json, multiprocessing, os, random, runpy, shlex, struct, subprocess, sys, time, tracemalloc
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+import numpy as np
+import pytest, torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from facesyn.formats import FORMATS, convert, inspect_dataset, open_encoded, open_faces
+from facesyn.recordio import EXACT, MAGIC, RecDataset, Records, frame, joined, open_rec, pack, payloads, plan_records, unpack, write_rec, write_records
+from facesyn.records import Encoded, encode_image
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from recordio_by_mxnet import dataset, fuzzed                                                       # noqa: E402
+
+CARD = dict(name="noise", source="noise", method="noise", licence="CC0-1.0", limits="noise")
+
+
+def sha(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def jpeg(k, size=112): return encode_image(np.random.default_rng(k).integers(0, 256, (size, size, 3), np.uint8), ".jpg")
+
+
+def noise(images=30, people=4, size=112, pause=0., read=jpeg):
+    "Noise pictures of a few people in no order"
+    labels = np.random.default_rng(0).permutation(np.arange(images) % people)
+    return Encoded(labels, [f"{i:06d}" for i in range(people)], lambda k: (time.sleep(pause), read(k, size))[1])
+
+
+def content(folder): return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+# RecordIO, to the byte
+
+def slow_frame(payload):
+    "The rule of the format, a word at a time"
+    words, parts = [payload[i:i+4] for i in range(0, len(payload), 4)], [[]]
+    for w in words:
+        if w == bytes.fromhex("0a23d7ce"): parts.append([])
+        else: parts[-1].append(w)
+    out = b""
+    for i, part in enumerate(parts):
+        data = b"".join(part)
+        flag = 0 if len(parts) == 1 else 1 if i == 0 else 3 if i == len(parts)-1 else 2
+        out += bytes.fromhex("0a23d7ce")+struct.pack("<I", flag*2**29+len(data))+data
+        while len(out) % 4: out += b"\0"
+    return out
+
+
+def test_frames_follow_the_rule_and_come_back(tmp_path):
+    cases = [fuzzed(seed) for seed in range(1000)]
+    assert all(frame(p) == slow_frame(p) for p in cases) and sum(len(slow_frame(p)) > len(p)+11 for p in cases) > 300
+    write_records(tmp_path/"x.rec", cases.__getitem__, len(cases))
+    records = Records(tmp_path/"x.rec")
+    assert [records[k] for k in range(len(cases))] == cases
+    assert all(cases[k].startswith(records.start(k, 28)[:28]) for k in range(len(cases)))
+
+
+def ours(folder):
+    "sha256 of .rec and .idx of the three cases of recordio_by_mxnet.py"
+    write_records(folder/"payloads.rec", fuzzed, 310)
+    images, labels = dataset()
+    for layout in ("identity", "flat"):
+        order, total = plan_records(labels, layout)
+        write_records(folder/f"{layout}.rec", payloads(labels, images.__getitem__, order, layout), total)
+    return {case: [sha(folder/f"{case}{ending}") for ending in (".rec", ".idx")] for case in ("payloads", "identity", "flat")}
+
+
+def test_bytes_are_mxnets(tmp_path):
+    assert ours(tmp_path) == {k: v for k, v in json.loads((HERE/"recordio_mxnet.json").read_text()).items() if k != "writer"}
+
+
+def test_bytes_are_those_of_the_mxnet_installed(tmp_path):
+    python = os.environ.get("MXNET_PYTHON")
+    if not python: pytest.skip("mxnet needs numpy < 1.24, so it has a Python of its own: name it in MXNET_PYTHON (pip install mxnet==1.9.1 numpy==1.23.5)")
+    said = subprocess.run([python, HERE/"recordio_by_mxnet.py"], capture_output=True, text=True, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+    assert ours(tmp_path) == {k: v for k, v in json.loads(said.stdout).items() if k != "writer"}
+
+
+class MXReader:
+    "Reads as arcface_torch's MXFaceDataset, AdaFace's BaseMXDataset and CVLface do, by keys and the flag of key 0, with a reader of its own"
+    def __init__(self, root):
+        self.data = (Path(root)/"train.rec").read_bytes()
+        self.idx = {int(line.split("\t")[0]): int(line.split("\t")[1]) for line in (Path(root)/"train.idx").read_text().splitlines()}
+        flag, label, _ = self.unpacked(0)
+        self.imgidx = list(range(1, int(label[0]))) if flag > 0 else list(self.idx)
+
+    def unpacked(self, key):
+        at, payload = self.idx[key], b""
+        while True:
+            magic, lrec = struct.unpack_from("<II", self.data, at)
+            assert magic == 0xced7230a
+            length, flag = lrec & (2**29-1), lrec >> 29
+            payload += self.data[at+8:at+8+length]
+            at += 8+(length+3)//4*4
+            if flag in (0, 3): break
+            payload += MAGIC
+        flag, label, number, _ = struct.unpack_from("<IfQQ", payload)
+        return (flag, np.frombuffer(payload, "<f4", flag, 24), payload[24+4*flag:]) if flag else (flag, label, payload[24:])
+
+    def __getitem__(self, index):
+        flag, label, image = self.unpacked(self.imgidx[index])
+        return np.asarray(Image.open(BytesIO(image)).convert("RGB")), torch.tensor(label, dtype=torch.long).item()          # raises on two labels
+
+    def __len__(self): return len(self.imgidx)
+
+
+@pytest.mark.parametrize("layout, shuffle", [("identity", None), ("flat", None), ("flat", 3)])
+def test_trainers_read_it(tmp_path, layout, shuffle):
+    encoded = noise()
+    write_rec(encoded, tmp_path, layout, shuffle)
+    order, _ = plan_records(encoded.labels, layout, shuffle)
+    theirs = MXReader(tmp_path)
+    assert len(theirs) == 30
+    for k, i in enumerate(order):
+        image, label = theirs[k]
+        assert label == encoded.labels[i] and np.array_equal(image, np.asarray(Image.open(BytesIO(encoded.read(int(i))))))
+    assert [label for _, label in map(theirs.__getitem__, range(30))] == open_rec(tmp_path/"train.rec").labels.tolist()
+    if layout == "flat": assert all(unpack(Records(tmp_path/"train.rec")[k])[1] for k in range(30)), "NVIDIA DALI would decode a record without an image"
+    listed = [line.split("\t") for line in (tmp_path/"train.lst").read_text().splitlines()]
+    assert [(int(key), float(label)) for key, label, _ in listed] == [(k+(layout == "identity"), encoded.labels[i]) for k, i in enumerate(order)]
+
+
+def test_two_floats_and_a_header_of_old_are_read(tmp_path):
+    "An image record of MS1M as InsightFace ships it: flag 2, label and `aligned`"
+    records = [pack(b"", [4, 6]), *(pack(jpeg(k), [label, 1]) for k, label in enumerate((0, 0, 1))), pack(b"", [1, 3]), pack(b"", [3, 4])]
+    write_records(tmp_path/"train.rec", records.__getitem__, 6)
+    assert open_rec(tmp_path/"train.rec").labels.tolist() == [0, 0, 1] and open_rec(tmp_path/"train.rec").read(2) == jpeg(2)
+    with pytest.raises(RuntimeError, match="2 elements"): MXReader(tmp_path)[0]
+    assert any("3 images have 2 labels" in p for p in inspect_dataset(tmp_path)["problems"])
+    assert inspect_dataset(convert_to(tmp_path/"train.rec", tmp_path/"new"))["problems"] == []
+
+
+def convert_to(source, folder, format="rec", **kw): convert(source, folder, format, card=CARD, **kw); return folder
+
+
+def test_float32_limit():
+    largest = np.zeros(EXACT-2, np.int8)
+    assert plan_records(largest)[1] == EXACT and int(np.float32(EXACT)) == EXACT
+    with pytest.raises(ValueError, match=r"16777217 .*16777216.*flat"): plan_records(np.zeros(EXACT-1, np.int8))
+    assert plan_records(np.zeros(EXACT+5, np.int8), "flat")[1] == EXACT+5
+
+
+def test_workers_read_what_one_reads(tmp_path):
+    data = RecDataset(write_rec(noise(60), tmp_path))
+    data[0]                                                                                         # the file is open before the workers are
+    alone = [*DataLoader(data, batch_size=7)]
+    for workers, context in ((2, "fork"), (2, "spawn")):
+        shared = [*DataLoader(data, batch_size=7, num_workers=workers, multiprocessing_context=context)]
+        assert len(shared) == len(alone) == 9 and all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(alone, shared))
+
+
+def test_merged_shards_are_one_file(tmp_path):
+    whole = noise()
+    shards = []
+    for p in range(3):
+        labels = whole.labels[p::3]
+        kept, renumbered = np.unique(labels, return_inverse=True)
+        write_rec(Encoded(renumbered, [f"{i:06d}" for i in kept], lambda k, p=p: whole.read(p+3*int(k))), tmp_path/str(p))
+        shards.append(open_rec(tmp_path/str(p)/"train.rec"))
+    merged = write_rec(joined(shards), tmp_path/"merged", "flat")
+    order = np.concatenate([p+3*np.argsort(whole.labels[p::3], kind="stable") for p in range(3)])       # each shard is grouped by person
+    one = write_rec(Encoded(whole.labels[order], whole.names, lambda k: whole.read(int(order[k]))), tmp_path/"one", "flat")
+    assert merged.read_bytes() == one.read_bytes() and open_rec(merged).labels.tolist() == whole.labels[order].tolist()
+
+
+# Damage
+
+def mutated(rec, idx, seed):
+    "A .rec and its .idx with one kind of damage"
+    rng, rec, idx = random.Random(seed), bytearray(rec), bytearray(idx)
+    heads = [i for i in range(0, len(rec), 4) if rec[i:i+4] == MAGIC]
+    kind = seed % 10
+    if kind == 0: del rec[rng.randrange(len(rec)):]
+    elif kind == 1:
+        for _ in range(rng.choice([1, 10, 200])): rec[rng.randrange(len(rec))] ^= 1 << rng.randrange(8)
+    elif kind == 2: at = rng.choice(heads); rec[at:at+4] = rng.randbytes(4)
+    elif kind == 3: at = rng.choice(heads); rec[at+4:at+8] = struct.pack("<I", rng.choice([2**29-1, 2**31, 2**32-1, len(rec), 0, rng.randrange(2**32)]))
+    elif kind == 4: at = rng.choice(heads); rec[at+8:at+32] = rng.randbytes(24)
+    elif kind == 5: del idx[rng.randrange(len(idx)):]
+    elif kind == 6: idx[rng.randrange(len(idx))] = rng.randrange(256)
+    elif kind == 7: lines = idx.split(b"\n"); lines[rng.randrange(len(lines)-1)] = rng.choice([b"5\t999999999999999999999", b"-1\t-1", b"3\t17", b"0\t0", b"\x00", b"7\t%d" % len(rec)]); idx = b"\n".join(lines)
+    elif kind == 8: at = rng.randrange(len(rec)); rec[at:at+rng.choice([1, 4, 5000])] = b""
+    else: at = rng.choice(heads); rec[at+4:at+12] = struct.pack("<II", rng.choice([1, 2, 3])<<29 | rng.choice([0, 8]), 0xced7230a)
+    return bytes(rec), bytes(idx)
+
+
+def examine(folder):
+    "Each damaged file by the inspector and by the reader; prints what came of it, and the memory it took"
+    import resource
+    outcomes, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in range(200):
+        root = Path(folder)/str(seed)
+        started = time.time()
+        report = inspect_dataset(root)
+        assert {"format", "images", "identities", "sizes", "corrupt", "problems"} <= report.keys()
+        read, said = 0, ""
+        try:
+            encoded = open_encoded(root/"train.rec")
+            for k in range(len(encoded)): read += bool(encoded.read(k))
+        except ValueError as e: said = str(e)
+        outcomes.append(dict(problems=report["problems"], corrupt=len(report["corrupt"]), images=report["images"], read=read, said=said, seconds=time.time()-started))
+    print(json.dumps(dict(outcomes=outcomes, before=before, kilobytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)))
+
+
+def test_damaged_files_end_in_an_error_or_a_report(tmp_path):
+    write_rec(noise(12, read=lambda k, size: jpeg(k)[:400] + MAGIC + jpeg(k)[400:] if k == 3 else jpeg(k)), tmp_path/"good", "identity")
+    good = [(tmp_path/"good"/name).read_bytes() for name in ("train.rec", "train.idx")]
+    for seed in range(200):
+        (tmp_path/str(seed)).mkdir()
+        for name, data in zip(("train.rec", "train.idx"), mutated(*good, seed)): (tmp_path/str(seed)/name).write_bytes(data)
+    child = subprocess.run([sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, timeout=50)
+    assert child.returncode == 0, child.stderr[-2000:]
+    said = json.loads(child.stdout)
+    assert said["kilobytes"] < 2**20 and max(o["seconds"] for o in said["outcomes"]) < 2, (said["kilobytes"], said["before"])
+    assert len(said["outcomes"]) == 200 and all(o["problems"] or o["images"] == 12 for o in said["outcomes"])
+    assert all("train." in o["said"] for o in said["outcomes"] if o["said"]), [o["said"] for o in said["outcomes"]]
+    silent = [s for s, o in enumerate(said["outcomes"]) if not o["problems"] and any((tmp_path/str(s)/n).read_bytes() != g for n, g in zip(("train.rec", "train.idx"), good))]
+    assert sum(bool(o["said"]) for o in said["outcomes"]) > 80 and len(silent) < 100
+
+
+# Killed writers
+
+def write(format, folder, pause=0.): convert(noise(80, size=64, pause=pause), folder, format, shard=20, card=CARD)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_killed_writing_resumes_to_the_same_bytes(format, tmp_path):
+    killed, whole = tmp_path/"a"/"set", tmp_path/"b"/"set"
+    child = multiprocessing.get_context("fork").Process(target=write, args=(format, killed, .02))
+    child.start()
+    for _ in range(600):
+        if any(p.stat().st_size > 0 and p.suffix in (".jpg", ".tar", ".parquet", ".part", ".lmdb") for p in killed.rglob("*") if p.is_file()): break
+        time.sleep(.05)
+    time.sleep(.2)
+    child.kill(); child.join()
+    assert child.exitcode == -9 and not (killed/"card.json").exists(), "the child ended or never wrote"
+    write(format, killed); write(format, whole)
+    ours = {name: data.replace(str(killed).encode(), str(whole).encode()).replace(str(killed.parent).encode(), str(whole.parent).encode()) for name, data in content(killed).items()}
+    assert ours == content(whole) and "card.json" in ours
+
+
+def test_a_torn_tail_is_written_again(tmp_path):
+    "Parts that end anywhere, as a machine that lost power leaves them, zeros included"
+    encoded = noise(10, size=32)
+    whole = write_rec(encoded, tmp_path/"whole").read_bytes()
+    for k, at in enumerate((0, 3, 8, 100, len(whole)//2, len(whole)-1, len(whole))):
+        folder = tmp_path/str(k); folder.mkdir()
+        (folder/"train.rec.part").write_bytes(whole[:at]+bytes(50*(k % 2)))
+        assert write_rec(encoded, folder).read_bytes() == whole
+
+
+# The libraries that define the formats
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("formats")
+    for format in FORMATS: convert(noise(size=64), root/format, format, shard=12, card=CARD)
+    return root
+
+
+def test_every_format_holds_the_same(written):
+    wanted = noise(size=64)
+    grouped = np.argsort(wanted.labels, kind="stable")
+    for format in FORMATS:
+        encoded, order = open_encoded(written/format), grouped if format in ("rec", "folder") else np.arange(30)
+        assert np.array_equal(encoded.labels, wanted.labels[order]) and [encoded.read(k) for k in range(30)] == [wanted.read(int(k)) for k in order]
+        assert open_faces(str(written/format), 32).read(np.arange(3)).shape == (3, 32, 32, 3)
+
+
+def test_webdataset_reads_the_shards(written):
+    wds = pytest.importorskip("webdataset")
+    tars = sorted(map(str, (written/"webdataset").glob("*.tar")))
+    pairs = [*wds.WebDataset(tars, shardshuffle=False).decode("pil").to_tuple("jpg;png", "cls")]
+    assert len(tars) == 3 and [label for _, label in pairs] == noise().labels.tolist() and pairs[7][0].size == (64, 64)
+
+
+def test_datasets_reads_the_parquet(written, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    read = datasets.load_dataset("parquet", data_files=str(written/"parquet"/"*.parquet"), split="train", cache_dir=str(tmp_path))
+    assert isinstance(read.features["image"], datasets.Image) and read.features["label"].names == noise().names
+    assert read["label"] == noise().labels.tolist() and read[13]["image"].size == (64, 64) and np.array_equal(np.asarray(read[13]["image"]), np.asarray(Image.open(BytesIO(noise(size=64).read(13)))))
+
+
+def test_lmdb_reads_as_in_vec2face(written):
+    lmdb, msgpack = pytest.importorskip("lmdb"), pytest.importorskip("msgpack")
+    with lmdb.open(str(written/"lmdb"/"train.lmdb"), subdir=False, readonly=True, lock=False) as base, base.begin() as txn:
+        keys = msgpack.loads(txn.get(b"__keys__"))
+        image, label = msgpack.loads(txn.get(keys[13]))
+        assert (msgpack.loads(txn.get(b"__len__")), msgpack.loads(txn.get(b"__classnum__")), keys[13]) == (30, 4, b"13")
+        assert image == noise(size=64).read(13) and label == noise().labels[13]
+
+
+def test_image_folder_numbers_people_as_we_do(tmp_path):
+    "torchvision's ImageFolder: the class is the place of the folder's name in alphabetical order; twelve people, so that 10 comes before 2 without zeros"
+    convert(noise(36, 12, 16), tmp_path/"set", "folder", card=CARD)
+    assert [int(p.name) for p in sorted((tmp_path/"set"/"imgs").iterdir())] == list(range(12))
+    for label in range(12): (tmp_path/"bad"/str(label)).mkdir(parents=True); (tmp_path/"bad"/str(label)/"0.jpg").write_bytes(jpeg(label))
+    assert any("10 comes before 2" in p for p in inspect_dataset(tmp_path/"bad")["problems"])
+
+
+@pytest.mark.parametrize("format", ["rec", "flat", "folder"])
+def test_settings_of_the_trainers(written, format, monkeypatch):
+    easydict = ModuleType("easydict"); easydict.EasyDict = type("EasyDict", (dict,), dict(__setattr__=dict.__setitem__))
+    monkeypatch.setitem(sys.modules, "easydict", easydict)
+    config = runpy.run_path(str(written/format/"arcface_torch.py"))["config"]
+    assert (config["num_image"], config["num_classes"]) == (30, 4)
+    assert (Path(config["rec"])/"train.rec").exists() if format != "folder" else len([*Path(config["rec"]).iterdir()]) == 4
+    words = shlex.split((written/format/"adaface.sh").read_text(), comments=True)
+    given = dict(zip(words, words[1:]))
+    assert given["--custom_num_class"] == "4" and (Path(given["--data_root"])/given["--train_data_path"]).samefile(written/format) and ("--use_mxrecord" in words) == (format != "folder")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_conversion_streams(format, tmp_path):
+    "80 MB of images, and never more than a row group of parquet in memory"
+    data = encode_image(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8), ".png")
+    source = Encoded(np.arange(400) % 4, [f"{i:06d}" for i in range(4)], lambda k: data[:-1]+data[-1:])
+    tracemalloc.start()
+    convert(source, tmp_path, format, card=CARD)
+    _, peak = tracemalloc.get_traced_memory(); tracemalloc.stop()
+    assert len(data)*400 > 75e6 and peak < 30e6, (len(data), peak)
+    assert open_encoded(tmp_path).read(399) == data
+
+
+def test_foreign_counts_and_labels(tmp_path):
+    write_rec(noise(), tmp_path)
+    (tmp_path/"property").write_text("4,112,112\n34\n")
+    assert any("property says 34 images, there are 30: it counts the 4 people too" in p for p in inspect_dataset(tmp_path)["problems"])
+    late = [pack(jpeg(k), k % 3) for k in range(6)]
+    write_records(tmp_path/"late"/"train.rec", late.__getitem__, 6)
+    (tmp_path/"late"/"train.idx").write_text("".join(f"{k+1}\t{at}\n" for k, at in enumerate(Records(tmp_path/"late"/"train.rec").offsets)))
+    assert any("KeyError: 0" in p for p in inspect_dataset(tmp_path/"late")["problems"]) and len(open_rec(tmp_path/"late"/"train.rec")) == 6
+    with pytest.raises(KeyError): MXReader(tmp_path/"late")
+
+
+if __name__ == "__main__": examine(sys.argv[1])
