@@ -126,6 +126,9 @@ def mutant(k):
         other = int(rng.integers(len(data))); return bytes(data[:at]+data[other:])               # cut and joined
     if kind == 4: data[at:at] = rng.integers(256, size=int(rng.integers(1, 50)), dtype=np.uint8).tobytes(); return bytes(data)
     return lzma.compress(bytes(data[:at]))[:int(rng.integers(20, 400))] if k%2 else lzma.compress(bytes(data))[:-int(rng.integers(1, 60))]
+def compressed(byte, megabytes):
+    xz = lzma.LZMACompressor(preset=0)
+    return b"".join([xz.compress(byte*2**20) for _ in range(megabytes)]+[xz.flush()])
 picture = pickle.loads(seeds[0])[0][0]
 B = lambda b: b"B"+len(b).to_bytes(4, "little")+b
 text = b"X"+(200_000).to_bytes(4, "little")+b"a"*200_000
@@ -135,7 +138,7 @@ bombs = [b"]"*3_000_000+b".", b"("*3_000_000+b".", b"(l"*2_000_000+b"0.", b"]"+b
          b"c_codecs\\nencode\\nq\\x00"+text+b"q\\x01X\\x06\\x00\\x00\\x00latin1q\\x02"+b"h\\x00h\\x01h\\x02\\x86R"*100_000+b".",
          b"]("+B(picture)+b"q\\x00"+b"h\\x00"*199_999+b"e]("+b"\\x88"*100_000+b"e\\x86.",                # 200,000 times one picture: 6 GB at 112 pixels
          b"cnumpy.core.numeric\\n_frombuffer\\n"+B(b"x"*9)+b"cnumpy\\ndtype\\nX\\x02\\x00\\x00\\x00u1\\x89\\x88\\x87R(J\\xff\\xff\\xff\\x7fJ\\xff\\xff\\xff\\x7fK\\x03tX\\x01\\x00\\x00\\x00CtR.",
-         lzma.compress(bytes(600*2**20), preset=0), lzma.compress(b"]"*(300*2**20), preset=0)]
+         compressed(b"\\0", 520), compressed(b"]", 40)]
 for at in range(3): bombs.append(lzma.compress(bytes(10**6))[:-at-1])
 cases = bombs+[mutant(k) for k in range(200-len(bombs)+6)]
 megabytes = lambda field: int(next(l for l in open("/proc/self/status") if l.startswith(field)).split()[1])/1024
