@@ -63,7 +63,8 @@ def _distances(emb1, emb2, block=256) -> np.ndarray:
     for a in range(0, len(dist), block):
         try: one, two = unit(a, a+block)
         except ValueError: unit(0, None); raise                    # the index and the number of bad rows in all of them
-        dist[a:a+block] = np.square(one-two).sum(1)
+        np.subtract(one, two, out=one)
+        dist[a:a+block] = np.square(one, out=one).sum(1)
     ends = np.concatenate(unit(0, 1)+unit(len(dist)-1, None))
     if np.ptp(ends, axis=0).max() < 1e-6: _differ(np.concatenate(unit(0, None)))
     return dist
