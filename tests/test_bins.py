@@ -1,5 +1,5 @@
 """A .bin is read whatever wrote it, and nothing in it is run, whatever is in it."""
-import io, lzma, os, pickle, pickletools, subprocess, sys, time
+import io, lzma, os, pickle, pickletools, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest

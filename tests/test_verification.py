@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from facesyn.encoders import embed
-from facesyn.verification import RULES, auc, eer, error_curves, flip_sum, fnmr_at_fmr, rates, tar_at_far, verify
+from facesyn.verification import RULES, auc, eer, flip_sum, fnmr_at_fmr, rates, tar_at_far, verify
 
 
 def original(emb1, emb2, issame, far_target=1e-3, n_folds=10):
