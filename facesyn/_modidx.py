@@ -598,6 +598,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'facesyn/text_to_image.py')},
             'facesyn.verification': { 'facesyn.verification._cosines': ('verification.html#_cosines', 'facesyn/verification.py'),
                                       'facesyn.verification._differ': ('verification.html#_differ', 'facesyn/verification.py'),
+                                      'facesyn.verification._distances': ('verification.html#_distances', 'facesyn/verification.py'),
                                       'facesyn.verification._issame': ('verification.html#_issame', 'facesyn/verification.py'),
                                       'facesyn.verification._roc': ('verification.html#_roc', 'facesyn/verification.py'),
                                       'facesyn.verification._sorted': ('verification.html#_sorted', 'facesyn/verification.py'),

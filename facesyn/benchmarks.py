@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from .bins import LIMIT, as_jpeg, as_png, bin_to_npz, decode_face, decode_faces, fold_order, list_to_bin, read_bin, save_bin
+from .bins import LIMIT, as_jpeg, as_png, decode_face, decode_faces, fold_order, read_bin, save_bin
 from .core import atomic
 from .parametric import TRAITS, people, render_faces
 

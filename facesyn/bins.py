@@ -247,9 +247,10 @@ def save_bin(pictures, issame, path, repeats:bool=False):
     if len(pictures) != 2*len(issame): raise ValueError(f"{path}: {len(pictures)} pictures for {len(issame)} pairs, expected twice as many")
     pictures = [bytes(_picture(p, f"{path}: picture {k}")) if getattr(p, "ndim", 1) == 1 else as_png(p) for k, p in enumerate(pictures)]
     _unrepeated(pictures, path, repeats)
+    once = {p: p for p in pictures}                               # a picture in several pairs is one object, and is written once
     try: order = fold_order(issame)
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
-    value = [pictures[i] for k in order for i in (2*k, 2*k+1)], [bool(issame[k]) for k in order]
+    value = [once[pictures[i]] for k in order for i in (2*k, 2*k+1)], [bool(issame[k]) for k in order]
     with atomic(path) as temporary, open(temporary, "wb") as f: pickle.dump(value, f, protocol=4)
 
 def _unrepeated(pictures, path, repeats):

@@ -7,7 +7,7 @@ __all__ = ['template_features', 'template_scores', 'template_tar']
 
 # %% ../nbs/61_templates.ipynb #c002
 import numpy as np
-from .verification import RULES, _unit, resample, tar_at_far
+from .verification import _unit, resample, tar_at_far
 
 # %% ../nbs/61_templates.ipynb #c005
 def template_features(features, template, media, flipped=None, norm:bool=True, detector=None) -> tuple:

@@ -42,9 +42,7 @@ def verify(emb1, emb2, issame, n_folds:int=10, far:float=None, raw=None, repeats
     a pair that repeats another one (unless `repeats`). Source: InsightFace's 10-fold protocol."""
     issame = _issame(issame, n_folds)
     if np.shape(emb1) != np.shape(emb2) or len(emb1) != len(issame): raise ValueError(f"shapes do not match: emb1 {np.shape(emb1)}, emb2 {np.shape(emb2)}, issame {issame.shape}")
-    emb1, emb2 = (_unit(e, lambda k: f"pair {k}, side {side}") for side, e in ((1, emb1), (2, emb2)))
-    _differ(np.concatenate([emb1, emb2]))
-    dist = ((emb1-emb2)**2).sum(1)
+    dist, emb1, emb2 = _distances(emb1, emb2), np.asarray(emb1), np.asarray(emb2)
     if not repeats: _unrepeated(emb1, emb2, dist)
     blocks = np.array_split(np.arange(len(issame)), n_folds)
     accepted = lambda t: (np.array([np.searchsorted(np.sort(dist[b][issame[b] == same]), t) for b in blocks]) for same in (True, False))  # (fold, threshold): distances < t
@@ -56,6 +54,20 @@ def verify(emb1, emb2, issame, n_folds:int=10, far:float=None, raw=None, repeats
     folds = right[fold, best]/(genuine+impostor)[:, 0]
     result = dict(accuracy=float(folds.mean()), std=float(folds.std()), folds=folds.tolist(), thresholds=THRESHOLDS[best].tolist())
     return result | _val(dist, issame, blocks, *accepted(FINE), genuine, impostor, others, far) | ({} if raw is None else dict(xnorm=float(np.linalg.norm(np.asarray(raw, np.float64), axis=-1).mean())))
+
+def _distances(emb1, emb2, block=256) -> np.ndarray:
+    "Squared distances (n,) of normalised rows, a block that fits the cache at a time; ValueError names the pair and side of a row that is not finite or zero, or says that all are equal"
+    emb1, emb2 = np.asarray(emb1), np.asarray(emb2)
+    def unit(a, b): return [_unit(e[a:b], lambda k: f"pair {k}, side {side}") for side, e in ((1, emb1), (2, emb2))]
+    dist = np.empty(len(emb1))
+    for a in range(0, len(dist), block):
+        try: one, two = unit(a, a+block)
+        except ValueError: unit(0, None); raise                    # the index and the number of bad rows in all of them
+        np.subtract(one, two, out=one)
+        dist[a:a+block] = np.square(one, out=one).sum(1)
+    ends = np.concatenate(unit(0, 1)+unit(len(dist)-1, None))
+    if np.ptp(ends, axis=0).max() < 1e-6: _differ(np.concatenate(unit(0, None)))
+    return dist
 
 def _val(dist, issame, blocks, tp, fp, genuine, impostor, others, far) -> dict:
     "VAL at `far`: the threshold from the other folds by interpolation (0 where all their distances stay below the target), the rates on the fold"
@@ -72,7 +84,9 @@ def _unrepeated(emb1, emb2, dist):
     "ValueError naming a pair whose two embeddings are those of an earlier pair, in either order; only pairs at exactly the same distance are compared"
     _, place, times = np.unique(dist, return_inverse=True, return_counts=True)
     like = np.flatnonzero(times[place] > 1)
-    if twice := repeated_pairs([e[k].tobytes() for k in like for e in (emb1, emb2)]):
+    if len(like) == 0: return
+    sides = zip(*(_unit(e[like], str) for e in (emb1, emb2)))
+    if twice := repeated_pairs([row.tobytes() for pair in sides for row in pair]):
         k, j = like[list(twice[0])]
         raise ValueError(f"pair {k} repeats pair {j} ({len(twice)} such pairs): it would count twice, in training and in testing; `repeats=True` lets it")
 
