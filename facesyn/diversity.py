@@ -74,8 +74,8 @@ def _squared(a, b) -> np.ndarray:
     return np.where(d > 1e-12*both, d, 0)
 
 def _radii(x, k:int, block:int) -> np.ndarray:
-    "Squared distance (n,) of each row to its k-th neighbour, itself not counted"
-    return np.concatenate([np.partition(_squared(x[i:i+block], x), k, 1)[:, k] for i in range(0, len(x), block)])
+    "Squared distance (n,) of each row to its k-th neighbour, itself not counted; less a billionth, so that a tie stays outside whatever the rounding"
+    return (1-1e-9)*np.concatenate([np.partition(_squared(x[i:i+block], x), k, 1)[:, k] for i in range(0, len(x), block)])
 
 def prdc(real, fake, k:int=5, block:int=512) -> dict:
     """`precision`, `recall`, `density`, `coverage` of features `fake` (m, d) against `real` (n, d), by balls to the `k`-th neighbour
@@ -128,7 +128,7 @@ def kernel_distance(a, b, subsets:int=100, size:int=1000, seed:int=0) -> dict:
 
     ValueError: a set with fewer than `size` rows, fewer than two subsets, dimensions that differ, a row that is not finite."""
     if subsets < 2 or size < 2: raise ValueError(f"need at least two subsets of two rows, got {subsets} of {size}")
-    a, b = _both(a, b, ("a", "b"), size, f"subsets of size={size}")
+    a, b = _both(a, b, ("a", "b"), size, f"a kernel distance with size={size}")
     rng = np.random.default_rng(seed)
     draw = lambda x: x[rng.choice(len(x), size, replace=False)]
     values = np.array([mmd2(draw(a), draw(b)) for _ in range(subsets)])
@@ -149,8 +149,8 @@ def uniqueness(features, labels, r:float=0.3, block:int=1024) -> dict:
 
 def consistency(features, labels, r:float=0.3) -> dict:
     "Identity -> the share of its images whose cosine to its centre is above `r`; the mean over identities is DCFace's C_intra"
-    unit, (names, c) = _directions(features), centres(features, labels)
-    return {name: float((unit[g]@c[k] > r).mean()) for k, (name, g) in enumerate(_groups(labels, len(unit)).items())}
+    unit, (_, c) = _directions(features), centres(features, labels)
+    return {name: float((unit[g]@centre > r).mean()) for centre, (name, g) in zip(c, _groups(labels, len(unit)).items())}
 
 def recall_per_identity(real, real_labels, fake, fake_labels, k:int=5) -> dict:
     "Identity -> recall of `prdc` among its own images; the mean is DCFace's D_intra (on Inception features). It needs real images of the same identities: ValueError names one that is missing on a side"
