@@ -114,17 +114,14 @@ def random_crop(images:torch.Tensor, g:torch.Generator, least:float) -> torch.Te
     fits = torch.cat([(wide <= w) & (high <= h), torch.ones(n, 1, dtype=torch.bool)], 1)
     first = torch.where(fits, torch.arange(11), 11).amin(1, keepdim=True)
     wide, high = (torch.cat([v, torch.full((n, 1), float(m))], 1).gather(1, first) for v, m in ((wide, w), (high, h)))
-    x, out = images.float(), []
+    lines = []
     for m, span, start in ((h, high, draws[:, 20:21]), (w, wide, draws[:, 21:22])):
         start = (start*(m-span+1)).floor()
-        at = start + (((torch.arange(m)+.5)*span/m-.5).clamp(min=0)).minimum(span-1)
-        out.append((at.long(), (at.long()+1).minimum((start+span-1).long()), at-at.floor()))
-    (t, b, dy), (l, r, dx) = out
-    k = torch.arange(n)[:, None]
-    x = x[k, t]*(1-dy)[..., None, None] + x[k, b]*dy[..., None, None]
-    x = x.transpose(1, 2)
-    x = x[k, l]*(1-dx)[..., None, None] + x[k, r]*dx[..., None, None]
-    return x.transpose(1, 2).round().byte()
+        at = start + ((torch.arange(m)+.5)*span/m-.5).clamp(min=0).minimum(span-1)
+        lines.append((at.long(), (at.long()+1).minimum((start+span-1).long()), (at-at.floor())[..., None, None]))
+    k, x = torch.arange(n)[:, None], images
+    for low, high, part in lines: x = torch.lerp(x[k, low].float(), x[k, high].float(), part).transpose(1, 2)             # rows, then columns
+    return x.round().byte()
 
 # %% ../nbs/20_augmentation.ipynb #c025
 def turn_hue(images:torch.Tensor, turns) -> torch.Tensor:
