@@ -172,7 +172,7 @@ class Encoder(nn.Module):
 # %% ../nbs/22_encoders.ipynb #c023
 def adaface_names(state:dict) -> dict:
     "AdaFace's tensors (`input_layer`, `body`, `output_layer`) under IResNet's names; a stage begins where a block's shortcut has weights or, the first, at block 0"
-    stem, parts = dict(zip("012", ("conv1", "bn1", "prelu"))), dict(zip("012345", ("bn1", "conv1", "bn2", "prelu", "conv2", "bn3")))
+    stem, parts = dict(zip("012", ("conv1", "bn1", "prelu"))), dict(zip(("0", "1", "2", "3", "4", "5", "se_block"), ("bn1", "conv1", "bn2", "prelu", "conv2", "bn3", "se")))
     last, stage, block, blocks, out = {"0": "bn2", "3": "fc", "4": "features"}, 1, 0, {}, {}
     for n in sorted({int(k.split(".")[1]) for k in state if k.startswith("body.")}):
         if n and f"body.{n}.shortcut_layer.0.weight" in state: stage, block = stage+1, 0
@@ -202,7 +202,7 @@ def read_backbone(path) -> tuple[IResNet, str]:
         layers = [1+max(int(k.split(".")[1]) for k in state if k.startswith(f"layer{s}.")) for s in range(1, stages+1)]
         widths, (dim, flat) = [len(state[f"layer{s}.0.conv2.weight"]) for s in range(1, stages+1)], state["fc.weight"].shape
     except (KeyError, ValueError, IndexError) as e: raise ValueError(f"{path} is no IResNet of arcface_torch or AdaFace: {e}") from e
-    net = IResNet(2**stages*math.isqrt(flat//widths[-1]), tuple(layers), tuple(widths), dim, pool=ada)
+    net = IResNet(2**stages*math.isqrt(flat//widths[-1]), tuple(layers), tuple(widths), dim, pool=ada, se=any(".se." in k for k in state))
     wanted = {k: v.shape for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v.shape for k, v in state.items() if not k.endswith("num_batches_tracked")}
     wrong = [f"{what} {k}" for what, ks in (("missing", wanted.keys()-given.keys()), ("unexpected", given.keys()-wanted.keys()), ("misshapen", [k for k in wanted.keys() & given.keys() if wanted[k] != given[k]])) for k in sorted(ks)]
@@ -248,6 +248,9 @@ def export_onnx(encoder:Encoder, path):
     for name, b in ((n, b) for n, b in net.named_modules() if isinstance(b, IBlock)):
         r = prelu(norm(conv(norm(h, b.bn1, f"{name}.bn1"), b.conv1, f"{name}.conv1"), b.bn2, f"{name}.bn2"), b.prelu, f"{name}.prelu")
         r = norm(conv(r, b.conv2, f"{name}.conv2"), b.bn3, f"{name}.bn3")
+        if net.config.se:
+            r1 = conv(add("Relu", conv(add("GlobalAveragePool", r, f"{name}.se.mean"), b.se.fc1, f"{name}.se.fc1"), f"{name}.se.relu"), b.se.fc2, f"{name}.se.fc2")
+            r = add("Mul", [r, add("Sigmoid", r1, f"{name}.se.weight")], f"{name}.se")
         if isinstance(b.downsample, nn.Sequential): h = norm(conv(h, b.downsample[0], f"{name}.skip"), b.downsample[1], f"{name}.skipbn")
         elif b.downsample is not None: h = add("MaxPool", h, f"{name}.skip", kernel_shape=[1, 1], strides=[b.downsample.stride]*2)
         h = add("Add", [r, h], f"{name}.sum")
