@@ -65,7 +65,7 @@ def align(images, landmarks, size:int=112) -> torch.Tensor:
     float (n, 3, h, w) in [-1, 1] gives float (n, 3, size, size), differentiable; uint8 (n, h, w, 3) gives uint8 (n, size, size, 3). ValueError as in `similarity`, `template`."""
     x = torch.as_tensor(images)
     if len(x) != len(landmarks): raise ValueError(f"{len(x)} images but landmarks of {len(landmarks)}")
-    M = similarity(torch.as_tensor(landmarks), template(size))
+    M = similarity(torch.as_tensor(landmarks).cpu(), template(size))
     return warp(x, M.to(x.device), size) if x.is_floating_point() else to_uint8(warp(to_float(x), M, size))
 
 # %% ../nbs/20_alignment.ipynb #c023

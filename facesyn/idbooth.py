@@ -6,28 +6,31 @@
 __all__ = ['METHODS', 'TARGETS', 'NEGATIVE', 'time_weight', 'identity_term', 'triplet_term', 'whole_picture', 'by_landmarks',
            'by_detection', 'landmarks_of', 'booth_loss', 'check_pipeline', 'picture_size', 'words_of', 'know',
            'identity_kept', 'make_priors', 'read_priors', 'Lora', 'save_lora', 'person_batches', 'train_person',
-           'booth_prompt', 'check_consent', 'write_people', 'generate_people']
+           'booth_prompt', 'check_consent', 'person_number', 'square_photos', 'write_people', 'generate_people']
 
 # %% ../nbs/42_idbooth.ipynb #c002
 import json, tempfile
+from hashlib import sha256
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import cast_training_params
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from .alignment import align as align_faces, template
+from .alignment import align as align_faces, read_photo, similarity, template
 from .core import atomic, generator, progress, read_image, read_json, to_float, to_uint8, write_json
-from .diffusion import add_noise, decode_latents, estimate_x0, shuffled_rows, target, train
+from .diffusion import add_noise, decode_latents, estimate_x0, prediction_type, shuffled_rows, target, train
 from .generate import arrays_digest, weights_digest
 from .parametric import PLACES
-from .records import begin_dataset, check_card, finish_dataset, write_image
+from .records import Faces, begin_dataset, check_card, finish_dataset, folder_faces, folder_images, write_image
 from .text_to_image import draw_latents, latent_moments, token_ids
 
 # %% ../nbs/42_idbooth.ipynb #c005
@@ -61,11 +64,18 @@ def by_landmarks(size:int=112):
 def by_detection(find, size:int=112):
     "Crops of `size` pixels by what `find` sees, uint8 image (h, w, 3) -> faces with `landmarks` (see `alignment.find_faces`), the first of them; no gradient passes through the detection itself"
     def crop(images, landmarks=None):
-        seen = [find(image) for image in to_uint8(images.detach().float()).numpy()]
-        stand_in = template(size)*(images.shape[-1]/size)
-        marks = torch.stack([torch.as_tensor(faces[0]["landmarks"]).float() if len(faces) else stand_in for faces in seen])
-        return align_faces(images.float(), marks.to(images.device), size), torch.tensor([len(faces) > 0 for faces in seen], device=images.device)
+        seen, stand_in = [_upright(find(image), size) for image in to_uint8(images.detach().float()).numpy()], template(size)*(images.shape[-1]/size)
+        marks = torch.stack([stand_in if m is None else m for m in seen])
+        return align_faces(images.float(), marks, size), torch.tensor([m is not None for m in seen], device=images.device)
     return crop
+
+def _upright(faces, size):
+    "Landmarks (5, 2) of the first face, None if there is none or they resemble no upright face"
+    if not len(faces): return None
+    marks = torch.as_tensor(faces[0]["landmarks"]).float()
+    try: similarity(marks[None], template(size))
+    except ValueError: return None
+    return marks
 
 def landmarks_of(find, images) -> torch.Tensor:
     "Landmarks (n, 5, 2) of the first face that `find` sees in each of uint8 images (n, h, w, 3); ValueError names a picture without one"
@@ -94,13 +104,17 @@ def booth_loss(unet, vae, scheduler, encoder, batch, t, eps, method:str="triplet
         a, p = encoder.features(seen.float()), batch["y"].float()
         each = identity_term(a, p) if method == "identity" else triplet_term(a, p, batch["negatives"].float(), margin, reduce)
         terms["identity"] = identity*(time_weight(t[:n], scheduler.config.num_train_timesteps, weight)*found*each).mean()
-    return dict(loss=sum(terms.values()), **terms, similarity=F.cosine_similarity(a, p).mean().detach(), found=found.float().mean())
+    return dict(loss=sum(terms.values()), **terms, similarity=((F.cosine_similarity(a, p)*found).sum()/found.sum().clamp(min=1)).detach(), found=found.float().mean())
 
 # %% ../nbs/42_idbooth.ipynb #c019
 def check_pipeline(pipe):
     "ValueError unless `pipe` is a latent text-to-image pipeline whose parts fit"
     lacks = [k for k in ("vae", "text_encoder", "tokenizer", "unet", "scheduler") if getattr(pipe, k, None) is None]
     if lacks: raise ValueError(f"{type(pipe).__name__} is no latent text-to-image pipeline: it has no {', '.join(lacks)}")
+    if getattr(pipe, "text_encoder_2", None) or pipe.unet.config.addition_embed_type: raise ValueError(f"{type(pipe).__name__} has a second text encoder (as SDXL): one with a single text encoder is expected")
+    if getattr(pipe.vae.config, "shift_factor", None): raise ValueError("the autoencoder shifts its latents (as those of SD 3 and FLUX): one that only scales them is expected")
+    if pipe.text_encoder.config.hidden_size != pipe.unet.config.cross_attention_dim: raise ValueError(f"the text encoder's words are {pipe.text_encoder.config.hidden_size} wide, the U-Net expects {pipe.unet.config.cross_attention_dim}")
+    prediction_type(pipe.scheduler)
     if pipe.unet.config.in_channels != pipe.vae.config.latent_channels: raise ValueError(f"the U-Net takes {pipe.unet.config.in_channels} channels, the autoencoder's latents have {pipe.vae.config.latent_channels}: an inpainting or pixel model?")
 
 def picture_size(pipe) -> int:
@@ -124,7 +138,7 @@ def know(pipe, images, encoder, y=None, landmarks=None, align=whole_picture) -> 
             crops, there = align(to_float(images[k:k+64]).to(device), None if landmarks is None else torch.as_tensor(landmarks[k:k+64]).to(device))
             features.append(encoder.features(crops).cpu()); found.append(there.cpu())
     features, found = torch.cat(features), torch.cat(found).bool()
-    if not found.all(): raise ValueError(f"no face was found in picture {int((~found).nonzero()[0])}")
+    if not found.all(): raise ValueError(f"no face was found in picture {int((~found).nonzero()[0])} ({int((~found).sum())} of {len(found)})")
     if y is not None:
         near = F.cosine_similarity(torch.as_tensor(y).float(), features)
         if (near < .99).any(): raise ValueError(f"the feature given for picture {int(near.argmin())} is not its own: its cosine with the encoder's is {float(near.min()):.3f}")
@@ -132,23 +146,23 @@ def know(pipe, images, encoder, y=None, landmarks=None, align=whole_picture) -> 
 
 # %% ../nbs/42_idbooth.ipynb #c022
 @torch.no_grad()
-def identity_kept(vae, encoder, images, align=whole_picture) -> np.ndarray:
-    "cos(f(x), f(VAE(x))) (n,) of uint8 images (n, h, w, 3): how much of an identity the autoencoder alone keeps"
-    parts, device = [], next(vae.parameters()).device
-    for k in range(0, len(images), 64):
-        x = to_float(images[k:k+64]).to(device)
+def identity_kept(vae, encoder, images, landmarks=None, align=whole_picture) -> np.ndarray:
+    "cos(f(x), f(VAE(x))) (n,) of uint8 images (n, h, w, 3): how much of an identity the autoencoder alone keeps; the picture and its reconstruction are cropped alike"
+    parts, device, batch = [], vae.device, max(1, min(64, 2**21//images.shape[1]**2))
+    for k in range(0, len(images), batch):
+        x = to_float(images[k:k+batch]).to(device)
         again = vae.decode(vae.encode(x.to(vae.dtype)).latent_dist.mode()).sample.float().clamp(-1, 1)
-        parts.append(F.cosine_similarity(*(encoder.features(align(v, None)[0]) for v in (x, again))).cpu())
+        parts.append(F.cosine_similarity(*(encoder.features(align(v, None if landmarks is None else landmarks[k:k+batch])[0]) for v in (x, again))).cpu())
     return torch.cat(parts).numpy()
 
 # %% ../nbs/42_idbooth.ipynb #c025
-def make_priors(pipe, encoder, out, n:int=200, prompt:str="photo of a person", steps:int=30, guidance:float=5., batch:int=16, align=whole_picture, seed:int=0) -> dict:
+def make_priors(pipe, encoder, out, n:int=200, prompt:str="photo of a person", steps:int=50, guidance:float=7.5, batch:int=16, align=whole_picture, seed:int=0) -> dict:
     """Makes `n` pictures of anybody in the folder `out`, with `manifest.jsonl` (file, prompt, seed) and the features by file name, and returns `read_priors`; pictures without a face are left out of all three
 
     Goes on where it was stopped; ValueError if the folder was begun with other settings."""
     check_pipeline(pipe)
     out, device = Path(out), pipe.unet.device
-    begin_dataset(out, dict(n=n, prompt=prompt, steps=steps, guidance=guidance, seed=seed, scheduler=type(pipe.scheduler).__name__, weights=weights_digest(pipe.components), encoder=weights_digest(dict(f=encoder))))
+    begin_dataset(out, dict(n=n, prompt=prompt, steps=steps, guidance=guidance, seed=seed, batch=batch, scheduler=type(pipe.scheduler).__name__, scheduler_config=_config(pipe.scheduler), weights=weights_digest(pipe.components), encoder=weights_digest(dict(f=encoder))))
     if (out/"features.safetensors").exists(): return read_priors(out)
     files = [f"{k:05d}.png" for k in range(n)]
     for k in progress(range(0, n, batch), "priors, batches"):
@@ -163,9 +177,12 @@ def make_priors(pipe, encoder, out, n:int=200, prompt:str="photo of a person", s
             if not found[0]: (out/file).unlink(); continue
             features[file] = encoder.features(crop)[0].cpu()
             rows.append(dict(file=file, prompt=prompt, seed=[seed, 5, j]))
+    if not rows: raise ValueError(f"in none of the {n} pictures in {out} a face was found")
     with atomic(out/"manifest.jsonl") as temporary: temporary.write_text("".join(json.dumps(row)+"\n" for row in rows))
     with atomic(out/"features.safetensors") as temporary: save_file(features, temporary)
     return read_priors(out)
+
+def _config(scheduler) -> dict: return {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
 
 def read_priors(folder) -> dict:
     "`images` (n, h, w, 3), `y` (n, d) and `files` of a folder by `make_priors`, joined by file name; an error names the picture or feature that is missing"
@@ -220,32 +237,41 @@ def person_batches(vae, person:dict, anybody:dict, words, words_prior, batch:int
 
 # %% ../nbs/42_idbooth.ipynb #c033
 def train_person(pipe, person:dict, anybody:dict, encoder, out, method:str="triplet", steps:int=6400, batch:int=1, lr:float=1e-4, decay:str="cosine", weight_decay:float=.01, rank:int=4, alpha:float=None, prompt:str="photo of sks person",
-                 prompt_prior:str="photo of a person", positive:str="same", negatives:int=1, seed:int=0, number:int=0, precision:str="no", device:str="auto", checkpoint_every:int=500, settings:dict=None, align=whole_picture, **loss) -> Path:
-    """Trains the LoRA of one person by `method` (see METHODS) and returns the folder of its file; passes by what is finished there, goes on with what is not
+                 prompt_prior:str="photo of a person", prior:float=1., identity:float=1., weight:str="squared", margin:float=1., positive:str="same", negatives:int=1, reduce:str="mean", align=whole_picture, seed:int=0, number:int=0,
+                 precision:str="no", checkpoint_every:int=500, settings:dict=None) -> Path:
+    """Trains the LoRA of one person by `method` (see METHODS), where the pipeline is, and returns the folder of its file; passes by what is finished there, goes on with what is not
 
-    person, anybody: from `know`, anybody's of the priors. `number`: the person's, part of the random streams. `loss`: prior, identity, weight, margin, reduce of `booth_loss`. ValueError: unknown method, the folder was begun with other settings."""
+    person, anybody: from `know`, anybody's of the priors. `number`: the person's, part of the random streams. prior, identity, weight, margin, reduce, align: of `booth_loss`. `settings`: what else must not change between restarts, such as digests of the base and the encoder.
+    The pipeline's networks come back frozen. ValueError: an unknown method or option, a half-precision base without precision="bf16", a folder begun with other settings or other pictures."""
     check_pipeline(pipe)
     if method not in METHODS: raise ValueError(f"method={method!r}: expected one of {METHODS}")
-    out, stream, words, words_prior = Path(out), generator(seed, 6, number).initial_seed(), words_of(pipe, [prompt]), words_of(pipe, [prompt_prior])
-    about = dict(settings or {}, method=method, steps=steps, batch=batch, lr=lr, decay=decay, weight_decay=weight_decay, rank=rank, alpha=alpha or rank, prompt=prompt, prompt_prior=prompt_prior, positive=positive, negatives=negatives, seed=seed, number=number, precision=precision, **loss)
+    if negatives < 1: raise ValueError(f"negatives={negatives}: the triplet needs at least one")
+    if pipe.unet.dtype != torch.float32 and precision == "no": raise ValueError(f"a base in {pipe.unet.dtype} needs precision='bf16'")
+    if (devices := {next(net.parameters()).device for net in (pipe.unet, pipe.vae, encoder)}) != {pipe.unet.device}: raise ValueError(f"U-Net, autoencoder and encoder lie on different devices: {sorted(map(str, devices))}")
+    if PartialState().num_processes > 1: raise ValueError("a person is trained by one process: give each process its own people")
+    time_weight(0, kind=weight), triplet_term(torch.ones(1, 1), torch.ones(1, 1), torch.ones(1, 1, 1), margin, reduce)
+    out, stream, loss = Path(out), generator(seed, 6, number).initial_seed(), dict(prior=prior, identity=identity, weight=weight, margin=margin, reduce=reduce)
+    batch_at = person_batches(pipe.vae, person, anybody, words_of(pipe, [prompt]), words_of(pipe, [prompt_prior]), batch, positive, negatives, stream)
+    about = dict(settings or {}, method=method, steps=steps, batch=batch, lr=lr, decay=decay, weight_decay=weight_decay, rank=rank, alpha=alpha or rank, prompt=prompt, prompt_prior=prompt_prior, positive=positive, negatives=negatives, seed=seed,
+                 number=number, precision=precision, pictures=arrays_digest(person), anybody=arrays_digest(dict(moments=anybody["moments"], y=anybody["y"])), **loss)
     begin_dataset(out, about)
     if (out/"pytorch_lora_weights.safetensors").exists(): return out
     def loss_fn(model, batch, draws):
         x0, T = batch["x0"], pipe.scheduler.config.num_train_timesteps
         n, device = len(x0), x0.device
         t, eps = torch.randint(T, (2*n,), generator=draws), torch.randn(2*n, *x0.shape[1:], generator=draws)
-        if not loss.get("prior", 1.): t, eps = t[:n], eps[:n]
+        if not prior: t, eps = t[:n], eps[:n]
         return booth_loss(pipe.unet, pipe.vae, pipe.scheduler, encoder, batch, t.to(device), eps.to(device), method, align=align, **loss)
+    for net in (pipe.vae, pipe.text_encoder): net.requires_grad_(False)
     lora = Lora(pipe.unet, rank, alpha, stream)
     try:
-        train(lora, person_batches(pipe.vae, person, anybody, words, words_prior, batch, positive, negatives, stream), loss_fn, steps, out, lr, decay=decay, weight_decay=weight_decay, ema=0., seed=stream, precision=precision, device=device,
-              checkpoint_every=checkpoint_every, settings=about)
+        train(lora, batch_at, loss_fn, steps, out, lr, decay=decay, weight_decay=weight_decay, ema=0., seed=stream, precision=precision, device="cpu" if pipe.unet.device.type == "cpu" else "auto", checkpoint_every=checkpoint_every, settings=about)
         save_lora(pipe.unet, out, about)
     finally: pipe.unet.unload_lora()
     (out/"checkpoint.safetensors").unlink(missing_ok=True)
     return out
 
-# %% ../nbs/42_idbooth.ipynb #c038
+# %% ../nbs/42_idbooth.ipynb #c041
 NEGATIVE = "cartoon, cgi, render, illustration, painting, drawing, black and white, bad body proportions, landscape"
 
 def booth_prompt(number:int, image:int, sex:str="", word:str="sks", places=tuple(PLACES), seed:int=0) -> str:
@@ -256,21 +282,36 @@ def booth_prompt(number:int, image:int, sex:str="", word:str="sks", places=tuple
     view = "side-portrait" if torch.rand((), generator=generator(seed, 8, number, image)) < .5 else "portrait"
     return " ".join(p for p in ("face", view, "photo of", sex, word, "person") if p)+(f", {place} background" if place else "")
 
-# %% ../nbs/42_idbooth.ipynb #c041
-def check_consent(root, names) -> dict:
-    "Name -> what was agreed to, from `root`/consent.json; ValueError names a person who is not in it, FileNotFoundError says what it should hold"
-    path = Path(root)/"consent.json"
-    if not path.is_file(): raise FileNotFoundError(f"no {path}: training on photographs needs the consent of every person in them, as a JSON object of folder name -> what was agreed to, when, and with whom")
-    consent = read_json(path)
-    absent = [n for n in names if not isinstance(consent.get(n), str) or not consent[n].strip()]
-    if absent: raise ValueError(f"{path} holds no consent of {absent[0]} ({len(absent)} of {len(names)} people)")
-    return {n: consent[n] for n in names}
-
 # %% ../nbs/42_idbooth.ipynb #c044
+def check_consent(root, names) -> str:
+    "sha256 of `root`/consent.json, in which each name has `agreed` true and `terms` that say to what, when, with whom; ValueError names a person who has not, FileNotFoundError says what it should hold"
+    path = Path(root)/"consent.json"
+    if not path.is_file(): raise FileNotFoundError(f'no {path}: photographs need the consent of every person in them: {{"folder name": {{"agreed": true, "terms": "to what, when, with whom"}}, ...}}')
+    consent = read_json(path)
+    agreed = lambda entry: isinstance(entry, dict) and entry.get("agreed") is True and str(entry.get("terms") or "").strip()
+    if absent := [n for n in names if not agreed(consent.get(n))]: raise ValueError(f"{path} holds no consent of {absent[0]} ({len(absent)} of {len(names)} people): agreed must be true and terms say to what")
+    return sha256(path.read_bytes()).hexdigest()
+
+# %% ../nbs/42_idbooth.ipynb #c047
+def person_number(name:str) -> int:
+    "A number below 2^31 for a name: the number it is, or from its sha256"
+    return int(name) if name.isdecimal() and len(name) < 10 else int.from_bytes(sha256(name.encode()).digest()[:4], "little")//2
+
+def square_photos(root, size:int):
+    "Photographs `root/<name>/<picture>` as Faces of `size` pixels: turned as their EXIF orientation asks, the middle square cut out"
+    faces, files = folder_faces(root, size), [p for group in folder_images(root).values() for p in group]
+    def one(path):
+        x = read_photo(path)
+        h, w, side = *x.shape[:2], min(x.shape[:2])
+        x = Image.fromarray(x[(h-side)//2:(h-side)//2+side, (w-side)//2:(w-side)//2+side])
+        return np.asarray(x.resize((size, size), Image.Resampling.LANCZOS))
+    return Faces(faces.labels, faces.names, faces.attributes, size, lambda k: np.stack([one(files[i]) for i in k]))
+
+# %% ../nbs/42_idbooth.ipynb #c050
 def write_people(faces, out, card:dict) -> dict:
     "Writes `faces` as a dataset with a folder for each name: `ada/0000.png`; returns the card"
     check_card(card)
-    begin_dataset(out, dict(size=faces.size, people=faces.names))
+    begin_dataset(out, dict(size=faces.size, pictures=arrays_digest(dict(pixels=faces.read(np.arange(len(faces))), labels=faces.labels)), names=sha256("/".join(faces.names).encode()).hexdigest()))
     seen, rows = np.zeros(len(faces.names), int), []
     for image, i, _ in faces:
         rows.append(dict(file=f"{faces.names[i]}/{seen[i]:04d}.png", identity=i, name=faces.names[i], image=int(seen[i]), seed=None, attributes=None, embedding=None))
@@ -278,7 +319,7 @@ def write_people(faces, out, card:dict) -> dict:
         seen[i] += 1
     return finish_dataset(out, rows, card)
 
-# %% ../nbs/42_idbooth.ipynb #c047
+# %% ../nbs/42_idbooth.ipynb #c053
 def generate_people(pipe, people:list[dict], images:int, out, card:dict, negative_prompt:str="", steps:int=30, guidance:float=5., batch:int=8, seed:int=0, shard=(0, 1), prompt=booth_prompt):
     """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card, or None while other shards still have to write
 
@@ -286,11 +327,11 @@ def generate_people(pipe, people:list[dict], images:int, out, card:dict, negativ
     check_pipeline(pipe); check_card(card)
     out, (k, n) = Path(out), shard
     if not 0 <= k < n: raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
-    scheduler = {key: v for key, v in pipe.scheduler.config.items() if not key.startswith("_")}
-    begin_dataset(out, dict(people=[[p["name"], p["number"], p["sex"], p["lora"] and _lora_digest(p["lora"])] for p in people], images=images, negative_prompt=negative_prompt, steps=steps, guidance=guidance, batch=batch, seed=seed,
-                            weights=weights_digest(pipe.components), scheduler=type(pipe.scheduler).__name__, scheduler_config=scheduler))
     prompts = {p["name"]: [prompt(p["number"], j, p["sex"]) for j in range(images)] for p in people}
     token_ids(pipe.tokenizer, [negative_prompt, *{q for each in prompts.values() for q in each}])
+    told = [[p["name"], p["number"], prompts[p["name"]], p["lora"] and _lora_digest(p["lora"])] for p in people]
+    begin_dataset(out, dict(people=len(people), told=sha256(json.dumps(told).encode()).hexdigest(), images=images, negative_prompt=negative_prompt, steps=steps, guidance=guidance, batch=batch, seed=seed,
+                            weights=weights_digest(pipe.components), scheduler=type(pipe.scheduler).__name__, scheduler_config=_config(pipe.scheduler)))
     for p in progress(people[k::n], "people"):
         missing = [j for j in range(images) if not (out/p["name"]/f"{j:04d}.png").exists()]
         if missing and p["lora"]: pipe.unet.load_lora_adapter(p["lora"], weight_name="pytorch_lora_weights.safetensors", adapter_name="person", prefix="unet")

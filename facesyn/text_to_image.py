@@ -91,11 +91,11 @@ def vae_objective(encoder=None, kl:float=1e-6, identity:float=0.1):
 
 # %% ../nbs/31_text_to_image.ipynb #c020
 @torch.no_grad()
-def latent_moments(vae, images, batch:int=128) -> torch.Tensor:
-    "Mean and deviation (n, 2*c, h, w) of the latents of uint8 images (n, H, W, 3), unscaled, on the CPU in half precision"
-    device, parts = next(vae.parameters()).device, []
+def latent_moments(vae, images, batch:int=None) -> torch.Tensor:
+    "Mean and deviation (n, 2*c, h, w) of the latents of uint8 images (n, H, W, 3), unscaled, on the CPU in half precision; `batch`: None takes two million pixels at once"
+    batch, parts = batch or max(1, min(128, 2**21//images.shape[1]**2)), []
     for k in progress(range(0, len(images), batch), "encoding batches"):
-        q = vae.encode(to_float(images[k:k+batch]).to(device)).latent_dist
+        q = vae.encode(to_float(images[k:k+batch]).to(vae.device, vae.dtype)).latent_dist
         parts.append(torch.cat([q.mean, q.std], 1).half().cpu())
     return torch.cat(parts)
 
