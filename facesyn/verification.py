@@ -110,8 +110,8 @@ def flip_sum(original, flipped) -> np.ndarray:
 
 # %% ../nbs/60_verification.ipynb #c020
 def score_pairs(labels, max_impostors:int=1_000_000, seed:int=0) -> tuple:
-    "Index pairs (k, 2) of all genuine pairs, and (k, 2) of all impostor pairs or of `max_impostors` drawn ones, for identity labels (n,)"
-    labels = np.asarray(labels)
+    "Index pairs (k, 2) of all genuine pairs, and (k, 2) of all impostor pairs or of `max_impostors` drawn ones, for identity labels (n,), numbers or names"
+    labels = np.unique(labels, return_inverse=True)[1]
     order, n = np.argsort(labels, kind="stable"), len(labels)
     ends = np.append(np.flatnonzero(np.diff(labels[order]))+1, n)
     groups = [order[a:b] for a, b in zip(np.append(0, ends[:-1]), ends)]
