@@ -255,6 +255,7 @@ def bootstrap_interval(x, statistic, rounds:int=1000, level:float=0.95, seed:int
 
 def paired_bootstrap(a, b, statistic, rounds:int=1000, level:float=0.95, seed:int=0) -> dict:
     "`difference`: statistic(a) - statistic(b), with its percentile `interval` when the same redrawn identities are used for both; `a`, `b` and `a_interval`, `b_interval`: each one alone. Errors as in `redrawn`"
+    a, b = (dict(sorted(x.items())) if isinstance(x, dict) else x for x in (a, b))
     values = redrawn((a, b), statistic, rounds, seed)
     va, vb = (float(statistic(*_drawn(x, np.ones(len(x if isinstance(x, dict) else x.names), np.int64)))) for x in (a, b))
     return dict(difference=va-vb, interval=_interval(values[:, 0]-values[:, 1], level), a=va, a_interval=_interval(values[:, 0], level), b=vb, b_interval=_interval(values[:, 1], level))
