@@ -5,7 +5,7 @@
 
 The baseline does what diffusers' training example does at every step: the autoencoder and the text encoder are run on the batch (one picture of the person, one of anybody), then the U-Net, the loss, the gradient, AdamW.
 Ours have latents and words encoded once: `dreambooth` is the same loss, `triplet` adds the decoded estimate and an encoder (an IResNet-100 at 112 px, or the small one). Prints a table and JSON."""
-import argparse, json, tempfile, time
+import argparse, json, time
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
