@@ -119,9 +119,9 @@ def iresnet(name:str, **changes) -> IResNet:
 
 # %% ../nbs/21_recognition.ipynb #c021
 def arcface_margin(cosine, m:float=0.5, quality=None):
-    "cos(theta + m) (ArcFace, eq. 3), exactly differentiable where |cosine| < 1 - 1e-4"
+    "cos(theta + m) (ArcFace, eq. 3), exactly differentiable where |cosine| < 1 - 1e-4, and cos(theta) - m sin(m) where theta + m > pi"
     c = cosine.clamp(-1+1e-4, 1-1e-4)
-    return c*math.cos(m) - (1-c*c).sqrt()*math.sin(m)
+    return torch.where(c > -math.cos(m), c*math.cos(m) - (1-c*c).sqrt()*math.sin(m), c - m*math.sin(m))
 
 # %% ../nbs/21_recognition.ipynb #c023
 def cosface_margin(cosine, m:float=0.35, quality=None):
