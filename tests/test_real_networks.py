@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 from facesyn.alignment import find_faces, load_models, prepare_photos
-from facesyn.encoders import embed, load_encoder, onnx_to_torch
+from facesyn.encoders import embed, load_encoder
+from facesyn.onnx_nets import onnx_to_torch
 from facesyn.records import folder_faces, read_manifest, write_image
 from facesyn.verification import eer, verify
 
