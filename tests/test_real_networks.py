@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from facesyn.alignment import find_faces, load_models, prepare_photos, similarity, template, warp
+from facesyn.alignment import find_faces, load_models, predict_photo_attributes, prepare_photos, similarity, template, warp
 from facesyn.core import to_float, to_uint8
 from facesyn.encoders import embed, load_encoder
 from facesyn.onnx_nets import onnx_to_torch
@@ -121,3 +121,26 @@ def test_photos_are_found_and_aligned_again(tmp_path):
     turned = np.array([np.array(r["landmarks"])[1]-np.array(r["landmarks"])[0] for r in read_manifest(tmp_path/"out")])
     assert np.abs(np.rad2deg(np.arctan2(turned[:, 1], turned[:, 0]))+25).mean() < 5         # eyes turned as the canvas was
     assert cosine.mean() > .85 and cosine.min() > .6, cosine
+
+
+@pytest.mark.skipif(not (DATA/"lfw_aligned112.npz").is_file(), reason=f"no real faces: {DATA}/lfw_aligned112.npz is absent")
+def test_old_genderage_tells_ages():
+    "insightface's older network behind the interface of the newer one: its answers counted one by one, the same for a turned photo, alike for two pictures of one person"
+    pytest.importorskip("insightface")
+    models, session = load_models(DATA/"weights"/"genderage_old.onnx"), pytest.importorskip("onnxruntime").InferenceSession(DATA/"weights"/"genderage_old.onnx")
+    with np.load(DATA/"lfw_aligned112.npz", allow_pickle=False) as d: pairs = d["pairs"][d["issame"].astype(bool)][::75]
+    faces = lfw(pairs.T.ravel())
+    ages = predict_photo_attributes(models, faces)
+    assert set(models) == {"genderage"} and torch.isnan(ages[:, :3]).all()
+    out, = session.run(None, {"data": faces.transpose(0, 3, 1, 2).astype(np.float32)})
+    assert ages[:, 3].tolist() == [sum(np.argmax(row[2+2*k:4+2*k]) for k in range(100)) for row in out]
+    first, second = ages[:, 3].numpy().reshape(2, -1)
+    turned, marks = [], template(112).numpy()-55.5
+    for face in faces[:20]:
+        canvas = Image.new("RGB", (320, 320)); canvas.paste(Image.fromarray(face).resize((168, 168), Image.Resampling.BICUBIC), (76, 76))
+        turned.append(np.asarray(canvas.rotate(25, Image.Resampling.BICUBIC)))
+    c, s = np.cos(np.deg2rad(25)), np.sin(np.deg2rad(25))                # counter-clockwise, y downwards
+    where = dict(box=(60, 60, 260, 260), landmarks=159.5+1.5*marks@np.array([[c, -s], [s, c]]))
+    again = predict_photo_attributes(models, turned, [where]*20)[:, 3].numpy()
+    print(f"ages {first.mean():.1f} +- {first.std():.1f}; two pictures of one person: r {np.corrcoef(first, second)[0, 1]:.2f}, {np.abs(first-second).mean():.1f} years apart; turned: {np.abs(again-first[:20]).mean():.1f}")
+    assert 25 < first.mean() < 55 and first.std() > 5 and np.corrcoef(first, second)[0, 1] > .6 and np.abs(again-first[:20]).mean() < 3
