@@ -104,10 +104,9 @@ def unsupported(op:str, a:dict):
 
 # %% ../nbs/21_onnx.ipynb #c014
 def constants(graph) -> dict:
-    "Name -> tensor of a graph's weights and constants; None where a constant is no tensor"
-    tensor = lambda t: torch.from_numpy(np.array(numpy_helper.to_array(t)))
-    values = {n.output[0]: next((tensor(a.t) for a in n.attribute if a.name == "value"), None) for n in graph.node if n.op_type == "Constant"}
-    return {t.name: tensor(t) for t in graph.initializer} | values
+    "Name -> array of a graph's weights and constants; None where a constant is no tensor"
+    values = {n.output[0]: next((numpy_helper.to_array(a.t) for a in n.attribute if a.name == "value"), None) for n in graph.node if n.op_type == "Constant"}
+    return {t.name: numpy_helper.to_array(t) for t in graph.initializer} | values
 
 def read_onnx(path) -> onnx.ModelProto:
     "The model of an .onnx file; FileNotFoundError, or ValueError for a broken file or NaN weights"
@@ -115,7 +114,7 @@ def read_onnx(path) -> onnx.ModelProto:
     try: model = onnx.load(str(path)); values = constants(model.graph)
     except Exception as e: raise ValueError(f"cannot read {path} as ONNX: {e}") from e
     for name, v in values.items():
-        if v is not None and v.is_floating_point() and not torch.isfinite(v).all(): raise ValueError(f"{path}: tensor {name} has {int((~torch.isfinite(v)).sum())} NaN or infinite values of {v.numel()}")
+        if v is not None and v.dtype.kind == "f" and not np.isfinite(v).all(): raise ValueError(f"{path}: tensor {name} has {int((~np.isfinite(v)).sum())} NaN or infinite values of {v.size}")
     return model
 
 # %% ../nbs/21_onnx.ipynb #c016
@@ -124,8 +123,9 @@ class OnnxNet(nn.Module):
     def __init__(self, model:onnx.ModelProto, name:str="the ONNX graph"):
         super().__init__()
         graph = model.graph
-        attributes = lambda node: {a.name: torch.from_numpy(np.array(numpy_helper.to_array(a.t))) if a.type == onnx.AttributeProto.TENSOR else onnx.helper.get_attribute_value(a) for a in node.attribute}
-        known = constants(graph)
+        tensor = lambda v: v if v is None else torch.from_numpy(np.array(v))
+        attributes = lambda node: {a.name: tensor(numpy_helper.to_array(a.t)) if a.type == onnx.AttributeProto.TENSOR else onnx.helper.get_attribute_value(a) for a in node.attribute}
+        known = {k: tensor(v) for k, v in constants(graph).items()}
         self.nodes = [(n.op_type, attributes(n), list(n.input), list(n.output)) for n in graph.node if n.op_type != "Constant"]
         self.input, self.output = [i.name for i in graph.input if i.name not in known], [o.name for o in graph.output]
         if len(self.input) != 1 or len(self.output) != 1: raise ValueError(f"{name}: expected one input and one output, got {self.input} and {self.output}")
