@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from .bins import repeated_pairs
 from .encoders import Encoder, embed
-from .recognition import IRESNETS, train_recogniser
+from .recognition import NETWORKS, train_recogniser
 
 # %% ../nbs/60_verification.ipynb #c005
 def _unit(emb, name) -> np.ndarray:
@@ -263,7 +263,7 @@ def verify_pairs(encoder, tests) -> dict:
 
 def worth(faces, tests, net:str="tiny32", dim:int=64, **recipe) -> dict:
     "`verify_pairs` of a recogniser that is trained on `faces`; `recipe`: options of `train_recogniser`, such as epochs, seed and checkpoint"
-    network, _ = train_recogniser(faces, IRESNETS[net]|dict(dim=dim), **recipe)
+    network, _ = train_recogniser(faces, NETWORKS[net]|dict(dim=dim), **recipe)
     return verify_pairs(Encoder(network, faces.size), tests)
 
 def recovered(synthetic:dict, real:dict) -> float:

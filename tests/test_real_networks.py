@@ -1,29 +1,48 @@
 """Encoders on real networks and real faces, which are not part of this repository: skipped where ../shared/data is absent."""
+import os, time
 from io import BytesIO
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from facesyn.alignment import find_faces, load_models, prepare_photos
-from facesyn.encoders import embed, load_encoder, onnx_to_torch
+from facesyn.alignment import find_faces, load_models, predict_photo_attributes, prepare_photos, similarity, template, warp
+from facesyn.core import to_float, to_uint8
+from facesyn.encoders import embed, load_encoder
+from facesyn.onnx_nets import onnx_to_torch
+from facesyn.parametric import render_faces
 from facesyn.records import folder_faces, read_manifest, write_image
 from facesyn.verification import eer, verify
 
 DATA = Path(__file__).resolve().parents[2]/"shared"/"data"
 IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 NETWORKS = dict(edgeface_xxs_q_dequant=dict(size=112), mobilefacenet_foamliu=dict(size=112, **IMAGENET), mobilefacenet_casia_112x96=dict(size=112, std=128., crop=(8, 0, 104, 112)))
+NETWORKS["face-reidentification-retail-0095"] = dict(size=128, channels="bgr", mean=0., std=1.)
+RETAIL = 128*torch.tensor([[30.2946/96, 51.6963/112], [65.5318/96, 51.5014/112], [48.0252/96, 71.7366/112], [33.5493/96, 92.3655/112], [62.7299/96, 92.2041/112]])   # Open Model Zoo's template for face-reidentification-retail
+LFW = dict(edgeface_xxs_q_dequant=99.63, mobilefacenet_foamliu=99.52, mobilefacenet_casia_112x96=99.12)|{"face-reidentification-retail-0095": 99.43}                  # per cent, 10 folds, as published beside the files
 pytestmark = pytest.mark.skipif(not (DATA/"weights").is_dir(), reason=f"no real networks: {DATA}/weights is absent")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_torch_equals_onnxruntime(name):
     session = pytest.importorskip("onnxruntime").InferenceSession(DATA/"weights"/f"{name}.onnx")
-    width = 96 if NETWORKS[name].get("crop") else 112
-    x = torch.rand(3, 3, 112, width, generator=torch.Generator().manual_seed(0))*2-1
+    shape = session.get_inputs()[0].shape[1:]
+    x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))*2-1
+    if NETWORKS[name].get("std") == 1.: x = x*127.5+127.5
     expected, = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     with torch.no_grad(): ours = onnx_to_torch(DATA/"weights"/f"{name}.onnx")(x)
     assert np.allclose(ours, expected, atol=1e-4*np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_encoders_agree_on_drawn_faces(name):
+    "The same preprocessing and features, by torch and by ONNX Runtime; the second refuses a gradient"
+    pytest.importorskip("onnxruntime")
+    faces = render_faces(range(4), [0]*4, 112)[0]
+    ours, theirs = (load_encoder(DATA/"weights"/f"{name}.onnx", differentiable=d, **NETWORKS[name]) for d in (True, False))
+    e = embed(ours, faces)
+    assert ours.dim == theirs.dim == e.shape[1] and np.abs(e-embed(theirs, faces)).max() < 1e-4
+    with pytest.raises(ValueError, match="differentiable=False"): theirs(to_float(faces).requires_grad_())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -54,6 +73,35 @@ def lfw(index):
     return np.stack([np.asarray(Image.open(BytesIO(jpeg[offsets[k]:offsets[k+1]].tobytes())).convert("RGB")) for k in index])
 
 
+class ViewTwo:
+    "The pictures of LFW's View 2 that occur in pairs, as faces for `embed`; with `target` (5, 2) aligned to it in 128 pixels instead of ArcFace's template in 112"
+    def __init__(self, target=None):
+        with np.load(DATA/"lfw_aligned112.npz", allow_pickle=False) as d: self.jpeg, self.offsets, pairs, self.issame = d["jpeg"], d["offsets"], d["pairs"], d["issame"].astype(bool)
+        self.used, back = np.unique(pairs, return_inverse=True)
+        self.pairs, self.labels, self.M = back.reshape(pairs.shape), np.zeros(len(self.used), int), None if target is None else similarity(template(112)[None], target)
+
+    def read(self, index):
+        x = np.stack([np.asarray(Image.open(BytesIO(self.jpeg[self.offsets[k]:self.offsets[k+1]].tobytes())).convert("RGB")) for k in self.used[index]])
+        return x if self.M is None else to_uint8(warp(to_float(torch.as_tensor(x)), self.M.expand(len(x), 2, 3), 128))
+
+
+@pytest.mark.skipif(os.environ.get("FACESYN_SLOW") != "1", reason="the whole protocol takes many minutes a network: set FACESYN_SLOW=1")
+@pytest.mark.skipif(not (DATA/"lfw_aligned112.npz").is_file(), reason=f"no real faces: {DATA}/lfw_aligned112.npz is absent")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_lfw_view_2_on_both_paths(name):
+    "6,000 pairs in 10 folds, features of picture and mirror image summed: the published accuracy by ONNX Runtime and by torch, and the same embeddings"
+    faces, e, reached = ViewTwo(RETAIL if "retail" in name else None), {}, {}
+    for path, differentiable in (("ONNX Runtime", False), ("torch", True)):
+        began = time.time()
+        e[path] = embed(load_encoder(DATA/"weights"/f"{name}.onnx", differentiable=differentiable, **NETWORKS[name]), faces, batch=64)
+        result = verify(*(e[path][k] for k in faces.pairs.T), faces.issame, repeats=True)
+        reached[path] = 100*result["accuracy"]
+        print(f"{name}, {path}: {100*result['accuracy']:.2f} +- {100*result['std']:.2f} %, {len(faces.labels)} pictures, {time.time()-began:.0f} s", flush=True)
+    difference = np.abs(e["torch"]-e["ONNX Runtime"]).max()
+    print(f"{name}: largest difference of the unit embeddings {difference:.1e}", flush=True)
+    assert difference < 1e-4 and all(abs(a-LFW[name]) < .1+1e-6 for a in reached.values()), reached
+
+
 @pytest.mark.skipif(not (DATA/"lfw_aligned112.npz").is_file(), reason=f"no real faces: {DATA}/lfw_aligned112.npz is absent")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_photos_are_found_and_aligned_again(tmp_path):
@@ -73,3 +121,26 @@ def test_photos_are_found_and_aligned_again(tmp_path):
     turned = np.array([np.array(r["landmarks"])[1]-np.array(r["landmarks"])[0] for r in read_manifest(tmp_path/"out")])
     assert np.abs(np.rad2deg(np.arctan2(turned[:, 1], turned[:, 0]))+25).mean() < 5         # eyes turned as the canvas was
     assert cosine.mean() > .85 and cosine.min() > .6, cosine
+
+
+@pytest.mark.skipif(not (DATA/"lfw_aligned112.npz").is_file(), reason=f"no real faces: {DATA}/lfw_aligned112.npz is absent")
+def test_old_genderage_tells_ages():
+    "insightface's older network behind the interface of the newer one: its answers counted one by one, the same for a turned photo, alike for two pictures of one person"
+    pytest.importorskip("insightface")
+    models, session = load_models(DATA/"weights"/"genderage_old.onnx"), pytest.importorskip("onnxruntime").InferenceSession(DATA/"weights"/"genderage_old.onnx")
+    with np.load(DATA/"lfw_aligned112.npz", allow_pickle=False) as d: pairs = d["pairs"][d["issame"].astype(bool)][::75]
+    faces = lfw(pairs.T.ravel())
+    ages = predict_photo_attributes(models, faces)
+    assert set(models) == {"genderage"} and torch.isnan(ages[:, :3]).all()
+    out, = session.run(None, {"data": faces.transpose(0, 3, 1, 2).astype(np.float32)})
+    assert ages[:, 3].tolist() == [sum(np.argmax(row[2+2*k:4+2*k]) for k in range(100)) for row in out]
+    first, second = ages[:, 3].numpy().reshape(2, -1)
+    turned, marks = [], template(112).numpy()-55.5
+    for face in faces[:20]:
+        canvas = Image.new("RGB", (320, 320)); canvas.paste(Image.fromarray(face).resize((168, 168), Image.Resampling.BICUBIC), (76, 76))
+        turned.append(np.asarray(canvas.rotate(25, Image.Resampling.BICUBIC)))
+    c, s = np.cos(np.deg2rad(25)), np.sin(np.deg2rad(25))                # counter-clockwise, y downwards
+    where = dict(box=(60, 60, 260, 260), landmarks=159.5+1.5*marks@np.array([[c, -s], [s, c]]))
+    again = predict_photo_attributes(models, turned, [where]*20)[:, 3].numpy()
+    print(f"ages {first.mean():.1f} +- {first.std():.1f}; two pictures of one person: r {np.corrcoef(first, second)[0, 1]:.2f}, {np.abs(first-second).mean():.1f} years apart; turned: {np.abs(again-first[:20]).mean():.1f}")
+    assert 25 < first.mean() < 55 and first.std() > 5 and np.corrcoef(first, second)[0, 1] > .6 and np.abs(again-first[:20]).mean() < 3

@@ -3,7 +3,7 @@ import inspect, re
 from pathlib import Path
 import numpy as np
 import pytest, yaml
-from facesyn.recognition import IRESNETS, MARGINS, train_recogniser
+from facesyn.recognition import MARGINS, NETWORKS, train_recogniser
 from facesyn.records import parametric_faces
 
 PROFILES = sorted((Path(__file__).parents[1]/"nbs/runs/params").glob("*/recognise.yaml"))
@@ -21,7 +21,7 @@ def test_trainer_takes_the_recipe(path):
     faces = parametric_faces(3, 2, 32)
     for given in variants(path):
         recipe = given.get("recipe", {})
-        assert given.get("net", "tiny32") in IRESNETS and given.get("head", "arcface") in MARGINS
+        assert given.get("net", "tiny32") in NETWORKS and given.get("head", "arcface") in MARGINS
         assert not recipe.keys() & OWN and recipe.keys() <= inspect.signature(train_recogniser).parameters.keys()
         assert all(0 < m < given["epochs"] for m in recipe.get("milestones", []))
         if recipe: assert np.isfinite(train_recogniser(faces, "tiny32", epochs=1, batch=6, lr=.001, device="cpu", **recipe)[1][0]["loss"])

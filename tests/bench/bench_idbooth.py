@@ -14,7 +14,7 @@ from facesyn.core import pick_device
 from facesyn.diffusion import build_unet
 from facesyn.encoders import Encoder
 from facesyn.idbooth import Lora, booth_loss, person_batches
-from facesyn.recognition import IResNet, iresnet
+from facesyn.recognition import IResNet, recogniser
 from facesyn.text_to_image import build_text_encoder, build_tokenizer, build_vae, sd_scheduler
 
 
@@ -22,7 +22,7 @@ def networks(small, device, dtype):
     "Pixels, autoencoder, U-Net, text encoder, its tokens, encoder of faces"
     torch.manual_seed(0)
     if small:
-        vae, unet, text, tokens, f = build_vae(32, (32, 48)), build_unet(16, (48, 64, 96), 96, 4, 1, 2, 16, "cross", False), build_text_encoder(build_tokenizer(), 96), 32, Encoder(iresnet("tiny32", dim=64), 32)
+        vae, unet, text, tokens, f = build_vae(32, (32, 48)), build_unet(16, (48, 64, 96), 96, 4, 1, 2, 16, "cross", False), build_text_encoder(build_tokenizer(), 96), 32, Encoder(recogniser("tiny32", dim=64), 32)
     else:
         vae = AutoencoderKL(sample_size=512, block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",)*4, up_block_types=("UpDecoderBlock2D",)*4, layers_per_block=2, latent_channels=4)
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True)
