@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from .core import atomic, progress, to_float, to_uint8
 from .parametric import TEMPLATE
-from .records import SUFFIXES, begin_dataset, check_card, finish_dataset, image_file, write_image
+from .records import SUFFIXES, attribute_row, begin_dataset, check_card, finish_dataset, image_file, write_image
 
 # %% ../nbs/20_alignment.ipynb #c005
 def template(size:int=112) -> torch.Tensor:
@@ -166,8 +166,7 @@ def prepare_photo(root, file, out, where, find, attributes, size, enlarge) -> di
     if zoom > enlarge: raise ValueError(f"the face is too small: it would be enlarged {zoom:.1f} times, at most {enlarge} are asked for")
     write_image(to_uint8(warp(to_float(image[None]), M, size))[0], Path(out)/where)
     s = attributes(image, found[0]) if attributes else [np.nan]*4
-    known = [None if np.isnan(v) else round(float(v), 3) for v in s]
-    return dict(landmarks=np.round(np.asarray(found[0]["landmarks"], float), 2).tolist(), score=found[0].get("score"), faces=len(found), enlarged=round(zoom, 3), attributes=known if any(v is not None for v in known) else None)
+    return dict(landmarks=np.round(np.asarray(found[0]["landmarks"], float), 2).tolist(), score=found[0].get("score"), faces=len(found), enlarged=round(zoom, 3), attributes=attribute_row(s))
 
 # %% ../nbs/20_alignment.ipynb #c037
 def prepare_photos(root, out, find, card:dict, size:int=112, attributes=None, enlarge:float=2.5, settings:dict=None) -> dict:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 from .core import atomic, decode_image, progress, to_float
-from .records import Encoded, Faces, begin_dataset, decoded, known_card, known_names, numbered, write_names
+from .records import Encoded, Faces, begin_dataset, decoded, known_about, known_card, known_names, numbered, rank_within, write_about, write_names
 
 # %% ../nbs/12_recordio.ipynb #c005
 MAGIC = struct.pack("<I", 0xced7230a)
@@ -213,7 +213,7 @@ def image_size(data:bytes, name="the image") -> tuple[int, int, str]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"cannot read {name} as an image: {e}") from e
 
 def write_rec(encoded:Encoded, folder, layout:str="identity", shuffle:int|None=None, name:str="train") -> Path:
-    """`train.rec`, `.idx`, `.lst` and `property` of a set in `folder`, as `layout`; images keep their bytes. Returns the path of the .rec
+    """`train.rec`, `.idx`, `.lst` and `property` of a set in `folder`, as `layout`, and its manifest, if it has one; images keep their bytes. Returns the path of the .rec
 
     Resumable: what was begun with other images or another layout is a ValueError."""
     folder, labels = Path(folder), np.asarray(encoded.labels, np.int64)
@@ -222,12 +222,10 @@ def write_rec(encoded:Encoded, folder, layout:str="identity", shuffle:int|None=N
     width, height, kind = image_size(encoded.read(0), encoded.where(0))
     begin_dataset(folder, dict(layout=layout, images=len(labels), identities=len(encoded.names), shuffle=shuffle, width=width, height=height, labels=sha256(labels.astype("<i8").tobytes()).hexdigest()))
     def beside():
-        write_names(folder, encoded.names)
+        write_names(folder, encoded.names); write_about(folder, encoded, order)
         with atomic(folder/"property") as temporary: temporary.write_text(f"{len(encoded.names)},{height},{width}\n")
-        seen = np.zeros(len(encoded.names), int)
         with atomic(folder/f"{name}.lst") as temporary, open(temporary, "w") as f:
-            for r, k in enumerate(order, first):
-                f.write(f"{r}\t{labels[k]:.6f}\t{labels[k]:06d}/{seen[labels[k]]:04d}.{kind.lower()}\n"); seen[labels[k]] += 1
+            f.writelines(f"{r}\t{i:.6f}\t{i:06d}/{j:04d}.{kind.lower()}\n" for r, (i, j) in enumerate(zip(labels[order], rank_within(labels[order])), first))
     if not path.exists(): write_records(path, payloads(labels, encoded.read, order, layout), total, beside)
     return path
 
@@ -268,11 +266,11 @@ def missing_key(keys, end:int) -> int:
 
 # %% ../nbs/12_recordio.ipynb #c036
 def open_rec(path) -> Encoded:
-    "The set in a .rec of either layout, with the names and the card that lie beside it"
+    "The set in a .rec of either layout, with the names, the card and the manifest that lie beside it"
     records, places, values = rec_images(path)
     def where(k): return f"{path} (key {records.keys[places[k]]})"
     labels, names = numbered(values, where, known_names(Path(path).parent))
-    return Encoded(labels, names, lambda k: unpack(records[places[k]], where(k))[1], where, known_card(Path(path).parent))
+    return Encoded(labels, names, lambda k: unpack(records[places[k]], where(k))[1], where, known_card(Path(path).parent), known_about(Path(path).parent, labels))
 
 def rec_faces(path, size:int) -> Faces:
     "Faces of a .rec, resized to `size`"
@@ -302,8 +300,9 @@ def joined(parts:list[Encoded], apart:bool=False) -> Encoded:
     number, begins = {name: i for i, name in enumerate(together)}, np.cumsum([0, *map(len, parts)])
     labels = np.concatenate([np.array([number[name] for name in group])[part.labels] for group, part in zip(names, parts)])
     def at(k): return parts[p := int(np.searchsorted(begins, k, "right"))-1], int(k-begins[p])
+    def about(k): part, k = at(k); return {key: v for key, v in part.about(k).items() if key != "embedding"} if part.about else {}        # a row of the part's embeddings.npy, not of all
     cards = [part.card for part in parts if part.card]
-    return Encoded(labels, together, lambda k: at(k)[0].read(at(k)[1]), lambda k: at(k)[0].where(at(k)[1]), cards[0] if len(cards) == len(parts) and all(c == cards[0] for c in cards) else None)
+    return Encoded(labels, together, lambda k: at(k)[0].read(at(k)[1]), lambda k: at(k)[0].where(at(k)[1]), cards[0] if len(cards) == len(parts) and all(c == cards[0] for c in cards) else None, about if any(part.about for part in parts) else None)
 
 # %% ../nbs/12_recordio.ipynb #c046
 def merge_recs(paths, folder, **kw) -> Path:
