@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from facesyn.formats import FORMATS, convert, inspect_dataset, open_encoded, open_faces
 from facesyn.recordio import EXACT, MAGIC, RecDataset, Records, frame, joined, open_rec, pack, payloads, plan_records, unpack, write_rec, write_records
-from facesyn.records import Encoded, encode_image
+from facesyn.records import Encoded, Faces, encode_image, finish_dataset, of_image, read_manifest, write_image, write_json
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -27,7 +27,8 @@ def jpeg(k, size=112): return encode_image(np.random.default_rng(k).integers(0, 
 def noise(images=30, people=4, size=112, pause=0., read=jpeg):
     "Noise pictures of a few people in no order"
     labels = np.random.default_rng(0).permutation(np.arange(images) % people)
-    return Encoded(labels, [f"{i:06d}" for i in range(people)], lambda k: (time.sleep(pause), read(k, size))[1])
+    def about(k): return dict(seed=int(k), attributes=[.5*k, None, 3., 40.], **(dict(prompt=f"“{k}”\n") if k % 2 else {}))
+    return Encoded(labels, [f"{i:06d}" for i in range(people)], lambda k: (time.sleep(pause), read(k, size))[1], about=about)
 
 
 def content(folder): return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
@@ -267,13 +268,55 @@ def test_every_format_holds_the_same(written):
     for format in FORMATS:
         encoded, order = open_encoded(written/format), grouped if format in ("rec", "folder") else np.arange(30)
         assert np.array_equal(encoded.labels, wanted.labels[order]) and [encoded.read(k) for k in range(30)] == [wanted.read(int(k)) for k in order]
-        assert open_faces(str(written/format), 32).read(np.arange(3)).shape == (3, 32, 32, 3)
+        assert [encoded.about(k) for k in range(30)] == [wanted.about(int(k)) for k in order]
+        faces = open_faces(str(written/format), 32)
+        assert faces.read(np.arange(3)).shape == (3, 32, 32, 3) and np.array_equal(faces.attributes, np.stack([.5*order, np.full(30, np.nan), np.full(30, 3), np.full(30, 40)], 1).astype(np.float32), equal_nan=True)
+
+
+def a_dataset(root):
+    "As a generator leaves one: a seed, attributes, a row of embeddings.npy and a prompt for some; a picture of its own, of which nothing is known"
+    rows = []
+    for k, (i, j) in enumerate((i, j) for i in range(3) for j in range(4)):
+        write_image(np.random.default_rng(k).integers(0, 256, (32, 32, 3), np.uint8), root/f"{i:06d}/{j:04d}.png")
+        known = dict(seed=None, attributes=None, embedding=None, copy=True) if k == 7 else dict(seed=5, attributes=[k, -1.25, None, 33] if k % 2 else None, embedding=k, similarity=[.5])
+        rows.append(dict(file=f"{i:06d}/{j:04d}.png", identity=i, image=j, **known, **(dict(prompt="a face, \u201csmiling\u201d") if k == 3 else {})))
+    write_json(dict(seed=5), root/"settings.json")
+    np.save(root/"embeddings.npy", np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32))
+    return finish_dataset(root, rows, CARD), rows
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_a_manifest_says_goes_along_and_back(format, tmp_path):
+    _, rows = a_dataset(tmp_path/"made")
+    there = convert(tmp_path/"made", tmp_path/"there", format, **(dict(shuffle=1) if format in ("flat", "webdataset", "parquet") else {}))
+    back = convert(tmp_path/"there", tmp_path/"back", "folder")
+    assert there["images"] == back["images"] == 12 and (tmp_path/"back"/"embeddings.npy").read_bytes() == (tmp_path/"made"/"embeddings.npy").read_bytes()
+    found = {(tmp_path/"back"/row["file"]).read_bytes(): row for row in read_manifest(tmp_path/"back")}
+    for row in rows:
+        again = found[(tmp_path/"made"/row["file"]).read_bytes()]
+        assert again["identity"] == row["identity"] and of_image(again) == of_image(row) and again["file"] == f"imgs/{again['identity']:06d}/{again['image']:04d}.png"
+    if format != "folder": assert convert(open_encoded(tmp_path/"there"), tmp_path/"plain", "folder", size=16)["images"] == 12 and len(read_manifest(tmp_path/"plain")) == 12
+
+
+def test_a_set_without_a_manifest_gets_none(tmp_path):
+    encoded = noise(12)
+    for format in FORMATS:
+        convert(Encoded(encoded.labels, encoded.names, encoded.read), tmp_path/format, format, card=CARD)
+        assert open_encoded(tmp_path/format).about is None and not (tmp_path/format/"manifest.jsonl").exists()
+    unknown = Faces([0, 0, 1], ["ann", "bob"], np.full((3, 4), np.nan), 8, lambda k: np.zeros((len(k), 8, 8, 3), np.uint8))
+    convert(unknown, tmp_path/"faces", "rec", card=CARD)
+    assert open_encoded(tmp_path/"faces").about is None
+    unknown.attributes[1, 3] = 40
+    convert(unknown, tmp_path/"aged", "rec", card=CARD)
+    assert [open_encoded(tmp_path/"aged").about(k) for k in range(3)] == [{}, dict(attributes=[None, None, None, 40]), {}]
 
 
 def test_webdataset_reads_the_shards(written):
     wds = pytest.importorskip("webdataset")
     tars = sorted(map(str, (written/"webdataset").glob("*.tar")))
     pairs = [*wds.WebDataset(tars, shardshuffle=False).decode("pil").to_tuple("jpg;png", "cls")]
+    known = [json.loads(sample["json"]) for sample in wds.WebDataset(tars, shardshuffle=False)]
+    assert known == [noise().about(k) for k in range(30)]
     assert len(tars) == 3 and [label for _, label in pairs] == noise().labels.tolist() and pairs[7][0].size == (64, 64)
 
 
@@ -281,6 +324,7 @@ def test_datasets_reads_the_parquet(written, tmp_path):
     datasets = pytest.importorskip("datasets")
     read = datasets.load_dataset("parquet", data_files=str(written/"parquet"/"*.parquet"), split="train", cache_dir=str(tmp_path))
     assert isinstance(read.features["image"], datasets.Image) and read.features["label"].names == noise().names
+    assert (read[13]["seed"], read[13]["pitch"], read[13]["yaw"], read[13]["age"], read[13]["prompt"], read[12]["prompt"]) == (13, 6.5, None, 40., "“13”\n", None)
     assert read["label"] == noise().labels.tolist() and read[13]["image"].size == (64, 64) and np.array_equal(np.asarray(read[13]["image"]), np.asarray(Image.open(BytesIO(noise(size=64).read(13)))))
 
 
