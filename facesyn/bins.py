@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPCODES', 'PUSH', 'STANDINS', 'LIMIT', 'MAGIC', 'SIDE', 'opcodes', 'unpickle', 'file_content', 'read_bin',
-           'decode_face', 'decode_faces', 'fold_order', 'repeated_pairs', 'save_bin', 'as_png', 'as_jpeg', 'bin_to_npz',
-           'lfw_list', 'csv_list', 'list_to_bin']
+           'bin_lists', 'is_answer', 'checked_picture', 'decode_face', 'decode_faces', 'fold_order', 'repeated_pairs',
+           'save_bin', 'as_png', 'as_jpeg', 'bin_to_npz', 'lfw_list', 'csv_list', 'list_to_bin']
 
 # %% ../nbs/10_bins.ipynb #c002
 import codecs, csv, lzma, math, pickle
@@ -174,19 +174,28 @@ def read_bin(path, limit:int=LIMIT) -> tuple:
     """`(pictures, issame)` of a .bin: 2n pictures as encoded bytes (JPEG or PNG) or as uint8 (h, w, 3) arrays, and n bools; nothing in the file is executed
 
     `limit`: bytes of the file, decompressed; it may have one opcode for each 512 of them. FileNotFoundError; ValueError naming the file and the byte, picture or pair that is wrong."""
+    pictures, issame = bin_lists(path, limit)
+    if len(pictures) != 2*len(issame) or not issame: raise ValueError(f"{path}: {len(pictures)} pictures for {len(issame)} pairs, expected twice as many")
+    for k, answer in enumerate(issame):
+        if not is_answer(answer): raise ValueError(f"{path}: the answer of pair {k} is {_kind(answer)}, expected True or False")
+    return [checked_picture(p, f"{path}: picture {k}") for k, p in enumerate(pictures)], np.array(issame, bool)
+
+def bin_lists(path, limit:int=LIMIT) -> tuple:
+    "The two lists in a .bin as they are, whatever is in them; errors of file and pickle as in `read_bin`"
     try: value = unpickle(file_content(path, limit), max(limit//512, 1000))
     except ValueError as e: raise e if str(path) in str(e) else ValueError(f"{path}: {e}") from None
     if not isinstance(value, (tuple, list)) or len(value) != 2: raise ValueError(f"{path}: expected (pictures, issame), got {_kind(value)}")
     pictures, issame = (list(v["array"]) if isinstance(v, dict) and np.ndim(v.get("array")) else v for v in value)
     if not isinstance(pictures, (tuple, list)) or not isinstance(issame, (tuple, list)): raise ValueError(f"{path}: expected two lists, got {_kind(pictures)} and {_kind(issame)}")
-    if len(pictures) != 2*len(issame) or not issame: raise ValueError(f"{path}: {len(pictures)} pictures for {len(issame)} pairs, expected twice as many")
-    for k, answer in enumerate(issame):
-        if not isinstance(answer, (int, np.generic)) or answer not in (0, 1): raise ValueError(f"{path}: the answer of pair {k} is {_kind(answer)}, expected True or False")
-    return [_picture(p, f"{path}: picture {k}") for k, p in enumerate(pictures)], np.array(issame, bool)
+    return pictures, issame
+
+def is_answer(x) -> bool:
+    "True, False, 1 or 0, of Python or NumPy?"
+    return isinstance(x, (int, np.generic)) and x in (0, 1)
 
 def _kind(x): return f"{type(x).__name__} of {len(x)}" if isinstance(x, (tuple, list, bytes, str, memoryview)) else "an array" if isinstance(x, dict) else type(x).__name__
 
-def _picture(item, name):
+def checked_picture(item, name):
     "Encoded bytes or a (h, w, 3) array; ValueError says `name`"
     array = item.get("array") if isinstance(item, dict) else item if isinstance(item, np.ndarray) else None
     if array is not None:
@@ -245,7 +254,7 @@ def save_bin(pictures, issame, path, repeats:bool=False):
 
     ValueError: numbers that do not fit, a picture that is neither, too few pairs of a kind, or, without `repeats`, a pair that repeats another."""
     if len(pictures) != 2*len(issame): raise ValueError(f"{path}: {len(pictures)} pictures for {len(issame)} pairs, expected twice as many")
-    pictures = [bytes(_picture(p, f"{path}: picture {k}")) if getattr(p, "ndim", 1) == 1 else as_png(p) for k, p in enumerate(pictures)]
+    pictures = [bytes(checked_picture(p, f"{path}: picture {k}")) if getattr(p, "ndim", 1) == 1 else as_png(p) for k, p in enumerate(pictures)]
     _unrepeated(pictures, path, repeats)
     once = {p: p for p in pictures}                               # a picture in several pairs is one object, and is written once
     try: order = fold_order(issame)
@@ -309,7 +318,7 @@ def list_to_bin(pairs, root, path, size:int=112, repeats:bool=False):
     read = {}
     for file in dict.fromkeys(files):
         if not file.is_file(): raise FileNotFoundError(f"{pairs} names {file}, which does not exist")
-        read[file] = bytes(_picture(file.read_bytes(), str(file)))
+        read[file] = bytes(checked_picture(file.read_bytes(), str(file)))
         with Image.open(BytesIO(read[file]), formats=("JPEG", "PNG")) as im:
             if im.size != (size, size): raise ValueError(f"{file} is {im.width} x {im.height}, expected an aligned face of {size} x {size}")
     save_bin([read[file] for file in files], issame, path, repeats)
