@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 import numpy as np
 from .core import atomic, progress
-from .records import (SUFFIXES, Encoded, begin_dataset, folder_images, known_about, known_card, known_names, numbered, of_image, rank_within, read_manifest,
-                             write_about, write_names)
+from .imagesets import Encoded, known_about, known_card, known_names, numbered, of_image, write_about, write_names
+from .records import SUFFIXES, begin_dataset, folder_images, rank_within, read_manifest
 
 # %% ../nbs/12_containers.ipynb #c010
 def begin(encoded:Encoded, folder, order, **settings):

@@ -17,8 +17,9 @@ import numpy as np
 from .bins import as_png, bin_lists, checked_picture, is_answer
 from .containers import image_root, open_folder, open_lmdb, open_parquet, open_tars, write_images, write_lmdb, write_parquet, write_tars
 from .core import atomic, decode_image, progress
+from .imagesets import Encoded, decoded, encoded_faces, known_about, known_names
 from .recordio import Records, image_size, open_rec, plan_records, rec_header, unpack, walk, write_rec
-from .records import Encoded, Faces, array_faces, at_least, decoded, encode_image, encoded_faces, folder_faces, known_about, known_names, parametric_faces, write_card
+from .records import Faces, array_faces, at_least, encode_image, folder_faces, parametric_faces, write_card
 
 # %% ../nbs/13_formats.ipynb #c007
 def prepared(encoded:Encoded, size:int|None=None, suffix:str|None=None) -> Encoded:

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 from .core import atomic, decode_image, progress, to_float
-from .records import Encoded, Faces, begin_dataset, decoded, known_about, known_card, known_names, numbered, rank_within, write_about, write_names
+from .imagesets import Encoded, decoded, known_about, known_card, known_names, numbered, write_about, write_names
+from .records import Faces, begin_dataset, rank_within
 
 # %% ../nbs/12_recordio.ipynb #c005
 WORD = 0xced7230a

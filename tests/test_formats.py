@@ -8,8 +8,9 @@ import pytest, torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from facesyn.formats import FORMATS, convert, inspect_dataset, open_encoded, open_faces
+from facesyn.imagesets import Encoded, of_image
 from facesyn.recordio import EXACT, MAGIC, RecDataset, Records, frame, joined, open_rec, pack, payloads, plan_records, unpack, write_rec, write_records
-from facesyn.records import Encoded, Faces, encode_image, finish_dataset, of_image, parametric_faces, read_manifest, write_image, write_json
+from facesyn.records import Faces, encode_image, finish_dataset, parametric_faces, read_manifest, write_image, write_json
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
