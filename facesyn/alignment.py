@@ -125,7 +125,7 @@ def predict_photo_attributes(models:dict, images, boxes=None) -> torch.Tensor:
 
 # %% ../nbs/20_alignment.ipynb #c032
 def photo_files(root) -> list[tuple[int, int, str]]:
-    "(identity, image, path below `root`) of every file, sorted: `root/<photo>` (each its own identity) or `root/<identity>/<photo>`; hidden files are left out"
+    "(identity, image, path below `root`) of every file, sorted: `root/<photo>` (each its own identity) or `root/<identity>/<photo>`; hidden files are left out, and files beside folders that are no pictures, such as a network"
     root = Path(root)
     if not root.is_dir(): raise FileNotFoundError(f"no folder {root}")
     def visible(folder): return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
