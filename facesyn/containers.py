@@ -38,9 +38,9 @@ def open_folder(root) -> Encoded:
     people, called = folder_images(images), known_names(root)
     paths = [p for group in people.values() for p in group]
     names = called if called and len(called) == len(people) else list(people)
-    rows = {row.get("file"): of_image(row) for row in read_manifest(root)} if (root/"manifest.jsonl").is_file() else None
+    rows = {row.get("file"): of_image(row) for row in read_manifest(root)} if (root/"manifest.jsonl").is_file() else {}
     def about(k): return rows.get(str(paths[k].relative_to(root)), {})
-    return Encoded(np.repeat(np.arange(len(people)), [len(group) for group in people.values()]), names, lambda k: paths[k].read_bytes(), lambda k: str(paths[k]), known_card(root), rows and about)
+    return Encoded(np.repeat(np.arange(len(people)), [len(group) for group in people.values()]), names, lambda k: paths[k].read_bytes(), lambda k: str(paths[k]), known_card(root), about if rows else None)
 
 def image_root(root) -> Path:
     "`root/imgs` if it is a folder of folders, else `root`"
