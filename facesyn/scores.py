@@ -210,7 +210,8 @@ def redrawn(sets, statistic, rounds:int=1000, seed:int=0):
         odd = sorted(set(other)^set(names[0]), key=str)
         if odd: raise ValueError(f"identity {odd[0]!r} is only in one of the sets ({len(odd)} such identities)")
     if (n := len(names[0])) < 8: raise ValueError(f"{n} identities: drawing people again needs at least 8")
-    draws = np.random.default_rng([seed, 1]).multinomial(n, np.full(n, 1/n), size=rounds)
+    rng = np.random.default_rng([seed, 1])
+    draws = (rng.multinomial(n, np.full(n, 1/n)) for _ in range(rounds))
     values = [[statistic(*_drawn(x, counts)) for x in sets] for counts in draws]
     if not isinstance(values[0][0], dict): return np.array(values, float)
     return {k: np.array([[v[k] for v in row] for row in values], float) for k in values[0][0]}
