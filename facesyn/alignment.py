@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from .core import atomic, progress, to_float, to_uint8
 from .parametric import TEMPLATE
-from .records import SUFFIXES, begin_dataset, check_card, finish_dataset, image_file, write_image
+from .records import SUFFIXES, attribute_row, begin_dataset, check_card, finish_dataset, image_file, write_image
 
 # %% ../nbs/20_alignment.ipynb #c005
 def template(size:int=112) -> torch.Tensor:
@@ -94,7 +94,7 @@ def load_models(*paths, det_size=(640, 640), threshold:float=0.5) -> dict:
 
     FileNotFoundError for a path without weights, ValueError for a file that is none of these; both say where weights come from."""
     try: from insightface.model_zoo import get_model; from insightface.app import FaceAnalysis
-    except ImportError as e: raise ImportError("photographs need insightface: pip install 'facesyn[photos]'") from e
+    except ImportError as e: raise ImportError("photographs need insightface: pip install insightface") from e
     found = {}
     for path in map(Path, paths):
         if not (path.is_file() and path.suffix == ".onnx") and not (path.is_dir() and list(path.glob("*.onnx"))): raise FileNotFoundError(f"no .onnx weights in {path.absolute()}. {WEIGHTS}")
@@ -145,7 +145,7 @@ def predict_photo_attributes(models:dict, images, faces=None) -> torch.Tensor:
 
 # %% ../nbs/20_alignment.ipynb #c032
 def photo_files(root) -> list[tuple[int, int, str]]:
-    "(identity, image, path below `root`) of every file, sorted: `root/<photo>` (each its own identity) or `root/<identity>/<photo>`; hidden files are left out"
+    "(identity, image, path below `root`) of every file, sorted: `root/<photo>` (each its own identity) or `root/<identity>/<photo>`; hidden files are left out, and files beside folders that are no pictures, such as a network"
     root = Path(root)
     if not root.is_dir(): raise FileNotFoundError(f"no folder {root}")
     def visible(folder): return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
@@ -186,8 +186,7 @@ def prepare_photo(root, file, out, where, find, attributes, size, enlarge) -> di
     if zoom > enlarge: raise ValueError(f"the face is too small: it would be enlarged {zoom:.1f} times, at most {enlarge} are asked for")
     write_image(to_uint8(warp(to_float(image[None]), M, size))[0], Path(out)/where)
     s = attributes(image, found[0]) if attributes else [np.nan]*4
-    known = [None if np.isnan(v) else round(float(v), 3) for v in s]
-    return dict(landmarks=np.round(np.asarray(found[0]["landmarks"], float), 2).tolist(), score=found[0].get("score"), faces=len(found), enlarged=round(zoom, 3), attributes=known if any(v is not None for v in known) else None)
+    return dict(landmarks=np.round(np.asarray(found[0]["landmarks"], float), 2).tolist(), score=found[0].get("score"), faces=len(found), enlarged=round(zoom, 3), attributes=attribute_row(s))
 
 # %% ../nbs/20_alignment.ipynb #c037
 def prepare_photos(root, out, find, card:dict, size:int=112, attributes=None, enlarge:float=2.5, settings:dict=None) -> dict:

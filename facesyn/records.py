@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'CARD', 'Faces', 'select', 'fewer_than', 'at_least', 'first_images', 'join', 'in_memory',
-           'parametric_faces', 'folder_images', 'folder_faces', 'read_manifest', 'array_faces', 'within', 'Encoded',
-           'numbered', 'write_names', 'known_names', 'known_card', 'decoded', 'encode_image', 'encoded_faces',
-           'image_file', 'write_image', 'begin_dataset', 'check_card', 'write_card', 'dataset_digest', 'finish_dataset',
-           'write_folder', 'write_encoded', 'read_encoded']
+           'parametric_faces', 'folder_images', 'folder_faces', 'read_manifest', 'known_attributes', 'attribute_row',
+           'array_faces', 'within', 'encode_image', 'image_file', 'write_image', 'begin_dataset', 'check_card',
+           'write_card', 'rank_within', 'write_manifest', 'dataset_digest', 'finish_dataset', 'write_folder',
+           'write_encoded', 'read_encoded']
 
 # %% ../nbs/10_records.ipynb #c002
 import json
@@ -135,11 +135,11 @@ def folder_faces(root, size:int, check:bool=False) -> Faces:
         raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
     files = [p for group in people.values() for p in group]
     labels = np.repeat(np.arange(len(people)), [len(group) for group in people.values()])
-    known = {row["file"]: row["attributes"] for row in read_manifest(root)} if (root/"manifest.jsonl").exists() else {}
-    attributes = [known.get(str(p.relative_to(root))) or [np.nan]*4 for p in files]
+    rows = {row.get("file"): row for row in read_manifest(root)} if (root/"manifest.jsonl").exists() else {}
+    attributes = known_attributes([rows.get(str(p.relative_to(root)), {}) for p in files])
     if check:
         for p in files: read_image(p)
-    return Faces(labels, list(people), np.array(attributes, np.float32), size, lambda k: np.stack([read_image(files[i], size) for i in k]))
+    return Faces(labels, list(people), attributes, size, lambda k: np.stack([read_image(files[i], size) for i in k]))
 
 # %% ../nbs/10_records.ipynb #c024
 def read_manifest(root) -> list[dict]:
@@ -149,6 +149,14 @@ def read_manifest(root) -> list[dict]:
         try: rows.append(json.loads(line))
         except json.JSONDecodeError as e: raise ValueError(f"{Path(root)/'manifest.jsonl'} line {number} is not JSON: {e}") from e
     return rows
+
+def known_attributes(rows) -> np.ndarray:
+    "`attributes` of the rows of a manifest, float32 (n, 4), NaN where they are unknown"
+    return np.array([a if isinstance(a := row.get("attributes"), list) and len(a) == 4 else [np.nan]*4 for row in rows], np.float32).reshape(-1, 4)
+
+def attribute_row(s) -> list|None:
+    "Attributes (4,) as a manifest has them: three decimals, None where one is unknown; None if all are"
+    return None if np.isnan(s).all() else [None if np.isnan(v) else round(float(v), 3) for v in s]
 
 # %% ../nbs/10_records.ipynb #c029
 def array_faces(path, size:int, having:dict=None) -> Faces:
@@ -179,52 +187,6 @@ def within(path, name:str, values, low, high, label):
     if not kept.any(): raise ValueError(f"{path}: no image has {name} from {low} to {high}")
     return kept
 
-# %% ../nbs/10_records.ipynb #c032
-@dataclass
-class Encoded:
-    """n image files of N people: `labels` (n,) in 0..N-1, `names` of the N, `read`: index -> the bytes of one image file
-
-    `where` says where an image comes from, for messages; `card` is the dataset's card, if it has one."""
-    labels: np.ndarray
-    names: list[str]
-    read: Callable
-    where: Callable = "image {}".format
-    card: dict|None = None
-
-    def __len__(self): return len(self.labels)
-
-# %% ../nbs/10_records.ipynb #c033
-def numbered(values, where="image {}".format, called:list[str]|None=None) -> tuple[np.ndarray, list[str]]:
-    "Labels 0..N-1 (n,) of whole numbers `values` (n,), and names: `called[number]`, else the number padded with zeros; ValueError says where there is no whole number"
-    values = np.asarray(values, np.float64)
-    bad = ~((values >= 0) & (values == np.floor(values)) & (values < 2**53))
-    if bad.any(): raise ValueError(f"{where(k := int(np.flatnonzero(bad)[0]))} has the label {values[k]}: expected a whole number from 0")
-    kept, labels = np.unique(values.astype(np.int64), return_inverse=True)
-    if called is None: return labels, [f"{i:06d}" for i in kept]
-    if kept[-1] >= len(called): raise ValueError(f"label {kept[-1]}, but only {len(called)} names")
-    return labels, [called[i] for i in kept]
-
-# %% ../nbs/10_records.ipynb #c037
-def write_names(folder, names:list[str]):
-    "`names.txt`, line i the name of identity i, unless all names are their numbers; ValueError for a name with a line break"
-    if all(name == f"{i:06d}" for i, name in enumerate(names)): return (Path(folder)/"names.txt").unlink(missing_ok=True)
-    if broken := [name for name in names if len(name.splitlines()) != 1]: raise ValueError(f"{broken[0]!r} does not fit on a line of its own")
-    with atomic(Path(folder)/"names.txt") as temporary: temporary.write_text("".join(f"{name}\n" for name in names))
-
-def known_names(folder) -> list[str]|None:
-    "The names in `folder/names.txt`, None without the file"
-    return (Path(folder)/"names.txt").read_text().splitlines() if (Path(folder)/"names.txt").is_file() else None
-
-def known_card(folder) -> dict|None:
-    "The card in `folder/card.json`, None without the file"
-    return read_json(Path(folder)/"card.json") if (Path(folder)/"card.json").is_file() else None
-
-# %% ../nbs/10_records.ipynb #c040
-def decoded(encoded:Encoded, size:int) -> Faces:
-    "Faces of `size` pixels, decoded when read"
-    def one(k): return decode_image(BytesIO(encoded.read(k)), size, name=encoded.where(k))
-    return Faces(encoded.labels, encoded.names, np.full((len(encoded), 4), np.nan), size, lambda index: np.stack([one(int(k)) for k in index]))
-
 # %% ../nbs/10_records.ipynb #c041
 def encode_image(image, suffix:str) -> bytes:
     "8-bit RGB (h, w, 3) as the bytes of a .png or .jpg"
@@ -233,10 +195,6 @@ def encode_image(image, suffix:str) -> bytes:
     elif suffix == ".png": Image.fromarray(np.asarray(image)).save(out, "PNG")
     else: raise ValueError(f"images are encoded as .png or .jpg, not {suffix!r}")
     return out.getvalue()
-
-def encoded_faces(faces:Faces, suffix:str=".png") -> Encoded:
-    "`faces` as image files, encoded when read"
-    return Encoded(faces.labels, faces.names, lambda k: encode_image(faces.read(np.array([k]))[0], suffix))
 
 # %% ../nbs/10_records.ipynb #c044
 def image_file(identity:int, image:int, suffix:str=".png") -> str:
@@ -272,6 +230,18 @@ def write_card(root, card:dict):
     with atomic(Path(root)/"card.md") as temporary: temporary.write_text("\n".join(lines))
     write_json(card, Path(root)/"card.json")
 
+# %% ../nbs/10_records.ipynb #c049b
+def rank_within(labels) -> np.ndarray:
+    "How many images of the same identity come before each one, (n,)"
+    order = np.argsort(labels, kind="stable")
+    grouped, rank = np.asarray(labels)[order], np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))-np.searchsorted(grouped, grouped)
+    return rank
+
+def write_manifest(folder, rows):
+    "`folder/manifest.jsonl`, a line for each of `rows`"
+    with atomic(Path(folder)/"manifest.jsonl") as temporary, open(temporary, "w") as f: f.writelines(json.dumps(row)+"\n" for row in rows)
+
 # %% ../nbs/10_records.ipynb #c050
 def dataset_digest(root, files) -> str:
     "sha256 over the names and bytes of `files` below `root`, in sorted order"
@@ -285,7 +255,7 @@ def finish_dataset(root, rows:list[dict], card:dict) -> dict:
     root, files = Path(root), [row["file"] for row in rows]
     absent = [f for f in files if not (root/f).is_file()]
     if absent: raise ValueError(f"{len(absent)} of {len(files)} images are not written yet, the first is {root/absent[0]}")
-    with atomic(root/"manifest.jsonl") as temporary: temporary.write_text("".join(json.dumps(row)+"\n" for row in rows))
+    write_manifest(root, rows)
     counts = dict(images=len(rows), identities=len({row["identity"] for row in rows}), sha256=dataset_digest(root, files))
     write_card(root, card := dict(card, **counts, settings=read_json(root/"settings.json")))
     return card
@@ -294,13 +264,11 @@ def finish_dataset(root, rows:list[dict], card:dict) -> dict:
 def write_folder(faces:Faces, root, card:dict, settings:dict=None, suffix:str=".png") -> dict:
     "Writes `faces` as a dataset: images, manifest, card. Image j of a person is the j-th in order. Returns the card"
     check_card(card)
-    root, seen, rows = Path(root), np.zeros(len(faces.names), int), []
+    root, rows = Path(root), []
     begin_dataset(root, dict(settings or {}, size=faces.size, suffix=suffix))
-    for image, i, s in faces:
-        file = image_file(i, int(seen[i]), suffix)
-        write_image(image, root/file)
-        rows.append(dict(file=file, identity=i, image=int(seen[i]), seed=None, attributes=None if np.isnan(s).any() else np.round(s.astype(float), 3).tolist(), embedding=None))
-        seen[i] += 1
+    for j, (image, i, s) in zip(rank_within(faces.labels).tolist(), faces):
+        write_image(image, root/image_file(i, j, suffix))
+        rows.append(dict(file=image_file(i, j, suffix), identity=i, image=j, seed=None, attributes=attribute_row(s), embedding=None))
     return finish_dataset(root, rows, card)
 
 # %% ../nbs/10_records.ipynb #c056

@@ -19,7 +19,7 @@ from plotly.io import templates
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 from .core import atomic, image_grid
-from .verification import eer
+from .scores import eer
 
 # %% ../nbs/70_report.ipynb #c006
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")

@@ -7,7 +7,7 @@ __all__ = ['template_features', 'template_scores', 'template_tar']
 
 # %% ../nbs/61_templates.ipynb #c002
 import numpy as np
-from .verification import _unit, resample, tar_at_far
+from .scores import ScoreSet, _unit, bootstrap_interval, tar_at_far
 
 # %% ../nbs/61_templates.ipynb #c005
 def template_features(features, template, media, flipped=None, norm:bool=True, detector=None) -> tuple:
@@ -49,5 +49,6 @@ def template_tar(ids, unit, first, second, person, fars=(1e-4, 1e-3, 1e-2), rule
     value = {far: tar_at_far(score[same], score[~same], far, rule) for far in fars}
     if not rounds: return value
     def each(genuine, impostor): return {far: tar_at_far(genuine, impostor, far, rule) if far*len(impostor) >= 1 else None for far in fars}
-    interval = resample(score[same], score[~same], who[same, 0], who[~same], each, rounds)
+    names, of = np.unique(who, return_inverse=True); of = of.reshape(who.shape)
+    interval = bootstrap_interval(ScoreSet(score[same], score[~same], names.tolist(), of[same, 0], of[~same]), each, rounds)
     return {far: (value[far], interval[far]) for far in fars}

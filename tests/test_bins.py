@@ -7,6 +7,7 @@ from PIL import Image
 from facesyn.benchmarks import Pairs, array_pairs, load_bin, open_pairs, write_bin
 from facesyn.bins import bin_to_npz, read_bin, save_bin
 from facesyn.encoders import embed, load_encoder
+from facesyn.formats import inspect_dataset
 from facesyn.parametric import render_faces
 from facesyn.verification import verify
 
@@ -96,6 +97,7 @@ def test_payload_is_refused_and_not_run(tmp_path, jpegs, protocol):
             assert path.name in str(error.value)
             with pytest.raises(ValueError): open_pairs(path, 32)
             with pytest.raises(ValueError): bin_to_npz(path, tmp_path/"x.npz")
+            assert "not data, and nothing of it was run" in inspect_dataset(path)["problems"][0]
             assert not marker.exists() and not (tmp_path/"x.npz").exists()
     pickle.loads(pickle.dumps(Payload(), protocol)); assert marker.exists(), "the payload would not have worked"
 

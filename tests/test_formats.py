@@ -1,5 +1,5 @@
 """Formats: .rec files are mxnet's to the byte and read as the trainers read them, damage is named, killed writers resume, and the other formats open in the libraries that define them."""
-import hashlib, json, multiprocessing, os, random, re, runpy, shlex, struct, subprocess, sys, time, tracemalloc
+import hashlib, json, multiprocessing, os, pickle, random, re, runpy, shlex, struct, subprocess, sys, time, tracemalloc, venv
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -8,8 +8,9 @@ import pytest, torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from facesyn.formats import FORMATS, convert, inspect_dataset, open_encoded, open_faces
+from facesyn.imagesets import Encoded, of_image
 from facesyn.recordio import EXACT, MAGIC, RecDataset, Records, frame, joined, open_rec, pack, payloads, plan_records, unpack, write_rec, write_records
-from facesyn.records import Encoded, encode_image
+from facesyn.records import Faces, encode_image, finish_dataset, parametric_faces, read_manifest, write_image, write_json
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -27,7 +28,8 @@ def jpeg(k, size=112): return encode_image(np.random.default_rng(k).integers(0, 
 def noise(images=30, people=4, size=112, pause=0., read=jpeg):
     "Noise pictures of a few people in no order"
     labels = np.random.default_rng(0).permutation(np.arange(images) % people)
-    return Encoded(labels, [f"{i:06d}" for i in range(people)], lambda k: (time.sleep(pause), read(k, size))[1])
+    def about(k): return dict(seed=int(k), attributes=[.5*k, None, 3., 40.], **(dict(prompt=f"“{k}”\n") if k % 2 else {}))
+    return Encoded(labels, [f"{i:06d}" for i in range(people)], lambda k: (time.sleep(pause), read(k, size))[1], about=about)
 
 
 def content(folder): return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
@@ -73,10 +75,14 @@ def test_bytes_are_mxnets(tmp_path):
     assert ours(tmp_path) == {k: v for k, v in json.loads((HERE/"recordio_mxnet.json").read_text()).items() if k != "writer"}
 
 
-def test_bytes_are_those_of_the_mxnet_installed(tmp_path):
-    python = os.environ.get("MXNET_PYTHON")
-    if not python: pytest.skip("mxnet needs numpy < 1.24, so it has a Python of its own: name it in MXNET_PYTHON (pip install mxnet==1.9.1 numpy==1.23.5)")
-    said = subprocess.run([python, HERE/"recordio_by_mxnet.py"], capture_output=True, text=True, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+@pytest.mark.slow
+def test_bytes_are_those_of_mxnet_run_now(tmp_path):
+    "mxnet needs a NumPy of 2022, so it gets an environment of its own, from PyPI"
+    python = tmp_path/"mxnet"/"bin"/"python"
+    venv.create(tmp_path/"mxnet", with_pip=True)
+    alone = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run([python, "-m", "pip", "install", "-q", "mxnet==1.9.1", "numpy==1.23.5"], check=True, env=alone)
+    said = subprocess.run([python, HERE/"recordio_by_mxnet.py"], capture_output=True, text=True, check=True, env=alone)
     assert ours(tmp_path) == {k: v for k, v in json.loads(said.stdout).items() if k != "writer"}
 
 
@@ -188,9 +194,27 @@ def mutated(rec, idx, seed):
     return bytes(rec), bytes(idx)
 
 
+def mutated_bin(data, seed):
+    "A .bin with one kind of damage"
+    rng, data = random.Random(seed), bytearray(data)
+    at = rng.randrange(len(data))
+    if seed % 5 == 0: del data[at:]
+    elif seed % 5 == 1:
+        for at in rng.choices(range(len(data)), k=rng.choice([1, 10, 200])): data[at] ^= 1 << rng.randrange(8)
+    elif seed % 5 == 2: at %= 200; data[at:at+8] = b"\xff"*rng.randrange(1, 9)                          # lengths out of all proportion
+    elif seed % 5 == 3: data[at:at] = rng.randbytes(rng.randrange(1, 50))
+    else: data[at:at+rng.choice([1, 4, 5000])] = b""
+    return bytes(data)
+
+
 def examine(folder):
     "Each damaged file by the inspector and by the reader; prints what came of it, and the memory it took"
-    outcomes = []
+    outcomes, pairs = [], []
+    for seed in range(200):
+        started = time.time()
+        report = inspect_dataset(Path(folder)/f"{seed}.bin")
+        assert {"format", "images", "pairs", "genuine", "sizes", "corrupt", "problems"} <= report.keys()
+        pairs.append(dict(problems=report["problems"], images=report["images"], corrupt=len(report["corrupt"]), seconds=time.time()-started))
     for seed in range(200):
         root = Path(folder)/str(seed)
         started = time.time()
@@ -202,7 +226,7 @@ def examine(folder):
             for k in range(len(encoded)): read += bool(encoded.read(k))
         except ValueError as e: said = str(e)
         outcomes.append(dict(problems=report["problems"], corrupt=len(report["corrupt"]), images=report["images"], read=read, said=said, seconds=time.time()-started))
-    print(json.dumps(dict(outcomes=outcomes, kilobytes=int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]))))
+    print(json.dumps(dict(outcomes=outcomes, pairs=pairs, kilobytes=int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]))))
 
 
 def test_damaged_files_end_in_an_error_or_a_report(tmp_path):
@@ -211,12 +235,15 @@ def test_damaged_files_end_in_an_error_or_a_report(tmp_path):
     for seed in range(200):
         (tmp_path/str(seed)).mkdir()
         for name, data in zip(("train.rec", "train.idx"), mutated(*good, seed)): (tmp_path/str(seed)/name).write_bytes(data)
+        (tmp_path/f"{seed}.bin").write_bytes(mutated_bin(pickle.dumps(([jpeg(k) for k in range(8)], [True, False]*2), seed % 6), seed))
     child = subprocess.run([sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, timeout=50)
     assert child.returncode == 0, child.stderr[-2000:]
     said = json.loads(child.stdout)
-    assert said["kilobytes"] < 2**20 and max(o["seconds"] for o in said["outcomes"]) < 5, said["kilobytes"]        # of this process alone: getrusage counts its parent's
+    assert said["kilobytes"] < 2**20 and max(o["seconds"] for o in said["outcomes"]+said["pairs"]) < 5, said["kilobytes"]        # of this process alone: getrusage counts its parent's
     assert len(said["outcomes"]) == 200 and all(o["problems"] or o["images"] == 12 for o in said["outcomes"])
     assert all("train." in o["said"] for o in said["outcomes"] if o["said"]), [o["said"] for o in said["outcomes"]]
+    assert len(said["pairs"]) == 200 and all(o["problems"] or o["images"] == 8 for o in said["pairs"]) and sum(bool(o["problems"]) for o in said["pairs"]) > 100 and any(o["corrupt"] for o in said["pairs"])
+    print(f"{said['kilobytes']/1024:.0f} MiB, slowest {max(o['seconds'] for o in said['outcomes']+said['pairs']):.2f} s")
     silent = [s for s, o in enumerate(said["outcomes"]) if not o["problems"] and any((tmp_path/str(s)/n).read_bytes() != g for n, g in zip(("train.rec", "train.idx"), good))]
     assert sum(bool(o["said"]) for o in said["outcomes"]) > 80 and len(silent) < 100
 
@@ -267,13 +294,55 @@ def test_every_format_holds_the_same(written):
     for format in FORMATS:
         encoded, order = open_encoded(written/format), grouped if format in ("rec", "folder") else np.arange(30)
         assert np.array_equal(encoded.labels, wanted.labels[order]) and [encoded.read(k) for k in range(30)] == [wanted.read(int(k)) for k in order]
-        assert open_faces(str(written/format), 32).read(np.arange(3)).shape == (3, 32, 32, 3)
+        assert [encoded.about(k) for k in range(30)] == [wanted.about(int(k)) for k in order]
+        faces = open_faces(str(written/format), 32)
+        assert faces.read(np.arange(3)).shape == (3, 32, 32, 3) and np.array_equal(faces.attributes, np.stack([.5*order, np.full(30, np.nan), np.full(30, 3), np.full(30, 40)], 1).astype(np.float32), equal_nan=True)
+
+
+def a_dataset(root):
+    "As a generator leaves one: a seed, attributes, a row of embeddings.npy and a prompt for some; a picture of its own, of which nothing is known"
+    rows = []
+    for k, (i, j) in enumerate((i, j) for i in range(3) for j in range(4)):
+        write_image(np.random.default_rng(k).integers(0, 256, (32, 32, 3), np.uint8), root/f"{i:06d}/{j:04d}.png")
+        known = dict(seed=None, attributes=None, embedding=None, copy=True) if k == 7 else dict(seed=5, attributes=[k, -1.25, None, 33] if k % 2 else None, embedding=k, similarity=[.5])
+        rows.append(dict(file=f"{i:06d}/{j:04d}.png", identity=i, image=j, **known, **(dict(prompt="a face, \u201csmiling\u201d") if k == 3 else {})))
+    write_json(dict(seed=5), root/"settings.json")
+    np.save(root/"embeddings.npy", np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32))
+    return finish_dataset(root, rows, CARD), rows
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_a_manifest_says_goes_along_and_back(format, tmp_path):
+    _, rows = a_dataset(tmp_path/"made")
+    there = convert(tmp_path/"made", tmp_path/"there", format, **(dict(shuffle=1) if format in ("flat", "webdataset", "parquet") else {}))
+    back = convert(tmp_path/"there", tmp_path/"back", "folder")
+    assert there["images"] == back["images"] == 12 and (tmp_path/"back"/"embeddings.npy").read_bytes() == (tmp_path/"made"/"embeddings.npy").read_bytes()
+    found = {(tmp_path/"back"/row["file"]).read_bytes(): row for row in read_manifest(tmp_path/"back")}
+    for row in rows:
+        again = found[(tmp_path/"made"/row["file"]).read_bytes()]
+        assert again["identity"] == row["identity"] and of_image(again) == of_image(row) and again["file"] == f"imgs/{again['identity']:06d}/{again['image']:04d}.png"
+    if format != "folder": assert convert(open_encoded(tmp_path/"there"), tmp_path/"plain", "folder", size=16)["images"] == 12 and len(read_manifest(tmp_path/"plain")) == 12
+
+
+def test_a_set_without_a_manifest_gets_none(tmp_path):
+    encoded = noise(12)
+    for format in FORMATS:
+        convert(Encoded(encoded.labels, encoded.names, encoded.read), tmp_path/format, format, card=CARD)
+        assert open_encoded(tmp_path/format).about is None and not (tmp_path/format/"manifest.jsonl").exists()
+    unknown = Faces([0, 0, 1], ["ann", "bob"], np.full((3, 4), np.nan), 8, lambda k: np.zeros((len(k), 8, 8, 3), np.uint8))
+    convert(unknown, tmp_path/"faces", "rec", card=CARD)
+    assert open_encoded(tmp_path/"faces").about is None
+    unknown.attributes[1, 3] = 40
+    convert(unknown, tmp_path/"aged", "rec", card=CARD)
+    assert [open_encoded(tmp_path/"aged").about(k) for k in range(3)] == [{}, dict(attributes=[None, None, None, 40]), {}]
 
 
 def test_webdataset_reads_the_shards(written):
     wds = pytest.importorskip("webdataset")
     tars = sorted(map(str, (written/"webdataset").glob("*.tar")))
     pairs = [*wds.WebDataset(tars, shardshuffle=False).decode("pil").to_tuple("jpg;png", "cls")]
+    known = [json.loads(sample["json"]) for sample in wds.WebDataset(tars, shardshuffle=False)]
+    assert known == [noise().about(k) for k in range(30)]
     assert len(tars) == 3 and [label for _, label in pairs] == noise().labels.tolist() and pairs[7][0].size == (64, 64)
 
 
@@ -281,6 +350,7 @@ def test_datasets_reads_the_parquet(written, tmp_path):
     datasets = pytest.importorskip("datasets")
     read = datasets.load_dataset("parquet", data_files=str(written/"parquet"/"*.parquet"), split="train", cache_dir=str(tmp_path))
     assert isinstance(read.features["image"], datasets.Image) and read.features["label"].names == noise().names
+    assert (read[13]["seed"], read[13]["pitch"], read[13]["yaw"], read[13]["age"], read[13]["prompt"], read[12]["prompt"]) == (13, 6.5, None, 40., "“13”\n", None)
     assert read["label"] == noise().labels.tolist() and read[13]["image"].size == (64, 64) and np.array_equal(np.asarray(read[13]["image"]), np.asarray(Image.open(BytesIO(noise(size=64).read(13)))))
 
 
@@ -323,6 +393,50 @@ def test_conversion_streams(format, tmp_path):
     _, peak = tracemalloc.get_traced_memory(); tracemalloc.stop()
     assert len(data)*400 > 75e6 and peak < 30e6, (len(data), peak)
     assert open_encoded(tmp_path).read(399) == data
+
+
+@pytest.fixture(scope="module")
+def faces():
+    "Eight drawn people with three pictures each, as JPEG of 112 pixels"
+    drawn = parametric_faces(8, 3, 32, first=40)
+    return drawn.labels, [np.asarray(Image.fromarray(x).resize((112, 112))) for x in drawn.read(np.arange(24))]
+
+
+def foreign(kind, path, labels, images):
+    "A .rec in the flat layout, a folder of numbered folders or a .bin, by somebody else"
+    data = [x if isinstance(x, bytes) else encode_image(x, ".jpg") for x in images]
+    if kind == "rec": write_records(path/"train.rec", lambda k: pack(data[k], labels[k]), len(data))
+    if kind == "folder":
+        for k, (i, d) in enumerate(zip(labels, data)): (path/f"{i:06d}").mkdir(parents=True, exist_ok=True); (path/f"{i:06d}"/f"{k:04d}.jpg").write_bytes(d)
+    if kind != "bin": return path
+    path.mkdir(exist_ok=True); (path/"pairs.bin").write_bytes(pickle.dumps((data, [k % 2 == 0 for k in range(len(data)//2)]), 2))
+    return path/"pairs.bin"
+
+
+@pytest.mark.parametrize("kind", ["rec", "folder", "bin"])
+def test_inspector_on_other_peoples_files(kind, faces, tmp_path):
+    "What is asked of it, one fault at a time: counts, gaps, size, corrupt JPEGs, counts off by the people, swapped colours"
+    labels, images = faces
+    def report(name, labels=labels, images=images, **kw): return inspect_dataset(foreign(kind, tmp_path/name, labels, images), **kw)
+    good = report("good")
+    assert good["problems"] == [] and good["images"] == 24 and good["sizes"] == {"112 x 112": 24} and good["encodings"] == {"JPEG": 24} and good["corrupt"] == {}
+    assert (good["pairs"], good["genuine"]) == (12, 6) if kind == "bin" else good["identities"] == 8 and good["per_identity"] == dict(fewest=3, median=3, most=3)
+    swapped = report("swapped", images=[x[..., ::-1] for x in images])
+    assert len(swapped["problems"]) == 1 and "red and blue are likely swapped" in swapped["problems"][0]
+    small = report("small", images=[x[::2, ::2] for x in images])
+    assert small["problems"] == ["images of 56 x 56: arcface_torch and AdaFace want 112 x 112"]
+    two = report("two", images=[*images[:-1], images[-1][:100]])
+    assert two["problems"] == ["images of different sizes: 23 of 112 x 112, 1 of 112 x 100"]
+    broken = report("broken", images=[encode_image(x, ".jpg")[:900] if k in (4, 17) else x for k, x in enumerate(images)])
+    assert [*broken["corrupt"]] == [4, 17] and len(broken["problems"]) == 1 and "2 images are corrupt" in broken["problems"][0] and broken["images"] == 24
+    if kind == "bin": return
+    gaps = report("gaps", labels=np.where(labels > 4, labels+2, labels))
+    assert gaps["problems"] == ["labels have gaps: 8 numbers from 0 to 9; the first that is missing is 5"]
+    off = inspect_dataset(tmp_path/"good", images=32, identities=9)
+    assert off["problems"] == ["the configuration says 9 people, there are 8", "the configuration says 32 images, there are 24: it counts the 8 people too"]
+    if kind == "rec":
+        (tmp_path/"good"/"property").write_text("8,112,112\n32\n")
+        assert inspect_dataset(tmp_path/"good")["problems"] == ["property says 32 images, there are 24: it counts the 8 people too"]
 
 
 def test_foreign_counts_and_labels(tmp_path):

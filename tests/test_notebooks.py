@@ -1,5 +1,5 @@
 """The notebooks are clean, the package is exactly what they export, and every parameter file fits its run notebook."""
-import json, shutil, subprocess, sys
+import json, re, shutil, subprocess, sys
 from pathlib import Path
 import papermill, pytest, yaml
 
@@ -67,6 +67,19 @@ def test_parameters_are_known(path):
     assert not unknown, f"{name(path)}: {name(run)} has no parameter {sorted(unknown)}"
     numbers = [v for v in leaves(given) if isinstance(v, str) and is_number(v)]
     assert not numbers, f"{name(path)}: {numbers} are strings for YAML; write 1.0e-4, not 1e-4 or '1'"
+
+
+@pytest.mark.parametrize("profile", sorted({p.parent for p in PARAMS}), ids=lambda p: p.name)
+def test_runs_of_a_profile_join(profile):
+    "In the Makefile's order, what a run reads below data/runs/<profile> an earlier one has written"
+    order, made = re.search(r"^RUNS\s*=(.*)$", (ROOT/"Makefile").read_text(), re.M)[1].split(), []
+    for run in [r for r in order if (profile/f"{r}.yaml").exists()]:
+        given = yaml.safe_load((profile/f"{run}.yaml").read_text()) or {}
+        written = [leaf for key in ("out", "work") for leaf in leaves(given.get(key, []))]
+        reads = [leaf for key, value in given.items() if key not in ("out", "work") for leaf in leaves(value) if isinstance(leaf, str) and leaf.startswith(f"data/runs/{profile.name}/")]
+        missing = [path for path in reads if not any(f"{path}/".startswith(f"{out}/") for out in made)]
+        assert not missing, f"{run} of {profile.name} reads {missing}, earlier runs wrote {made}"
+        made += written
 
 
 def leaves(x):

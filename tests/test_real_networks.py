@@ -12,7 +12,8 @@ from facesyn.encoders import embed, load_encoder
 from facesyn.onnx_nets import onnx_to_torch
 from facesyn.parametric import render_faces
 from facesyn.records import folder_faces, read_manifest, write_image
-from facesyn.verification import eer, verify
+from facesyn.scores import eer
+from facesyn.verification import verify
 
 DATA = Path(__file__).resolve().parents[2]/"shared"/"data"
 IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
