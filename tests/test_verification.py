@@ -77,7 +77,7 @@ def test_errors_name_the_index():
 
 def test_flip_sum_is_what_embed_does():
     class Net(torch.nn.Module):
-        def __init__(self): super().__init__(); self.w = torch.nn.Parameter(torch.randn(3*8*8, 32, generator=torch.Generator().manual_seed(0)))
+        def __init__(self): super().__init__(); self.mean, self.w = torch.zeros(3), torch.randn(3*8*8, 32, generator=torch.Generator().manual_seed(0))
         def features(self, x): return x.flatten(1)@self.w
     net, x = Net(), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))*2-1
     with torch.no_grad(): a, b = net.features(x), net.features(x.flip(-1))
