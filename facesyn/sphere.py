@@ -132,23 +132,23 @@ def _over_pairs(x, weigh, block=2048, run=map):
         return a, b, energy, w@x[b], w.T@x[a]
     total, g = 0., torch.zeros_like(x)
     for a, b, energy, ga, gb in run(tile, _tiles(len(x), block)):
-        total += energy
+        total = total+energy.double()
         g[a] += ga
         g[b] += gb
-    return total, _tangent(x, g)
+    return float(total), _tangent(x, g)                                        # the only wait for a GPU
 
 def springs(x:torch.Tensor, s:float, **kw) -> tuple:
     "`(F, gradient)` of the springs between unit vectors (n, dim) whose cosine exceeds `s`"
     def weigh(c):
         w = c.sub_(s).relu_()
-        return 0.5*w.square().sum().item(), w
+        return 0.5*w.square().sum(), w
     return _over_pairs(x, weigh, **kw)
 
 def soft_maximum(x:torch.Tensor, beta:float, top:float, **kw) -> tuple:
     "`(F, gradient)` of the soft maximum of the cosines of unit vectors (n, dim); `top`: about the largest cosine"
     def weigh(c):
         w = c.sub_(top).mul_(beta).exp_()
-        return w.sum().item(), w
+        return w.sum(), w
     total, g = _over_pairs(x, weigh, **kw)
     return (top+math.log(total)/beta, g/total) if total else soft_maximum(x, beta, max_cosine(x), **kw)   # 0: all were far below `top`
 
@@ -529,34 +529,33 @@ def _hop(x, c, rng):
 def _polished(n, dim): return n*(dim-1) <= (1000 if dim == 3 else 700) and dim <= 8         # beyond, a linear program takes too long
 
 _STARTS = dict(plain=1, sharp=3, group=1)                                                   # and the power at which they enter
-_ROUNDS = {False: tuple(kind for start in ("plain", "sharp", "group", "plain", "sharp") for kind in (start, "young", "young", "hop", "young", "hop")),
+_ROUNDS = {False: ("plain", "sharp", "group", *4*("hop",), "plain", *4*("hop",), "sharp", *3*("hop",)),
            True: ("plain", "sharp", "group", "hop", "polish", "polish", "hop", "polish", "polish", "polish")}      # in turn; the second beyond three dimensions, where sets can be polished
 
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most about 40 s of one core; ends at once when the largest cosine is `goal`
+    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most about 45 s of one core; ends at once when the largest cosine is `goal`
 
     `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also one that had ended. The same seed gives the same set with any number of threads."""
     _check(n, dim)
     if n == 1: return random_anchors(1, dim, seed).double()
     settings, reach, rounds, unknowns = dict(n=n, dim=dim, seed=seed), 1.2/math.sqrt(n) if dim == 3 else .2, _ROUNDS[dim > 3 and _polished(n, dim)], n*(dim-1)
-    step, program = (1.5+.05*n*dim+2.7e-4*n*n*dim)/40e6, (.004+6e-5*unknowns*(dim-2))/40      # efforts of an evaluation, of a linear program
-    (turn, work, found, stalled, family), kept = _kept(checkpoint, settings) or ((0, 0., 0, 0, 0), dict(cosines=[], sets=[], families=[]))
-    pool = [(float(c), x.numpy(), int(start)) for c, x, start in zip(*map(kept.get, ("cosines", "sets", "families")))]      # and the round of starts that it comes from
+    step, program = (1.5+.05*n*dim+2.7e-4*n*n*dim)/50e6, (.004+6e-5*unknowns*(dim-2))/50      # efforts of an evaluation, of a linear program
+    (turn, work, found, stalled), kept = _kept(checkpoint, settings) or ((0, 0., 0, 0), dict(cosines=[], sets=[]))
+    pool = [(float(c), x.numpy()) for c, x in zip(kept["cosines"], kept["sets"])]
     def choose(kind):
-        if kind == "group": return _symmetric_start(n, dim, rng, min(400, 10*turn)).T.copy(), _STARTS[kind], turn
-        if kind in _STARTS: return _columns(rng, dim, n), _STARTS[kind], turn
-        some = [p for p in pool if p[2] == family] if kind == "young" else pool
-        c, x, start = some[min(int(rng.exponential(2 if kind == "young" else 4)), len(some)-1)]
-        if kind != "polish": return *_hop(x, c, rng), start
+        if kind == "group": return _symmetric_start(n, dim, rng, min(400, 10*turn)).T.copy(), _STARTS[kind]
+        if kind in _STARTS: return _columns(rng, dim, n), _STARTS[kind]
+        c, x = pool[min(int(rng.exponential(4)), len(pool)-1)]
+        if kind == "hop": return _hop(x, c, rng)
         x = x+math.sqrt(2*(1-c))*10**-rng.uniform(1.5, 2)*rng.standard_normal(x.shape)
-        return x/np.linalg.norm(x, axis=0), None, start
-    def attempt(x, first, start):
+        return x/np.linalg.norm(x, axis=0), None
+    def attempt(x, first):
         if first:
             c, used = anneal(x, first, top, reach)
-            return c, x, start, used*step
+            return c, x, used*step
         x, c, solved = polish(x.T, 16, top)
-        return c, np.ascontiguousarray(x.T), start, solved*program
-    def end(c, x, start):
+        return c, np.ascontiguousarray(x.T), solved*program
+    def end(c, x):
         if _polished(n, dim): return polish(x.T, 40)[:2]
         x, gap, memory = x.copy(), np.empty((n, n)), np.empty((2*MEMORY+4, dim, n))
         for power in range(15, 21): relax(x, power, 200, reach, 1e-3/4.**power, gap, memory)
@@ -569,19 +568,15 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
                 if over or c < goal+1e-9: return torch.tensor(np.ascontiguousarray(x))
             rng, kind, top = np.random.default_rng([seed, n, dim, turn]), rounds[turn%len(rounds)], best
             if kind == "polish" and stalled < 16: kind = "hop"                                # annealing still finds something
-            if kind in _STARTS: family = turn
-            if kind == "young": top = min(c for c, _, start in pool if start == family)
             made = list(workers.map(attempt, *zip(*[choose(kind) for _ in range(2 if kind == "polish" else 16)])))
-            for *one, used in made:
+            for c, x, used in made:
                 work += used
-                if all(abs(one[0]-c) > 3e-8 for c, _, _ in pool): pool.append(tuple(one))
-            pool.sort(key=lambda p: p[0])
-            pool = pool[:20]+[p for p in pool[20:] if p[2] == family][:5]
-            if all(start != family for _, _, start in pool): family = pool[0][2]              # its values had all been seen
+                if all(abs(c-other) > 3e-8 for other, _ in pool): pool.append((c, x))
+            pool = sorted(pool, key=lambda p: p[0])[:20]
             found = found*(pool[0][0] > best-5e-8)+(kind in _STARTS and min(c for c, *_ in made) < pool[0][0]+5e-8)
             stalled = 0 if pool[0][0] < best-2e-5 else stalled+1
-            cosines, sets, families = zip(*pool)
-            _keep(checkpoint, settings, (turn+1, work, found, stalled, family), cosines=torch.tensor(cosines, dtype=torch.float64), sets=torch.tensor(np.stack(sets)), families=torch.tensor(families))
+            cosines, sets = zip(*pool)
+            _keep(checkpoint, settings, (turn+1, work, found, stalled), cosines=torch.tensor(cosines, dtype=torch.float64), sets=torch.tensor(np.stack(sets)))
 
 # %% ../nbs/01_sphere.ipynb #c052
 def _plan(n, dim, method):
