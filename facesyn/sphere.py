@@ -539,7 +539,7 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
     _check(n, dim)
     if n == 1: return random_anchors(1, dim, seed).double()
     settings, reach, rounds, unknowns = dict(n=n, dim=dim, seed=seed), 1.2/math.sqrt(n) if dim == 3 else .2, _ROUNDS[dim > 3 and _polished(n, dim)], n*(dim-1)
-    step, program = (1.5+.05*n*dim+2.7e-4*n*n*dim)/50e6, (.004+6e-5*unknowns*(dim-2))/50      # efforts of an evaluation, of a linear program
+    step, program = (1.5+.05*n*dim+2.7e-4*n*n*dim)/60e6, (.004+6e-5*unknowns*(dim-2))/60      # efforts of an evaluation, of a linear program
     (turn, work, found, stalled), kept = _kept(checkpoint, settings) or ((0, 0., 0, 0), dict(cosines=[], sets=[]))
     pool = [(float(c), x.numpy()) for c, x in zip(kept["cosines"], kept["sets"])]
     def choose(kind):
