@@ -477,9 +477,9 @@ def _orbit(group, point):
     return orbit[~np.triu(orbit@orbit.T > 1-1e-9, 1).any(0)]
 
 def _symmetric_start(n, dim, rng, groups=100):
-    "n points (n, dim) that one of the first `groups` random groups maps to themselves: orbits of random points, of points on its mirrors and of the ends of its axes"
-    while True:
-        group, points, spaces, fits = _symmetry(dim, n, int(rng.integers(groups)))
+    "n points (n, dim) that one of the first `groups` random groups (or a later one, if those have none) maps to themselves: orbits of random points, of points on its mirrors and of the ends of its axes"
+    for vain in itertools.count():
+        group, points, spaces, fits = _symmetry(dim, n, int(rng.integers(groups+vain//10)))
         x = np.concatenate([np.zeros((0, dim)), *(orbit for orbit in points if rng.random() < 0.3)])
         if not 0 <= n-len(x) <= 30*len(group) or not fits[n-len(x)]: continue
         for _ in range(40):
@@ -612,7 +612,7 @@ def tammes_anchors(n:int, dim:int, seed:int=0, method:str="auto", space=None, de
     device = device or str(pick_device())
     if plan == "large": return search_large(n, dim, seed, device=device, checkpoint=checkpoint)
     start = torch.cat([code_anchors(code.size, dim, seed), random_anchors(n-code.size, dim, seed)])
-    x = search_large(n, dim, seed, start, [code.cosine+(forecast(n, dim)-code.cosine)*share for share in (.3, .55, .75, .9)], 40, device, checkpoint)
+    x = search_large(n, dim, seed, start, [code.cosine+(forecast(n, dim)-code.cosine)*share for share in (.1, .38, .55, .55, .75, .9)], 40, device, checkpoint)
     return x if not (other := best_code(n, dim)) or max_cosine(x) < other.cosine else code_anchors(n, dim, seed)
 
 def describe(n:int, dim:int, anchors=None, method:str="auto") -> dict:
