@@ -20,16 +20,18 @@ from torch import nn
 from .core import generator, pick_device
 from .diffusion import Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, encode_images, estimate_eps, estimate_x0, face_batches, prediction_type, train
 from .encoders import embed
+from .scores import _unit
 from .sphere import select_distinct
 
 # %% ../nbs/41_cemiface.ipynb #c005
 class CemiFaceConditions(ModelMixin, ConfigMixin):
-    """Features y (n, dim) of the inquiry and similarities m (n,) -> tokens (n, 2, dim), or (n, 1, dim) with `joint`
+    """Features y (n, dim) of the inquiry and similarities m (n,) -> the tokens cat(E(x), F1(m)), (n, 2, dim), or F2 of them, (n, 1, dim), with `joint`
 
-    `length`: mean length of the features in training; None: only their direction is used."""
+    `length`: mean length of the features in training; None: only their direction is used. ValueError for a length that is not positive. Source: arXiv 2409.18876, section 3."""
     @register_to_config
     def __init__(self, dim:int=512, length:float=None, joint:bool=False):
         super().__init__()
+        if length is not None and not length > 0: raise ValueError(f"length={length}: expected the mean length of the features, or None")
         self.similarity = nn.Linear(1, dim)
         self.both = nn.Linear(2*dim, dim) if joint else None
 
@@ -38,7 +40,7 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
 
     def forward(self, y, m):
         y, m = y.to(self.similarity.weight), m.to(self.similarity.weight)
-        y = sqrt(self.config.dim)*(y/self.config.length if self.config.length else F.normalize(y))
+        y = sqrt(self.config.dim)*(F.normalize(y) if self.config.length is None else y/self.config.length)
         tokens = torch.stack([y, self.similarity(m[:, None])], 1)
         return self.both(tokens.flatten(1))[:, None] if self.both else tokens
 
@@ -47,7 +49,7 @@ UNET_112 = dict(size=112, channels=(128, 128, 256, 256, 512), layers_per_block=(
 
 # %% ../nbs/41_cemiface.ipynb #c013
 def draw_m(n:int, low:float=-1., high:float=1., step:float=0.04, generator:torch.Generator=None) -> torch.Tensor:
-    "Similarities (n,) drawn uniformly from low, low+step, ..., high; `step=0`: from the whole interval; ValueError outside [-1, 1]"
+    "Similarities (n,) drawn uniformly from low, low+step, ..., high; `step=0`: from the whole interval. ValueError outside [-1, 1], or if no number of steps leads from low to high (of the paper's Table 2, 0.06 does not, 0.0625 does)"
     if not -1 <= low <= high <= 1 or step < 0: raise ValueError(f"m from [{low}, {high}] in steps of {step}: expected -1 <= low <= high <= 1 and a step >= 0")
     if step == 0: return low+(high-low)*torch.rand(n, generator=generator)
     levels = round((high-low)/step)
@@ -61,24 +63,28 @@ def simmat(s:torch.Tensor, m:torch.Tensor, t, T:int=1000) -> torch.Tensor:
     return (1-g)*(1-s)**2+g*(m-s)**2
 
 def similarity_target(m, t, T:int=1000):
-    "s* = 1 - (t/T)(1-m), the similarity at which `simmat` is least"
+    "s* (n,) = 1 - (t/T)(1-m), the similarity at which `simmat` is least, for m (n,) and steps t = 1..T; derived from arXiv 2409.18876, section 3"
     return 1-torch.as_tensor(t)/T*(1-m)
 
 # %% ../nbs/41_cemiface.ipynb #c020
 def whitening(features, k:int) -> nn.Linear:
-    "The frozen map (n, dim) -> (n, k) that centres `features` (n, dim) and scales their k largest principal directions to variance 1; ValueError if they have fewer"
+    "The frozen map (n, dim) -> (n, k) that centres `features` (n, dim) and scales their k largest principal directions to variance 1 (ours); ValueError if they have fewer, or names a row that is not finite"
     x = torch.as_tensor(features, dtype=torch.float64)
+    if x.ndim != 2 or len(x) < 2 or not 0 < k <= x.shape[1]: raise ValueError(f"{k} directions to whiten of features {tuple(x.shape)}: expected at least two rows and 1 to dim directions")
+    if (bad := ~x.isfinite().all(1)).any(): raise ValueError(f"feature {bad.nonzero()[0].item()} is not finite")
     variance, axes = torch.linalg.eigh(torch.cov(x.T))
+    have = int((variance > 1e-10*variance[-1]).sum())
+    if have < k: raise ValueError(f"{k} directions to whiten: the features (of {x.shape[1]}) have {have}")
     variance, axes = variance.flip(0)[:k], axes.flip(1)[:, :k]
-    if not 0 < k <= x.shape[1] or not variance[-1] > 1e-10*variance[0]: raise ValueError(f"{k} directions to whiten: the features (of {x.shape[1]}) have {int((variance > 1e-10*variance[0]).sum())}")
     linear = nn.Linear(x.shape[1], k).requires_grad_(False)
     linear.weight.copy_((axes/variance.sqrt()).T), linear.bias.copy_(-x.mean(0) @ (axes/variance.sqrt()))
     return linear
 
 # %% ../nbs/41_cemiface.ipynb #c022
 def cemiface_loss(model, scheduler, encoder, x0, y, m, t, eps, weight:float=0.05, decode=None, space=None) -> dict:
-    """The CemiFace loss, term by term; `loss` is the sum of `denoise` and `simmat`
+    """The CemiFace loss, term by term: `loss` = `denoise` + `simmat`; `similarity` (the mean of s) and `miss` (the mean of |s-s*|) are to be looked at
 
+    `denoise` is the mean over pixels and channels; without `weight` the last three are absent.
     x0, eps: (n, c, h, w); y: the encoder's features (n, dim) of the images themselves; m: (n,) asked similarities; t: (n,) diffusers' steps 0..T-1.
     `weight`: the paper's lambda, 0 is plain denoising (the encoder is not run). `decode`: latents -> images, for a latent model. `space`: features -> those whose cosine is taken (see `whitening`), None: the features themselves. arXiv 2409.18876, section 3."""
     T, x_t = scheduler.config.num_train_timesteps, add_noise(scheduler, x0, eps, t)
@@ -93,7 +99,7 @@ def cemiface_loss(model, scheduler, encoder, x0, y, m, t, eps, weight:float=0.05
 
 # %% ../nbs/41_cemiface.ipynb #c023
 def cemiface_objective(scheduler, encoder, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, decode=None, space=None):
-    "`loss_fn` for `train`: draws steps, noise and similarities (see `draw_m`) and returns `cemiface_loss`; the encoder must be on the training device"
+    "`loss_fn` for `train`: draws steps, noise and similarities (see `draw_m`) and returns `cemiface_loss` of batches with `x0` (n, c, h, w) and `y` (n, dim); the encoder must be on the training device"
     prediction_type(scheduler); draw_m(1, low, high, step)
     def loss_fn(model, batch, draws):
         x0, n = batch["x0"], len(batch["x0"])
@@ -110,17 +116,20 @@ def sharpness(images:torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/41_cemiface.ipynb #c034
 def choose_inquiries(emb, pose, quality, people=None, limit:float=0.3, yaw:float=20., pitch:float=20., least:float=0., most:int=None) -> tuple[np.ndarray, dict]:
-    """(numbers of the chosen candidates, how many were dropped and why): screened by pose and quality, the first of each person, then distinct
+    """(numbers of the chosen candidates, how many were dropped and why): screened by pose and quality, the best of each person, then distinct
 
-    emb (n, d); pose (n, >=2: pitch, yaw in degrees; NaN: unknown, passes); quality (n,), at least `least`; people (n,) labels. Candidates are taken by falling quality. ValueError if nobody is left."""
-    pose, quality = np.asarray(pose, np.float32), np.asarray(quality, np.float32)
+    emb (n, d); pose (n, >=2: pitch, yaw in degrees; NaN: unknown, passes), at most `pitch` and `yaw` to either side; quality (n,), at least `least`; people (n,) labels; `limit`: of the cosine between two that are kept; `most`: that many are enough.
+    Candidates are taken by falling quality; a person whose best picture is too similar to another's is dropped. ValueError if nobody is left, if rows are missing, or names an embedding that is zero or not finite."""
+    emb, pose, quality = _unit(emb, lambda k: f"candidate {k}"), np.asarray(pose, np.float32), np.asarray(quality, np.float32)
+    rows = dict(emb=len(emb), pose=len(pose), quality=len(quality)) | ({} if people is None else dict(people=len(people)))
+    if len(set(rows.values())) > 1 or pose.ndim != 2: raise ValueError(f"rows of candidates differ, or pose is not (n, 2 or more): {rows}, pose {pose.shape}")
     turned = (np.abs(pose[:, 0]) > pitch) | (np.abs(pose[:, 1]) > yaw)
     poor = ~turned & ~(quality >= least)
     order = np.argsort(-quality, kind="stable")
     order = order[~(turned | poor)[order]]
     single = order if people is None else order[np.sort(np.unique(np.asarray(people)[order], return_index=True)[1])]
     if not len(single): raise ValueError(f"none of {len(quality)} candidates is within yaw {yaw}, pitch {pitch} and quality {least}")
-    rival = select_distinct(np.asarray(emb)[single], limit, most=most)
+    rival = select_distinct(emb[single].astype(np.float32), limit, most=most)
     why = dict(candidates=len(quality), turned=int(turned.sum()), poor=int(poor.sum()), same_person=len(order)-len(single), too_similar=int((rival >= 0).sum()), not_needed=int((rival == -2).sum()), chosen=int((rival == -1).sum()))
     return single[rival == -1], why
 
@@ -129,14 +138,16 @@ class CemiFacePipeline(FacePipeline):
     "Faces at a similarity `m` to an inquiry, of which the encoder's features `y` are given: U-Net, conditions, scheduler, and a VAE for a latent model"
     @torch.no_grad()
     def __call__(self, y, m=0., num_inference_steps:int=20, eta:float=0., generator=None, latents=None, output_type:str="pil", n:int=None):
-        """One face per row of y (n, dim; features of inquiries, not normalised) and m (n,; one number for all: 0 is the paper's choice)
+        """One face per row of y (n, dim; features of inquiries, `embed(encoder, faces, flip=False, unit=False)`) and m (n,; one number for all: 0 is the paper's choice)
 
-        `generator`: one, or a list of n. `latents`: the starting noise. `eta`: DDIM's (the paper's is not known). `output_type`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1]).
-        Returns an object with `images`; ValueError for an m outside [-1, 1] or a row of y that is zero or not finite."""
+        `generator`: one, or a list of n. `latents`: the starting noise. `eta`: DDIM's (the paper's is not known). `n`: how many faces, if a single row and number stand for all. `output_type`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1]).
+        Returns an object with `images`; ValueError for an m outside [-1, 1] a row of y that is zero or not finite, or unit embeddings for a generator that was trained on features of another length."""
         n = n or self.rows(latents, generator, m, *([y] if torch.as_tensor(y).ndim > 1 else []))
         y, m = self.check("y", y, n, self.conditions.config.dim), self.check("m", m, n)
         bad = (~((y.norm(dim=1) > 0) & y.isfinite().all(1))).nonzero()
         if len(bad): raise ValueError(f"y row {bad[0].item()} is zero or not finite")
+        length = self.conditions.config.length
+        if length and abs(length-1) > .1 and (abs(y.norm(dim=1)-1) < 1e-3).all(): raise ValueError(f"all rows of y have length 1, the features in training about {length:.2f}: give embed(encoder, faces, flip=False, unit=False)")
         outside = (~((m >= -1) & (m <= 1))).nonzero()
         if len(outside): raise ValueError(f"m row {outside[0].item()} is {m[outside[0]].item()}: expected a similarity in [-1, 1]")
         tokens = self.conditions(y, m)
@@ -145,11 +156,13 @@ class CemiFacePipeline(FacePipeline):
 # %% ../nbs/41_cemiface.ipynb #c040
 def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, whiten:int=0, raw:bool=True, joint:bool=False, patch:int=1, scaling:float=1., channels=(64, 96, 96),
                    layers=1, attention_levels:int=1, head_dim:int=32, prediction:str="epsilon", seed:int=0, device:str="auto", settings:dict=None, **options) -> CemiFacePipeline:
-    """Trains on uint8 faces (n, h, w, 3) with the features of a frozen `encoder`, checkpoints in the folder `work`, and returns the pipeline
+    """Trains on uint8 faces (n, h, h, 3) with the features of a frozen `encoder` for `steps` updates, checkpoints in the folder `work`, and returns the pipeline (arXiv 2409.18876)
 
-    `weight`, `low`, `high`, `step`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
-    `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other settings."""
+    `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
+    `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other settings: name data and encoder in `settings`, since only their number and width are known here. ValueError for images that are not uint8 and square, or not of whole patches."""
     images = torch.as_tensor(images)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images): raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
+    if patch < 1 or images.shape[1] % patch: raise ValueError(f"patch={patch} does not divide images of {images.shape[1]} pixels")
     encoder, size = encoder.to(pick_device(device)), images.shape[1]
     y, mirrored = (embed(encoder, x, flip=False, unit=False) for x in (images, images.flip(2)))
     space = whitening(np.concatenate([y, mirrored]), whiten).to(pick_device(device)) if whiten else None
@@ -164,16 +177,19 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
 
 # %% ../nbs/41_cemiface.ipynb #c044
-def asked_similarities(people:int, images:int, seed:int=0, m=(0.,), interval=None) -> np.ndarray:
-    "Similarities (people, images), each drawn from the values `m` or from `interval` (low, high); ValueError outside [-1, 1]"
-    if not len(m) or not all(-1 <= v <= 1 for v in (*m, *(interval or ()))): raise ValueError(f"m = {list(m)}, interval {interval}: expected similarities in [-1, 1]")
+def asked_similarities(people:int, images:int, seed:int=0, m=0., interval=None) -> np.ndarray:
+    "Similarities (people, images): `m`, or each drawn from several `m`, or instead from `interval` (low, high); ValueError outside [-1, 1] (mixtures and intervals: arXiv 2409.18876, Table 3)"
+    m = np.atleast_1d(np.asarray(m, float))
+    if not len(m) or not (abs(m) <= 1).all(): raise ValueError(f"m = {m.tolist()}: expected similarities in [-1, 1]")
+    if interval is not None and not (len(interval) == 2 and -1 <= interval[0] <= interval[1] <= 1): raise ValueError(f"interval {interval}: expected low and high with -1 <= low <= high <= 1")
     u = np.array([[torch.rand((), generator=generator(seed, i, j, 4)).item() for j in range(images)] for i in range(people)]).reshape(people, images)
-    return interval[0]+(interval[1]-interval[0])*u if interval else np.asarray(m, float)[(u*len(m)).astype(int)]
+    return m[(u*len(m)).astype(int)] if interval is None else interval[0]+(interval[1]-interval[0])*u
 
 # %% ../nbs/41_cemiface.ipynb #c047
 def calibrate(measure:Callable, m=np.linspace(-1, 1, 11)) -> tuple[np.ndarray, np.ndarray]:
-    "(m, reached): mean similarities of `measure(m)` at each asked m, made monotone; ValueError if a measurement is not finite"
+    "(m, reached): mean similarities `measure(m)`, a float, at each asked m (rising, in [-1, 1]), made monotone: where they fall, neighbours are averaged. ValueError for other m, or if a measurement is not finite"
     m = np.asarray(m, float)
+    if len(m) < 2 or not (np.diff(m) > 0).all() or not (abs(m) <= 1).all(): raise ValueError(f"m = {m.tolist()}: expected at least two rising similarities in [-1, 1]")
     reached = np.array([measure(float(v)) for v in m])
     if not np.isfinite(reached).all(): raise ValueError(f"the similarity reached at m = {m[~np.isfinite(reached)][0]} is not finite")
     return m, isotonic_regression(reached).x
@@ -186,13 +202,16 @@ def m_for(similarity:float, m, reached) -> float:
 
 # %% ../nbs/41_cemiface.ipynb #c056
 def ranked_groups(emb, labels, groups:int=5) -> tuple[np.ndarray, np.ndarray]:
-    "(group (n,) 0..groups-1 from most to least similar, cosine to the person's centre (n,)) for embeddings (n, d): each person's pictures are ranked and cut into equal groups; ValueError names a person with fewer pictures than groups"
-    labels = np.asarray(labels)
-    emb = F.normalize(torch.as_tensor(emb, dtype=torch.float32))
-    counts = np.bincount(labels)
-    if (counts < groups).any(): raise ValueError(f"identity {int((counts < groups).argmax())} has {counts[(counts < groups).argmax()]} pictures for {groups} groups")
-    centre = F.normalize(torch.zeros(len(counts), emb.shape[1]).index_add_(0, torch.as_tensor(labels), emb))
-    similarity = (emb*centre[labels]).sum(1).numpy()
+    """(group (n,) 0..groups-1 from most to least similar, cosine to the person's centre (n,)) for embeddings (n, d) and labels (n,)
+
+    The centre is the mean of a person's unit embeddings, the picture's own among them; the groups of a person are as equal as the number of pictures allows. ValueError names a person with fewer pictures than groups, or a picture whose embedding is zero or not finite. After arXiv 2409.18876, Table 1."""
+    emb = _unit(emb, lambda k: f"picture {k}")
+    if len(labels) != len(emb) or groups < 1: raise ValueError(f"{len(emb)} embeddings, {len(labels)} labels, {groups} groups: expected a label for each and at least one group")
+    names, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if (counts < groups).any(): raise ValueError(f"identity {names[(counts < groups).argmax()]} has {counts[(counts < groups).argmax()]} pictures for {groups} groups")
+    centre = np.zeros((len(names), emb.shape[1]))
+    np.add.at(centre, labels, emb)
+    similarity = (emb*_unit(centre, lambda k: f"the centre of identity {names[k]}")[labels]).sum(1)
     order = np.lexsort((-similarity, labels))
     rank = np.empty(len(labels), int)
     rank[order] = np.arange(len(labels))-np.repeat(np.cumsum(counts)-counts, counts)
