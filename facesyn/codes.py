@@ -9,7 +9,7 @@ __all__ = ['GRAPHS', 'LATTICES', 'one_thread', 'Code', 'simplex', 'orthoplex', '
            'e8_roots', 'leech', 'fill_spare', 'side_by_side', 'known_codes', 'best_code']
 
 # %% ../nbs/01_codes.ipynb #c002
-import itertools, math
+import itertools, math, operator
 from functools import cache
 from contextlib import contextmanager
 from typing import Callable, NamedTuple
@@ -36,9 +36,25 @@ class Code(NamedTuple):
     part: int = 0
     inside: float = 0.
 
+# %% ../nbs/01_codes.ipynb #c006b
+def _check(n, dim, least=2) -> tuple:
+    "(n, dim) as ints; ValueError unless there is at least one point, in at least `least` dimensions"
+    for name, value, low in (("n", n, 1), ("dim", dim, least)):
+        try: good = operator.index(value) >= low and not isinstance(value, bool)
+        except TypeError: good = False
+        if not good: raise ValueError(f"{name} must be a whole number >= {low}, got {value}")
+    return int(n), int(dim)
+
+def _within(index, size):
+    "`index` as an array; IndexError names a number that is not one of a row"
+    index = np.asarray(index)
+    if (bad := (index < 0)|(index >= size)).any(): raise IndexError(f"row {index[bad][0]} of a code of {size:,}")
+    return index
+
 # %% ../nbs/01_codes.ipynb #c009
 def simplex(n:int) -> np.ndarray:
-    "`n` unit vectors in n-1 dimensions with all cosines -1/(n-1): a Helmert matrix"
+    "`n` >= 2 unit vectors in n-1 dimensions with all cosines -1/(n-1): a Helmert matrix"
+    _check(n-1, 1, 1)
     k = np.arange(1, n)
     h = np.triu(np.ones((n, n-1)))                     # column k-1 holds k ones, then -k, then zeros
     h[k, k-1] = -k
@@ -114,17 +130,18 @@ def trace_forms(p:int, m:int, exponents) -> Callable:
     @cache
     def table(e):
         f = finite_field(p**m)
-        return f.trace[f.mul[:, _power(f.mul, np.arange(p**m), e)]].astype(np.int8)
+        return f.trace[f.mul[:, _power(f.mul, np.arange(p**m), e)]].astype(np.int16)
     return lambda index: sum(table(e)[np.asarray(index)//p**(m*i)%p**m] for i, e in enumerate(exponents))%p
 
 def kerdock_forms(m:int, with_cubes:bool=False) -> Callable:
-    "The 2^(m-1) Kerdock forms on GF(2^(m-1)) x GF(2), m even; `with_cubes`: each with Tr(b x^3) added, Delsarte and Goethals' 2^(2m-2)"
+    "The 2^(m-1) Kerdock forms on GF(2^(m-1)) x GF(2), m >= 4 even; `with_cubes`: each with Tr(b x^3) added, Delsarte and Goethals' 2^(2m-2)"
+    if m < 4 or m%2: raise ValueError(f"Kerdock's forms are for an even number of variables from 4 on, got {m}")
     half = 2**(m-1)
     @cache
     def table():
         f = finite_field(half)                                # sum_i Tr((a x)^(2^i+1)) + e Tr(a x) at (x, e): f.mul is a x
         q = sum(f.trace[_power(f.mul, f.mul, 2**i+1)] for i in range(1, m//2))%2
-        return np.concatenate([q, (q+f.trace[f.mul])%2], 1).astype(np.int8)
+        return np.concatenate([q, (q+f.trace[f.mul])%2], 1).astype(np.int16)
     cubes = trace_forms(2, m-1, [3])
     return lambda index: (table()[np.asarray(index)%half]+(np.tile(cubes(np.asarray(index)//half), 2) if with_cubes else 0))%2
 
@@ -134,7 +151,7 @@ def quadratic_code(name:str, p:int, m:int, forms:Callable, count:int, cosine:flo
     places, fixed = p**m, max(shorten-1, 0)
     axes, part, left = (2*places if p == 2 and not shorten else 0), p**(m-fixed)*(1 if shorten else p), places-shorten
     def rows(index):
-        index, unit, x = np.asarray(index), p**np.arange(m), np.arange(places)
+        index, unit, x = _within(index, axes+count*part), p**np.arange(m), np.arange(places)
         k = index[index >= axes]-axes
         q, rest = forms(k//part), k%part
         c, rest = (np.zeros_like(rest), rest) if shorten else (rest%p, rest//p)
@@ -160,6 +177,7 @@ def quadratic_codes(p:int, m:int, shorten:int=0):
 # %% ../nbs/01_codes.ipynb #c025
 def largest_of_forms(q:np.ndarray, p:int) -> float:
     "The largest cosine that words q(x)+u.x+c have with 0, over all u and c, for the forms q (k, p^m)"
+    q = np.asarray(q, int)                                   # multiplied by numbers up to p below
     places = q.shape[1]
     digits = np.arange(places)[:, None]//p**np.arange(round(math.log(places, p)))%p
     root = np.exp(2j*np.pi/p*np.arange(p)) if p > 2 else np.array([1., -1.], np.float32)
@@ -172,7 +190,7 @@ def reed_solomon(q:int, length:int, k:int) -> Code:
     if not 2 <= k <= length <= q+1: raise ValueError(f"need 2 <= k <= length <= q+1, got q={q}, length={length}, k={k}")
     def rows(index):
         f = finite_field(q)
-        coefficients = np.asarray(index)[:, None]//q**np.arange(k)%q
+        coefficients = _within(index, q**k)[:, None]//q**np.arange(k)%q
         words = np.zeros((len(coefficients), min(length, q)), int)
         for a in coefficients.T[::-1]: words = f.add[f.mul[words, np.arange(words.shape[1])], a[:, None]]
         return symbols_to_rows(np.concatenate([words, coefficients[:, -1:]], 1) if length > q else words, q)
@@ -350,7 +368,8 @@ def known_codes(dim:int) -> list:
 
 @cache
 def best_code(n:int, dim:int):
-    "The `Code` with the smallest guaranteed cosine for `n` points in `dim` dimensions, or None if none is large enough"
+    "The `Code` with the smallest guaranteed cosine for `n` points in `dim` dimensions, or None if none is large enough; ValueError unless both are whole and positive"
+    n, dim = _check(n, dim, 1)
     if c := optimal_code(n, dim): return c
     codes = known_codes(dim)
     fits = [fill_spare(c, n, dim) for c in codes if c.size >= n]

@@ -9,7 +9,7 @@ __all__ = ['STAGES', 'MEMORY', 'RULES', 'random_anchors', 'max_cosine', 'random_
            'spread_rows', 'spread', 'principal_space', 'gallery_anchors', 'select_distinct']
 
 # %% ../nbs/01_sphere.ipynb #c002
-import itertools, json, math, operator
+import hashlib, itertools, json, math, operator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -17,27 +17,20 @@ from statistics import NormalDist
 import numpy as np
 import torch
 from numba import njit
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.linalg import eigh_tridiagonal
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 from scipy.special import betaincinv
 from torch.nn.functional import normalize
-from .codes import best_code, known_codes, one_thread
+from .codes import _check, best_code, known_codes, one_thread
 from .core import atomic, generator, pick_device, progress
 
 # %% ../nbs/01_sphere.ipynb #c005
-def _check(n, dim):
-    "ValueError unless there is at least one point, in at least two dimensions"
-    for name, value, least in (("n", n, 1), ("dim", dim, 2)):
-        try: good = operator.index(value) >= least and not isinstance(value, bool)
-        except TypeError: good = False
-        if not good: raise ValueError(f"{name} must be a whole number >= {least}, got {value}")
-
 def random_anchors(n:int, dim:int, seed:int=0) -> torch.Tensor:
     "Uniform random unit vectors (n, dim) float32"
-    _check(n, dim)
+    n, dim = _check(n, dim)
     return normalize(torch.randn(n, dim, generator=generator(seed, 5)), dim=1) # (seed, i, j) alone are the streams of images
 
 # %% ../nbs/01_sphere.ipynb #c007
@@ -47,10 +40,11 @@ def _tiles(n, block):
     return itertools.combinations_with_replacement(slices, 2)
 
 def max_cosine(anchors, block:int=2048) -> float:
-    "The largest cosine between two different rows of unit vectors (n, dim), in float64; n^2 dim operations. ValueError for fewer than two rows or numbers that are not finite"
+    "The largest cosine between two different rows of unit vectors (n, dim), in float64; n^2 dim operations. ValueError for fewer than two rows, or names one that is not finite or not a unit vector"
     x = torch.as_tensor(anchors, dtype=torch.float64)
     if x.ndim != 2 or len(x) < 2: raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(x.shape)}")
     if (bad := ~torch.isfinite(x).all(1)).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not finite")
+    if (bad := (x.norm(dim=1)-1).abs() > 1e-3).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
     best = -1.
     for a, b in _tiles(len(x), block):
         c = x[a]@x[b].T
@@ -61,13 +55,13 @@ def max_cosine(anchors, block:int=2048) -> float:
 # %% ../nbs/01_sphere.ipynb #c010
 def random_max_cosine(n:int, dim:int) -> float:
     "The largest cosine that `n` random unit vectors have in the median; (1-cos)/2 of two of them has a beta distribution"
-    _check(n, dim)
+    n, dim = _check(n, dim)
     return 1-2*float(betaincinv((dim-1)/2, (dim-1)/2, -math.expm1(-2*math.log(2)/(n*(n-1))))) if n > 1 else -1.
 
 # %% ../nbs/01_sphere.ipynb #c013
 def rankin_bound(n:int, dim:int) -> float:
     "No `n` >= 2 points have a smaller largest cosine; reached exactly for n <= 2 dim"
-    _check(n, dim)
+    n, dim = _check(n, dim)
     return -1/max(n-1, 1) if n <= dim+1 else 0.
 
 # %% ../nbs/01_sphere.ipynb #c015
@@ -89,7 +83,7 @@ def _end(degree, dim) -> float:
 # %% ../nbs/01_sphere.ipynb #c016
 def levenshtein_bound(n:int, dim:int) -> float:
     "No `n` >= 2 points have a smaller largest cosine (Levenshtein 1979, all degrees); for n <= 2 dim Rankin's is as good or better"
-    _check(n, dim)
+    n, dim = _check(n, dim)
     if dim == 2: return math.cos(2*math.pi/max(n, 2))
     def enough(degree): return _levenshtein(degree, dim, _end(degree, dim)-1e-12) >= n
     low, high = 0, 1
@@ -110,7 +104,7 @@ def random_rotation(dim:int, seed:int=0) -> torch.Tensor:
 # %% ../nbs/01_sphere.ipynb #c025
 def code_anchors(n:int, dim:int, seed:int=0, block:int=16384) -> torch.Tensor:
     "Unit vectors (n, dim) float32: `n` random rows of `best_code`, rotated at random; ValueError if no code is large enough"
-    _check(n, dim)
+    n, dim = _check(n, dim)
     if not (code := best_code(n, dim)): raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
     index = np.random.default_rng([seed, n, dim]).choice(code.size, n, replace=False)
     out = torch.empty(n, dim)
@@ -127,7 +121,7 @@ def _over_pairs(x, weigh, block=2048, run=map):
     def tile(pair):
         a, b = pair
         c = x[a]@x[b].T
-        if a == b: c.masked_fill_(torch.ones_like(c, dtype=torch.bool).tril_(), -2.)
+        if a == b: c.masked_fill_(torch.ones_like(c, dtype=torch.bool).tril_(), -math.inf)
         energy, w = weigh(c)
         return a, b, energy, w@x[b], w.T@x[a]
     total, g = 0., torch.zeros_like(x)
@@ -153,45 +147,44 @@ def soft_maximum(x:torch.Tensor, beta:float, top:float, **kw) -> tuple:
     return (top+math.log(total)/beta, g/total) if total else soft_maximum(x, beta, max_cosine(x), **kw)   # 0: all were far below `top`
 
 # %% ../nbs/01_sphere.ipynb #c031
-def _wide(v): return v[:, None, None]
-def _dot(a, b): return (a*b).sum(2).sum(1)
-
 def _newton(g, history):
-    "Gradients g (sets, n, dim) times the inverse curvature that `(step, change of gradient, 1/their product)` tell (two-loop recursion)"
+    "The gradient g (n, dim) times the inverse curvature that `(step, change of gradient, 1/their product)` tell (two-loop recursion)"
     d, used = g.clone(), []
     for s, y, r in reversed(history):
         used.append(r*_dot(s, d))
-        d -= _wide(used[-1])*y
+        d -= used[-1]*y
     s, y, r = history[-1]
-    d *= _wide(torch.where(r > 0, _dot(s, y)/_dot(y, y).clamp_min(1e-30), 1.))
-    for (s, y, r), a in zip(history, reversed(used)): d += _wide(a-r*_dot(y, d))*s
+    d *= 1/(r*_dot(y, y))
+    for (s, y, r), a in zip(history, reversed(used)): d += (a-r*_dot(y, d))*s
     return d
 
+def _dot(a, b): return (a*b).sum(1).sum()
+
 def descend(x:torch.Tensor, energy, steps:int, memory:int=8, reach:float=0.2) -> torch.Tensor:
-    "Sets of unit vectors (sets, n, dim) after at most `steps` evaluations of `energy(x)` -> (F (sets,), tangent gradient); ends early when all F are 0 or no step helps"
-    (f, g), history, t = energy(x), [], torch.ones(len(x), dtype=x.dtype, device=x.device)
+    "Unit vectors (n, dim) after at most 1+`steps` evaluations of `energy(x)` -> (F, tangent gradient (n, dim)); ends early when F is 0 or no step helps"
+    (f, g), history, t = energy(x), [], 1.
     for _ in range(steps):
-        if not f.any() or (t < 1e-6).all(): break
+        if not f or t < 1e-6: break
         d = _newton(g, history) if history else g
-        newton = (_dot(d, g) > 0)&bool(history)
-        d = -torch.where(_wide(newton), d, g)
-        limit = reach/d.norm(dim=2).amax(1).clamp_min(1e-30)
-        d *= _wide(torch.where(newton, limit.clamp_max(1.), limit))
-        new = normalize(x+_wide(t)*d, dim=2)
+        newton = bool(history and _dot(d, g) > 0)
+        d = -(d if newton else g)
+        limit = reach/d.norm(dim=1).max().clamp_min(1e-30)
+        d *= limit.clamp_max(1.) if newton else limit
+        new = normalize(x+t*d, dim=1)
         f_new, g_new = energy(new)
-        better = f_new <= f+1e-4*t*_dot(d, g)                                  # Armijo: accept what lowers F enough, else a shorter step
-        if better.any():
-            s, y = _tangent(new, new-x), _tangent(new, g_new-g)
-            product = _dot(s, y)
-            history = [*history, (s, y, torch.where(better&(product > 0), 1/product.clamp_min(1e-30), 0.))][-memory:]
-        x, g = torch.where(_wide(better), new, x), torch.where(_wide(better), g_new, g)
-        f, t = torch.where(better, f_new, f), torch.where(better, 1., 0.3*t)
+        if f_new > f+1e-4*t*float(_dot(d, g)):                                      # Armijo: what lowers F too little is tried again, shorter
+            t *= 0.3
+            continue
+        s, y = _tangent(new, new-x), _tangent(new, g_new-g)
+        product = _dot(s, y)
+        if product > 0: history = [*history, (s, y, 1/product)][-memory:]
+        x, f, g, t = new, f_new, g_new, 1.
     return x
 
 # %% ../nbs/01_sphere.ipynb #c034
 def s_iso(n:int, dim:int) -> float:
     "Heuristic scale of the largest cosine of `n` > 2 dim optimised points: about 0.9 of it is reached for dim >= 64"
-    _check(n, dim)
+    n, dim = _check(n, dim)
     if n <= 2*dim: raise ValueError(f"s_iso is for more than 2 dim points, got n={n}, dim={dim}")
     normal, v, p = NormalDist(), (n/dim-1)/(n-1), 2*(dim-1)/(n-1)
     t = normal.inv_cdf(1-p)
@@ -207,10 +200,13 @@ def _keep(path, settings, state, **tensors):
 def _kept(path, settings):
     "`(state, tensors)` that `_keep` wrote, or None; ValueError if it was for other settings"
     if path is None or not Path(path).exists(): return None
-    with safe_open(path, "pt") as f:
-        there, settings = json.loads(f.metadata()["settings"]), json.loads(json.dumps(settings))
-        if there != settings: raise ValueError(f"{path} is of another search: {there}, not {settings}; remove it to start again")
-        return json.loads(f.metadata()["state"]), {k: f.get_tensor(k) for k in f.keys()}
+    try:
+        with safe_open(path, "pt") as f: about, kept = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        there, state = (json.loads(about[k]) for k in ("settings", "state"))
+    except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as e: raise ValueError(f"{path} is no search's checkpoint: {e}") from e
+    settings = json.loads(json.dumps(settings))
+    if there != settings: raise ValueError(f"{path} is of another search: {there}, not {settings}; remove it to start again")
+    return state, kept
 
 STAGES = (0.5, 0.7, 0.82, 0.87, 0.885) # of s_iso
 
@@ -219,31 +215,28 @@ def forecast(n:int, dim:int) -> float:
     return min(s_iso(n, dim)*float(np.interp(math.log2(dim), [5, 6, 7], [1., .9, .88])), math.cos(.9*math.acos(levenshtein_bound(n, dim))))
 
 def search_large(n:int, dim:int, seed:int=0, start=None, stages=None, steps:int=None, device="cpu", checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float32 by springs and a soft maximum: 5 to 9 times `steps` evaluations of 3 n^2 dim operations, memory about 22 n dim
+    """Unit vectors (n, dim) float32 by springs and a soft maximum: 5 to 12 descents of `steps` evaluations of 3 n^2 dim operations; memory for about 22 n dim numbers and a tile of 2048^2 for each thread
 
-    `start`: a set (n, dim) to begin with, with a few points to be fitted in, and `stages`, thresholds for it. `checkpoint`: a .safetensors path to go on from. The same seed gives the same set with any number of threads."""
+    `start`: a set of unit vectors (n, dim) to begin with, with a few points to be fitted in, and `stages`, thresholds for it. `steps`: 30, or 18 where n^2 dim > 1e10. `checkpoint`: a .safetensors path to go on from. The same seed gives the same set with any number of threads. ValueError for another start, or a file that is not this search's."""
+    n, dim = _check(n, dim)
     large = n*n*dim > 1e10
     steps, softer, unit = steps or (18 if large else 30), 0 if large else 4, forecast(n, dim)/STAGES[-1]
-    first = random_anchors(n, dim, seed) if start is None else start
+    first = random_anchors(n, dim, seed) if start is None else torch.as_tensor(start, dtype=torch.float32)
+    if tuple(first.shape) != (n, dim): raise ValueError(f"expected a start ({n}, {dim}), got shape {tuple(first.shape)}")
     ways = [stages] if stages else [[share*unit for share in part] for part in ((STAGES,) if dim >= 64 else (STAGES[2:], STAGES[-1:]))]
-    settings = dict(n=n, dim=dim, seed=seed, ways=ways, steps=steps, start=float(first.double().cumsum(0).square().sum()))
+    settings = dict(n=n, dim=dim, seed=int(seed), ways=ways, steps=steps, start=hashlib.sha256(first.numpy().tobytes()).hexdigest())
     (begun, c_best, c), kept = _kept(checkpoint, settings) or ((0, max_cosine(first), 1.), dict(best=first, x=first))
-    best, x, done = kept["best"], kept["x"][None].to(device), 0
+    best, x, done = kept["best"], kept["x"].to(device), 0
     with one_thread() as threads, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         run = pool.map if torch.device(device).type == "cpu" else map
-        def one(energy, **kw):
-            def of(x):
-                f, g = energy(x[0], run=run, **kw)
-                return torch.tensor([f], device=x.device), g[None]
-            return of
         for way in ways:
             for k in progress(range(len(way)+softer), f"Tammes {n} x {dim}"):
                 if (done := done+1) <= begun: continue
-                if k == 0: x, c = first[None].to(device), 1.
-                if k < len(way): x = descend(x, one(springs, s=way[k]), steps)
-                else: x = descend(x, one(soft_maximum, beta=160*2.**(k-len(way))*math.sqrt(dim), top=c), steps)
-                if k >= len(way)-3 and (c := max_cosine(x[0].cpu())) < c_best: best, c_best = x[0].cpu(), c
-                _keep(checkpoint, settings, (done, c_best, c), best=best, x=x[0].cpu())
+                if k == 0: x, c = first.to(device), 1.
+                if k < len(way): x = descend(x, lambda x: springs(x, way[k], run=run), steps)
+                else: x = descend(x, lambda x: soft_maximum(x, 160*2.**(k-len(way))*math.sqrt(dim), c, run=run), steps)
+                if k >= len(way)-3 and (c := max_cosine(x.cpu())) < c_best: best, c_best = x.cpu(), c
+                _keep(checkpoint, settings, (done, c_best, c), best=best, x=x.cpu())
     return best
 
 # %% ../nbs/01_sphere.ipynb #c041
@@ -494,7 +487,7 @@ def _symmetric_start(n, dim, rng, groups=100):
 def polish(x:np.ndarray, rounds:int=25, beat:float=2.) -> tuple:
     "`(x, largest cosine, number of programs)`: unit vectors (n, dim) float64 after at most `rounds` linear programs, never worse; given up when a cosine below `beat` is out of reach"
     (n, dim), c = x.shape, _largest(x)
-    k, r = dim-1, 0.03*math.sqrt(2*(1-c))
+    k, r, solved = dim-1, 0.03*math.sqrt(max(2*(1-c), 0)), 0
     for solved in range(1, rounds+1):
         plane, cosines = np.linalg.svd(x[:, None])[2][:, 1:], x@x.T
         i, j = np.nonzero(np.triu(cosines > c-4*r*(math.sqrt(max(1-c*c, 0))+r), 1))
@@ -533,12 +526,12 @@ _ROUNDS = {False: ("plain", "sharp", "group", *4*("hop",), "plain", *4*("hop",),
            True: ("plain", "sharp", "group", "hop", "polish", "polish", "hop", "polish", "polish", "polish")}      # in turn; the second beyond three dimensions, where sets can be polished
 
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most about 45 s of one core; ends at once when the largest cosine is `goal`
+    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most 35 to 55 s of one core; ends at once when the largest cosine is `goal`
 
-    `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also one that had ended. The same seed gives the same set with any number of threads."""
-    _check(n, dim)
+    `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also one that had ended for want of it. The same seed gives the same set with any number of threads."""
+    n, dim = _check(n, dim)
     if n == 1: return random_anchors(1, dim, seed).double()
-    settings, reach, rounds, unknowns = dict(n=n, dim=dim, seed=seed), 1.2/math.sqrt(n) if dim == 3 else .2, _ROUNDS[dim > 3 and _polished(n, dim)], n*(dim-1)
+    settings, reach, rounds, unknowns = dict(n=n, dim=dim, seed=int(seed)), 1.2/math.sqrt(n) if dim == 3 else .2, _ROUNDS[dim > 3 and _polished(n, dim)], n*(dim-1)
     step, program = (1.5+.05*n*dim+2.7e-4*n*n*dim)/60e6, (.004+6e-5*unknowns*(dim-2))/60      # efforts of an evaluation, of a linear program
     (turn, work, found, stalled), kept = _kept(checkpoint, settings) or ((0, 0., 0, 0), dict(cosines=[], sets=[]))
     pool = [(float(c), x.numpy()) for c, x in zip(kept["cosines"], kept["sets"])]
@@ -579,28 +572,33 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
             _keep(checkpoint, settings, (turn+1, work, found, stalled), cosines=torch.tensor(cosines, dtype=torch.float64), sets=torch.tensor(np.stack(sets)))
 
 # %% ../nbs/01_sphere.ipynb #c052
+def _between(code, n, dim, share): return code.cosine+share*(forecast(n, dim)-code.cosine)
+
 def _plan(n, dim, method):
     "(random, search, large, seeded or code; the code that is taken or the search starts from)"
     if method not in ("auto", "code", "search", "random"): raise ValueError(f"method must be auto, code, search or random, got {method!r}")
     if method == "random": return "random", None
     code, small = best_code(n, dim), n*(dim-1) <= 1000
+    n, dim = int(n), int(dim)
     if method == "code" and not code: raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
     if n <= 2*dim: return "code", code                                                     # nothing to search: the optimum is known
     if method == "code" or (method == "auto" and code and (code.cosine < levenshtein_bound(n, dim)+1e-9 or any(c.size == n and c.cosine <= code.cosine for c in known_codes(dim)))): return "code", code
     if method == "auto" and not small:
+        if code and n*n*dim > 1e12: return "code", code
         seeds = [c for c in known_codes(dim) if c.size < n <= 1.2*c.size and c.cosine < forecast(n, dim)/2]
-        if seeds and not (code and code.cosine <= seeds[0].cosine): return "seeded", seeds[0]
+        if seeds and not (code and code.cosine <= _between(seeds[0], n, dim, .8)): return "seeded", seeds[0]
         if code and code.cosine < forecast(n, dim): return "code", code
     return ("search" if small else "large"), code
 
 def tammes_anchors(n:int, dim:int, seed:int=0, method:str="auto", space=None, device=None, checkpoint=None) -> torch.Tensor:
     """Unit vectors (n, dim) float32 whose closest pair is far apart; the same seed gives the same anchors (where a GPU searches: on the same GPU)
 
-    `method`: auto (the best by forecast: `describe` says which), code (an explicit code), search (the optimiser) or random. `space` (k, dim), of `principal_space`: solved in k dimensions and mapped. `device` of the optimiser for large sets (a GPU if there is one). `checkpoint`: a .safetensors path in which a search is kept, to go on from if it is stopped. ValueError for a bad n, dim, method or space."""
-    _check(n, dim)
+    `method`: auto (the best by forecast: `describe` says which), code (an explicit code), search (the optimiser; up to 2 dim points the known optimum) or random. A code takes seconds, a search of small sets (n (dim-1) <= 1000) up to a minute, of larger ones some 300 times n^2 dim operations and more. `space` (k, dim), of `principal_space`: solved in k dimensions and mapped. `device` of the optimiser for large sets (a GPU if there is one). `checkpoint`: a .safetensors path in which a search (not a code) is kept, to go on from if it is stopped. ValueError for a bad n, dim, method or space."""
+    n, dim = _check(n, dim)
     if space is not None:
         space = torch.as_tensor(space, dtype=torch.float32)
-        if space.ndim != 2 or space.shape[1] != dim or not len(space): raise ValueError(f"expected a space (k, {dim}), got shape {tuple(space.shape)}")
+        if space.ndim != 2 or space.shape[1] != dim or len(space) < 2: raise ValueError(f"expected a space (k, {dim}) with k >= 2, got shape {tuple(space.shape)}")
+        if not space.isfinite().all() or torch.linalg.matrix_rank(space) < len(space): raise ValueError(f"the {len(space)} directions of the space are not finite and independent")
         return normalize(tammes_anchors(n, space.shape[0], seed, method, None, device, checkpoint)@space, dim=1)
     plan, code = _plan(n, dim, method)
     if plan == "random": return random_anchors(n, dim, seed)
@@ -612,16 +610,17 @@ def tammes_anchors(n:int, dim:int, seed:int=0, method:str="auto", space=None, de
     device = device or str(pick_device())
     if plan == "large": return search_large(n, dim, seed, device=device, checkpoint=checkpoint)
     start = torch.cat([code_anchors(code.size, dim, seed), random_anchors(n-code.size, dim, seed)])
-    x = search_large(n, dim, seed, start, [code.cosine+(forecast(n, dim)-code.cosine)*share for share in (.1, .38, .55, .55, .75, .9)], 40, device, checkpoint)
+    x = search_large(n, dim, seed, start, [_between(code, n, dim, share) for share in (.1, .38, .55, .55, .75, .9)], 40, device, checkpoint)
     return x if not (other := best_code(n, dim)) or max_cosine(x) < other.cosine else code_anchors(n, dim, seed)
 
 def describe(n:int, dim:int, anchors=None, method:str="auto") -> dict:
-    "How `tammes_anchors` makes `n` anchors in `dim` dimensions: `how`; largest cosines `guaranteed` (codes), `forecast` (of the optimiser), `random` and `bound` (no set is below); `measured` if `anchors` are given, and all of them as the angles of the closest pair in degrees"
-    _check(n, dim)
+    "How `tammes_anchors` makes `n` anchors in `dim` dimensions: `how`; largest cosines `guaranteed` (codes), `forecast` (of the optimiser for large sets), `random` and `bound` (no set is below); `measured` if `anchors` are given, and all of them as the angles of the closest pair in degrees"
+    n, dim = _check(n, dim)
     plan, code = _plan(n, dim, method)
+    if anchors is not None: anchors = torch.as_tensor(anchors)
     if anchors is not None and tuple(anchors.shape) != (n, dim): raise ValueError(f"expected anchors ({n}, {dim}), got shape {tuple(anchors.shape)}")
     how = dict(random="random points", code=code and code.name, seeded=code and f"{code.name}, then the optimiser", search="starts, annealed"+(" and polished" if _polished(n, dim) else "")+(f", or {code.name}" if code and method == "auto" else ""), large="the optimiser")[plan]
-    cosine = dict(guaranteed=code.cosine if plan == "code" else None, forecast=forecast(n, dim) if plan == "large" else None, measured=None if anchors is None or n == 1 else max_cosine(anchors), random=random_max_cosine(n, dim), bound=max(rankin_bound(n, dim), levenshtein_bound(n, dim)) if n > 1 else -1.)
+    cosine = dict(guaranteed=code.cosine if plan == "code" else None, forecast=forecast(n, dim) if plan == "large" else _between(code, n, dim, .8) if plan == "seeded" else None, measured=None if anchors is None or n == 1 else max_cosine(anchors), random=random_max_cosine(n, dim), bound=max(rankin_bound(n, dim), levenshtein_bound(n, dim)) if n > 1 else -1.)
     cosine = {k: v for k, v in cosine.items() if v is not None}
     return dict(how=how, **cosine, degrees={k: round(math.degrees(math.acos(max(-1., min(1., v)))), 3) for k, v in cosine.items()})
 
@@ -631,32 +630,37 @@ RULES = dict(additive=lambda w, u, v: w+v*u, cosine=lambda w, u, v: v*w+(1-v*v).
 def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosine", seed:int=0) -> torch.Tensor:
     """Embeddings (k, dim) float32: row k belongs to image `images[k]` of identity `identities[k]`, and depends on those, `seed` and the anchor only
 
-    `anchors` are unit vectors (n, dim). v is uniform in [lb, ub], 0 <= lb <= ub <= 1 (ID3, arXiv 2409.17576); the rules that use v are ours. ValueError for a bad interval, rule, identity or anchor.
+    `anchors` are unit vectors (n, dim). v is uniform in [lb, ub], 0 <= lb <= ub <= 1 (ID3, arXiv 2409.17576); the rules that use v are ours. ValueError for a bad interval, rule, identity, image or anchor.
     """
     anchors, identities, images = torch.as_tensor(anchors, dtype=torch.float32), torch.as_tensor(identities), torch.as_tensor(images)
     if rule not in RULES: raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     if not 0 <= lb <= ub <= 1: raise ValueError(f"need 0 <= lb <= ub <= 1, got lb={lb}, ub={ub}")
+    if anchors.ndim != 2: raise ValueError(f"expected anchors (n, dim), got shape {tuple(anchors.shape)}")
     _check(*anchors.shape)
+    if len(identities) != len(images) or len(images) and (identities.is_floating_point() or images.is_floating_point()): raise ValueError(f"expected as many whole numbers of identities as of images, got {identities.dtype} {tuple(identities.shape)} and {images.dtype} {tuple(images.shape)}")
     if (bad := ~((anchors.norm(dim=1)-1).abs() < 1e-3)).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
     if (bad := (identities < 0)|(identities >= len(anchors))).any(): raise ValueError(f"identity {identities[bad][0].item()} has no anchor: there are {len(anchors)}")
     streams = [generator(seed, i, j, 1) for i, j in zip(identities.tolist(), images.tolist(), strict=True)]   # (seed, i, j) is the image's noise
+    if not streams: return anchors[:0]
     v = torch.stack([torch.rand(1, generator=g) for g in streams])*(ub-lb)+lb
-    w = anchors[identities]
+    w = anchors[identities.long()]
     u = normalize(_tangent(w, torch.stack([torch.randn(w.shape[1], generator=g) for g in streams])), dim=1)
     return normalize(RULES[rule](w, u, v), dim=1)
 
 # %% ../nbs/01_sphere.ipynb #c067
 def spread(anchors, m:int, lb:float, ub:float, rule:str="cosine", seed:int=0) -> torch.Tensor:
     "Embeddings (n, m, dim): `m` images around each of the anchors (n, dim), as `spread_rows`"
-    _check(m, 2)
+    anchors = torch.as_tensor(anchors, dtype=torch.float32)
+    if anchors.ndim != 2 or m < 1: raise ValueError(f"expected anchors (n, dim) and m >= 1 images, got shape {tuple(anchors.shape)} and m={m}")
     n, dim = anchors.shape
     return spread_rows(anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed).view(n, m, dim)
 
 # %% ../nbs/01_sphere.ipynb #c075
 def principal_space(y, k:int, whiten:bool=False) -> torch.Tensor:
-    "The `k` leading directions (k, dim) of unit embeddings y (n, dim), about the origin: orthonormal, or `whiten`: each times the root mean square of y along it"
+    "The `k` leading directions (k, dim) of unit embeddings y (n, dim), about the origin: orthonormal, or `whiten`: each times the root mean square of y along it; ValueError for a k that they do not have, or names an embedding that is not finite"
     y = torch.as_tensor(y, dtype=torch.float64)
-    if not 2 <= k <= min(y.shape): raise ValueError(f"k must lie between 2 and {min(y.shape)} for embeddings {tuple(y.shape)}, got {k}")
+    if y.ndim != 2 or (bad := ~y.isfinite().all(1)).any(): raise ValueError(f"expected embeddings (n, dim), got shape {tuple(y.shape)}" if y.ndim != 2 else f"embedding {bad.nonzero()[0].item()} is not finite")
+    if isinstance(k, float) or not 2 <= k <= min(y.shape): raise ValueError(f"k must lie between 2 and {min(y.shape)} for embeddings {tuple(y.shape)}, got {k}")
     values, vectors = torch.linalg.eigh(y.T@y/len(y))
     if whiten and values[-k] < 1e-9*values[-1]: raise ValueError(f"the embeddings have only {int((values > 1e-9*values[-1]).sum())} directions, {k} were asked for")
     basis = vectors[:, -k:].flip(1).T
@@ -666,17 +670,18 @@ def principal_space(y, k:int, whiten:bool=False) -> torch.Tensor:
 def gallery_anchors(n:int, gallery, limit:float, near:float=0., protected=None, away:float=1., seed:int=0, steps:int=300) -> tuple:
     """`(anchors (n, dim), kept)`: `n` random rows of the unit vectors `gallery` (m, dim), moved until no two have a cosine above `limit`, each has one of at least `near` with some row of the gallery, and none above `away` with a row of `protected`
 
-    `kept`: the largest cosine of two anchors, the smallest to the gallery, the largest to `protected`: look whether the wishes are met, not all can be. After HyperFace (arXiv 2411.08470). ValueError for fewer rows than anchors or another dim."""
+    `kept`: the largest cosine of two anchors, the smallest to the gallery, the largest to `protected`: look whether the wishes are met, not all can be. All n (m + protected) cosines are in memory at once, on one thread. After HyperFace (arXiv 2411.08470). ValueError for fewer rows than anchors, another dim or a wish that is not a number."""
+    n = _check(n, 2)[0]
+    for name, wish in (("limit", limit), ("near", near), ("away", away)):
+        if not math.isfinite(wish): raise ValueError(f"{name}={wish}: expected a cosine")
     gallery = torch.as_tensor(gallery, dtype=torch.float32)
     protected = gallery[:0] if protected is None or not len(protected) else torch.as_tensor(protected, dtype=torch.float32)
-    _check(n, 2)
     for name, rows in (("gallery", gallery), ("protected", protected)):
         if rows.ndim != 2: raise ValueError(f"expected {name} embeddings (m, dim), got shape {tuple(rows.shape)}")
         if (bad := ~((rows.norm(dim=1)-1).abs() < 1e-3)).any(): raise ValueError(f"{name} embedding {bad.nonzero()[0].item()} is not a unit vector")
     if n < 2 or len(gallery) < n: raise ValueError(f"{len(gallery)} gallery embeddings for {n} anchors: expected 2 anchors or more, and as many embeddings")
     if gallery.shape[1] != protected.shape[1]: raise ValueError(f"gallery has {gallery.shape[1]} dimensions, protected {protected.shape[1]}")
     def energy(x):
-        x = x[0]
         f, g = springs(x, limit)
         best, which = (x@gallery.T).max(1)
         miss = (near-best).relu()
@@ -684,20 +689,21 @@ def gallery_anchors(n:int, gallery, limit:float, near:float=0., protected=None, 
         if len(protected):
             w = (x@protected.T).sub_(away).relu_()
             f, g = f+0.5*w.square().sum().item(), g+_tangent(x, w@protected)
-        return torch.tensor([f]), g[None]
+        return f, g
     with one_thread():
         x = gallery[torch.randperm(len(gallery), generator=generator(seed, 7))[:n]]
         x = normalize(x+1e-3*torch.randn(x.shape, generator=generator(seed, 8)), dim=1)      # equal rows could not be told apart
-        x = descend(x[None], energy, steps, reach=.02)[0]
+        x = descend(x, energy, steps, reach=.02)
     return x, dict(largest=max_cosine(x), gallery=float((x@gallery.T).max(1).values.min()), protected=float((x@protected.T).max()) if len(protected) else None)
 
 # %% ../nbs/01_sphere.ipynb #distinct1
 def select_distinct(emb, limit:float=0.3, block:int=1024, most:int=None) -> np.ndarray:
     """For each of n candidates in order: -1 if it is kept, or the number of the kept one before it that it is most similar to (cosine >= `limit`)
 
-    `emb`: embeddings (n, d), of any length, compared in float64 if given so; `most`: stop after that many are kept (the rest are -2). ValueError names a row that is not finite or zero."""
+    `emb`: embeddings (n, d), of any length, compared in float64 if given so; `most`: stop after that many are kept (the rest are -2); 0 or None: never. ValueError names a row that is not finite or zero."""
     emb = torch.as_tensor(emb)
     if emb.dtype != torch.float64: emb = emb.float()
+    if emb.ndim != 2 or limit != limit: raise ValueError(f"expected embeddings (n, dim) and a cosine, got shape {tuple(emb.shape)} and limit={limit}")
     bad = (~((emb.norm(dim=1) > 0) & emb.isfinite().all(1))).nonzero()
     if len(bad): raise ValueError(f"embedding {bad[0].item()} is zero or not finite")
     emb, rival, kept = normalize(emb, dim=1), np.full(len(emb), -2), []
