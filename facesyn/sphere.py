@@ -9,7 +9,7 @@ __all__ = ['STAGES', 'MEMORY', 'RULES', 'random_anchors', 'max_cosine', 'random_
            'spread_rows', 'spread', 'principal_space', 'gallery_anchors', 'select_distinct']
 
 # %% ../nbs/01_sphere.ipynb #c002
-import hashlib, itertools, json, math, operator
+import hashlib, itertools, json, math
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
