@@ -141,7 +141,7 @@ class CemiFacePipeline(FacePipeline):
         """One face per row of y (n, dim; features of inquiries, `embed(encoder, faces, flip=False, unit=False)`) and m (n,; one number for all: 0 is the paper's choice)
 
         `generator`: one, or a list of n. `latents`: the starting noise. `eta`: DDIM's (the paper's is not known). `n`: how many faces, if a single row and number stand for all. `output_type`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1]).
-        Returns an object with `images`; ValueError for an m outside [-1, 1] a row of y that is zero or not finite, or unit embeddings for a generator that was trained on features of another length."""
+        Returns an object with `images`; ValueError for an m outside [-1, 1], a row of y that is zero or not finite, or unit embeddings for a generator that was trained on features of another length."""
         n = n or self.rows(latents, generator, m, *([y] if torch.as_tensor(y).ndim > 1 else []))
         y, m = self.check("y", y, n, self.conditions.config.dim), self.check("m", m, n)
         bad = (~((y.norm(dim=1) > 0) & y.isfinite().all(1))).nonzero()

@@ -25,17 +25,6 @@ def one_thread():
     try: yield threads
     finally: torch.set_num_threads(threads)
 
-# %% ../nbs/01_codes.ipynb #c006
-class Code(NamedTuple):
-    "`size` unit vectors in `dim` dimensions: `rows(index)` (k, dim) float64 for whole numbers below `size`. No cosine of two rows exceeds `cosine`; that of two rows of one part (`part` rows that follow each other) does not exceed `inside`"
-    name: str
-    size: int
-    dim: int
-    cosine: float
-    rows: Callable
-    part: int = 0
-    inside: float = 0.
-
 # %% ../nbs/01_codes.ipynb #c006b
 def _check(n, dim, least=2) -> tuple:
     "(n, dim) as ints; ValueError unless there is at least one point, in at least `least` dimensions"
@@ -50,6 +39,17 @@ def _within(index, size):
     index = np.asarray(index)
     if (bad := (index < 0)|(index >= size)).any(): raise IndexError(f"row {index[bad][0]} of a code of {size:,}")
     return index
+
+# %% ../nbs/01_codes.ipynb #c006
+class Code(NamedTuple):
+    "`size` unit vectors in `dim` dimensions: `rows(index)` (k, dim) float64 for whole numbers below `size`. No cosine of two rows exceeds `cosine`; that of two rows of one part (`part` rows that follow each other) does not exceed `inside`"
+    name: str
+    size: int
+    dim: int
+    cosine: float
+    rows: Callable
+    part: int = 0
+    inside: float = 0.
 
 # %% ../nbs/01_codes.ipynb #c009
 def simplex(n:int) -> np.ndarray:

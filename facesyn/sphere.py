@@ -147,6 +147,8 @@ def soft_maximum(x:torch.Tensor, beta:float, top:float, **kw) -> tuple:
     return (top+math.log(total)/beta, g/total) if total else soft_maximum(x, beta, max_cosine(x), **kw)   # 0: all were far below `top`
 
 # %% ../nbs/01_sphere.ipynb #c031
+def _dot(a, b): return (a*b).sum(1).sum()
+
 def _newton(g, history):
     "The gradient g (n, dim) times the inverse curvature that `(step, change of gradient, 1/their product)` tell (two-loop recursion)"
     d, used = g.clone(), []
@@ -157,8 +159,6 @@ def _newton(g, history):
     d *= 1/(r*_dot(y, y))
     for (s, y, r), a in zip(history, reversed(used)): d += (a-r*_dot(y, d))*s
     return d
-
-def _dot(a, b): return (a*b).sum(1).sum()
 
 def descend(x:torch.Tensor, energy, steps:int, memory:int=8, reach:float=0.2) -> torch.Tensor:
     "Unit vectors (n, dim) after at most 1+`steps` evaluations of `energy(x)` -> (F, tangent gradient (n, dim)); ends early when F is 0 or no step helps"
@@ -579,7 +579,6 @@ def _plan(n, dim, method):
     if method not in ("auto", "code", "search", "random"): raise ValueError(f"method must be auto, code, search or random, got {method!r}")
     if method == "random": return "random", None
     code, small = best_code(n, dim), n*(dim-1) <= 1000
-    n, dim = int(n), int(dim)
     if method == "code" and not code: raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
     if n <= 2*dim: return "code", code                                                     # nothing to search: the optimum is known
     if method == "code" or (method == "auto" and code and (code.cosine < levenshtein_bound(n, dim)+1e-9 or any(c.size == n and c.cosine <= code.cosine for c in known_codes(dim)))): return "code", code
