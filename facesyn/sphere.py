@@ -241,9 +241,11 @@ def search_large(n:int, dim:int, seed:int=0, start=None, stages=None, steps:int=
 
 # %% ../nbs/01_sphere.ipynb #c041
 def _compiled(f):
-    "f as machine code, kept for the next time where that can be written; threads run it side by side"
-    try: return njit(cache=True, nogil=True, fastmath=True)(f)
-    except RuntimeError: return njit(nogil=True, fastmath=True)(f)
+    """f as machine code, kept for the next time where that can be written; threads run it side by side
+
+    It contains what it calls: functions found at run time may be other copies in a process that compiles than in one that loads, and round otherwise."""
+    try: return njit(cache=True, nogil=True, fastmath=True, inline="always")(f)
+    except RuntimeError: return njit(nogil=True, fastmath=True, inline="always")(f)
 
 @_compiled
 def _gaps(x, gap):
@@ -260,46 +262,107 @@ def _gaps(x, gap):
     return max(least, 1e-9)
 
 @_compiled
-def repulsion(x, power, g, gap):
-    "F_p, p = 2^`power`, of unit columns x (dim, n) float64; its tangent gradient into g (dim, n). gap (n, n): memory to work in"
-    dim, n = x.shape
-    least, total, p = _gaps(x, gap), 0., 2.**power
-    cut = least*2.**(40/p)
-    g[:] = 0.
+def _listed(x, power, gap, pairs, seen):
+    """Number of the pairs of columns of x (dim, n) that are close enough to count at p = 2^`power`, and of some more, their columns in pairs (2, n n/2) int32, their gaps at the head of gap (n, n); the smallest gap
+
+    seen (dim + 1, n), 0 at first: where the columns were when they were looked through, how far, and how many pairs were found. They are looked through again when a pair that was left out may have come close enough."""
+    (dim, n), gaps = x.shape, gap.reshape(-1)
+    if seen[dim, 0] > 0:
+        least, moved, many = 2., 0., int(seen[dim, 1])
+        for j in range(n):
+            size = 0.
+            for k in range(dim): size += (x[k, j]-seen[k, j])**2
+            moved = max(moved, size)
+        gaps[:many] = 1.
+        for k in range(dim):
+            axis = x[k]
+            for m in range(many): gaps[m] -= axis[pairs[0, m]]*axis[pairs[1, m]]
+        for m in range(many): least = min(least, gaps[m])
+        least = max(least, 1e-9)
+        if math.sqrt(2*least*2.**(40/2.**power))+2*math.sqrt(moved) < seen[dim, 0]: return many, least
+    least = _gaps(x, gap)
+    far, many = math.sqrt(2*least)*(2.**(20/2.**power)+.3), 0
     for i in range(1, n):
-        row = gap[i, :i]
-        if power <= 4:                                          # nearly all pairs count: whole rows at a time, without a branch
-            w = gap[0, :i]
-            for j in range(i): row[j] = least/max(row[j], 1e-9)
-            w[:] = row
+        for j in range(i):
+            if gap[i, j] < far**2/2:
+                gaps[many], pairs[0, many], pairs[1, many] = gap[i, j], i, j
+                many += 1
+    seen[:dim] = x
+    seen[dim, 0], seen[dim, 1] = far if 8*many < n*n else 0., many
+    return many, least
+
+@_compiled
+def _flatten(v, x):
+    "The part of v (dim, n) that is tangent to the unit columns x, in place"
+    dim, n = x.shape
+    along = np.zeros(n)
+    for k in range(dim):
+        for j in range(n): along[j] += v[k, j]*x[k, j]
+    for k in range(dim):
+        for j in range(n): v[k, j] -= along[j]*x[k, j]
+
+@_compiled
+def repulsion(x, power, g, gap, pairs, seen):
+    "F_p, p = 2^`power`, of unit columns x (dim, n) float64; its tangent gradient into g (dim, n). gap (n, n), pairs (2, n n/2) int32, seen (dim + 1, n), 0 at first: memory to work in"
+    (dim, n), total, least, gaps = x.shape, 0., 1., gap.reshape(-1)
+    g[:] = 0.
+    if power <= 4 and dim == 3:                                 # nearly all pairs count: all in one go
+        for i in range(1, n):
+            a, b, c, pull_a, pull_b, pull_c = x[0, i], x[1, i], x[2, i], 0., 0., 0.
+            for j in range(i):
+                r = 1/max(1-a*x[0, j]-b*x[1, j]-c*x[2, j], 1e-9)
+                w = r*r
+                w = w*w if power > 1 else w
+                w = w*w if power > 2 else w
+                w = w*w if power > 3 else w
+                total += w
+                w *= r
+                pull_a += w*x[0, j]
+                pull_b += w*x[1, j]
+                pull_c += w*x[2, j]
+                g[0, j] += w*a
+                g[1, j] += w*b
+                g[2, j] += w*c
+            g[0, i] += pull_a
+            g[1, i] += pull_b
+            g[2, i] += pull_c
+    elif power <= 4:                                              # nearly all pairs count: whole rows at a time
+        for i in range(1, n):
+            r, w = gap[0, :i], gap[1, :i]
+            r[:] = 1.
+            for k in range(dim):
+                a, axis = x[k, i], x[k]
+                for j in range(i): r[j] -= a*axis[j]
+            for j in range(i): r[j] = 1/max(r[j], 1e-9)
+            w[:] = r
             for _ in range(power):
                 for j in range(i): w[j] *= w[j]
             for j in range(i):
                 total += w[j]
-                w[j] *= row[j]
+                w[j] *= r[j]
             for k in range(dim):
                 pull, a, axis, along = 0., x[k, i], x[k], g[k]
                 for j in range(i):
                     pull += w[j]*axis[j]
                     along[j] += w[j]*a
                 g[k, i] += pull
-        else:
-            for j in range(i):
-                if row[j] < cut:
-                    r = least/max(row[j], 1e-9)
-                    w = r
-                    for _ in range(power): w *= w
-                    total += w
-                    w *= r
-                    for k in range(dim):
-                        g[k, i] += w*x[k, j]
-                        g[k, j] += w*x[k, i]
-    scale = 1/(total*least)
-    for j in range(n):
-        along = 0.
-        for k in range(dim): along += g[k, j]*x[k, j]
-        for k in range(dim): g[k, j] = scale*(g[k, j]-along*x[k, j])
-    return math.log(total)/p-math.log(least)
+    else:
+        many, least = _listed(x, power, gap, pairs, seen)
+        for m in range(many):
+            r = least/max(gaps[m], 1e-9)
+            w = r
+            for _ in range(power): w *= w
+            total += w
+            gaps[m] = w*r
+        for m in range(many):
+            if gaps[m] > 2.**-40:
+                i, j, w = pairs[0, m], pairs[1, m], gaps[m]
+                for k in range(dim):
+                    g[k, i] += w*x[k, j]
+                    g[k, j] += w*x[k, i]
+    _flatten(g, x)
+    g *= 1/(total*least)
+    return math.log(total)/2.**power-math.log(least)
 
 # %% ../nbs/01_sphere.ipynb #c042b
 @_compiled
@@ -333,12 +396,21 @@ def _downhill(g, s, y, rho, have, at, d):
 MEMORY = 6
 
 @_compiled
-def relax(x, power, steps, reach, tol, gap, work):
-    "Slides unit columns x (dim, n) down F_p in place, in at most `steps` evaluations; their number. gap (n, n), work (2 MEMORY+4, dim, n): memory to work in"
+def _longest(d, size):
+    "Length of the longest column of d (dim, n); the squares of all lengths into size (n,)"
+    size[:] = 0.
+    for k in range(len(d)):
+        for j in range(len(size)): size[j] += d[k, j]**2
+    return math.sqrt(max(size.max(), 1e-60))
+
+@_compiled
+def relax(x, power, steps, reach, tol, work):
+    "Slides unit columns x (dim, n) down F_p in place, in at most `steps` evaluations; their number. work (2 MEMORY+4, dim, n): memory to work in"
     dim, n = x.shape
     s, y, g, d, new, g_new = work[:MEMORY], work[MEMORY:2*MEMORY], work[2*MEMORY], work[2*MEMORY+1], work[2*MEMORY+2], work[2*MEMORY+3]
-    rho, have, at, t, slope = np.zeros(MEMORY), 0, 0, 1., 0.
-    f, used, fresh = repulsion(x, power, g, gap), 1, True
+    rho, have, at, t, slope, size = np.zeros(MEMORY), 0, 0, 1., 0., np.zeros(n)
+    gap, pairs, seen = np.empty((n, n)), np.empty((2, n*n//2), np.int32), np.zeros((dim+1, n))
+    f, used, fresh = repulsion(x, power, g, gap, pairs, seen), 1, True
     while used < steps and t >= 1e-6:
         if fresh:
             slope, step, t = _downhill(g, s, y, rho, have, at, d), 1., 1.
@@ -346,23 +418,16 @@ def relax(x, power, steps, reach, tol, gap, work):
                 have, slope = 0, -_times(g, g)
                 d[:] = -g
             if have and -slope < tol: break
-            longest = 1e-60
-            for j in range(n):
-                size = 0.
-                for k in range(dim): size += d[k, j]**2
-                longest = max(longest, size)
-            step = reach/math.sqrt(longest)
+            step = reach/_longest(d, size)
             if have: step = min(step, 1.)
             d *= step
             slope *= step
-        for j in range(n):
-            size = 0.
-            for k in range(dim):
-                new[k, j] = x[k, j]+t*d[k, j]
-                size += new[k, j]**2
-            size = 1/math.sqrt(size)
-            for k in range(dim): new[k, j] *= size
-        f_new = repulsion(new, power, g_new, gap)
+        new[:] = x
+        _add(new, t, d)
+        _longest(new, size)
+        for j in range(n): size[j] = 1/math.sqrt(size[j])
+        for k in range(dim): new[k] *= size
+        f_new = repulsion(new, power, g_new, gap, pairs, seen)
         used += 1
         fresh = f_new <= f+1e-4*t*slope
         if not fresh:
@@ -370,14 +435,8 @@ def relax(x, power, steps, reach, tol, gap, work):
             continue
         s[at] = new-x
         y[at] = g_new-g
-        for j in range(n):                                      # both into the tangent planes
-            a = b = 0.
-            for k in range(dim):
-                a += s[at, k, j]*new[k, j]
-                b += y[at, k, j]*new[k, j]
-            for k in range(dim):
-                s[at, k, j] -= a*new[k, j]
-                y[at, k, j] -= b*new[k, j]
+        _flatten(s[at], new)
+        _flatten(y[at], new)
         product = _times(s[at], y[at])
         if product > 0:
             rho[at] = 1/product
@@ -413,12 +472,12 @@ def settled(x, power, gap):
 # %% ../nbs/01_sphere.ipynb #c042j
 @_compiled
 def anneal(x, first, best, reach):
-    "Slides unit columns x (dim, n) down F_p, p = 2^`first` to 2^15, in place: `(forecast of the largest cosine, evaluations)`; given up at 2^11 if the forecast exceeds `best` by 2e-5"
+    "Slides unit columns x (dim, n) down F_p, p = 2^`first` to 2^15, in place: `(forecast of the largest cosine, evaluations)`; given up at 2^8 to 2^11 if the forecast is too far above `best`"
     dim, n = x.shape
     gap, work, used = np.empty((n, n)), np.empty((2*MEMORY+4, dim, n)), 0
     for power in range(first, 16):
-        used += relax(x, power, 200 if 6 <= power <= 8 else 100, reach, 1e-3/4.**power, gap, work)
-        if power == 11 and settled(x, power, gap) > best+2e-5: break
+        used += relax(x, power, 200 if 6 <= power <= 8 else 100, reach, 1e-3/4.**power, work)
+        if 8 <= power <= 11 and settled(x, power, gap) > best+(1-best)/2.**(power+1): break
     return settled(x, power, gap), used
 
 # %% ../nbs/01_sphere.ipynb #c043
@@ -505,7 +564,8 @@ def polish(x:np.ndarray, rounds:int=25, beat:float=2.) -> tuple:
 # %% ../nbs/01_sphere.ipynb #c049
 def _hop(x, c, rng):
     "A set near x (dim, n), whose largest cosine is c, and the power at which it should enter"
-    (dim, n), spacing, kind = x.shape, math.sqrt(2*(1-c)), rng.integers(5)
+    dim, n = x.shape
+    spacing, kind = math.sqrt(2*(1-c)), rng.integers(7 if dim > 2 else 5)
     if kind == 0:
         x = x.copy()
         for i in rng.integers(n, size=rng.integers(1, 4)):
@@ -513,6 +573,12 @@ def _hop(x, c, rng):
             holes = _columns(rng, dim, 300)
             x[:, i] = holes[:, np.argsort((x.T@holes).max(0))[rng.integers(6)]]
         return x, int(rng.integers(3, 8))
+    if kind > 4:
+        (pole, a, b), x = np.linalg.qr(rng.standard_normal((dim, 3)))[0].T, x.copy()
+        cap = np.argsort(pole@x)[-rng.integers(n//10+1, n//2+2):]
+        moved = (np.exp(1j*rng.uniform(-math.pi, math.pi))-1)*((a+1j*b)@x[:, cap])
+        x[:, cap] += np.outer(a, moved.real)+np.outer(b, moved.imag)
+        return x, int(rng.integers(4, 8))
     first, near = int(rng.integers(5, 10)), 1.
     size = spacing*.3*min(1, 2.**(7-first))*rng.uniform(.3, 1)
     if kind == 1: near = 2.5*np.exp((_columns(rng, dim)@x-1)/spacing**2*rng.uniform(.05, .8))
@@ -526,13 +592,13 @@ _ROUNDS = {False: ("plain", "sharp", "group", *4*("hop",), "plain", *4*("hop",),
            True: ("plain", "sharp", "group", "hop", "polish", "polish", "hop", "polish", "polish", "polish")}      # in turn; the second beyond three dimensions, where sets can be polished
 
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 35 to 60 s of one core, more of a slow one; ends at once when the largest cosine is `goal`
+    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 25 to 50 s of one core, by what else the machine does; ends at once when the largest cosine is `goal`
 
     `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also one that had ended for want of it. The same seed gives the same set with any number of threads."""
     n, dim = _check(n, dim)
     if n == 1: return random_anchors(1, dim, seed).double()
     settings, reach, rounds, unknowns = dict(n=n, dim=dim, seed=int(seed)), 1.2/math.sqrt(n) if dim == 3 else .2, _ROUNDS[dim > 3 and _polished(n, dim)], n*(dim-1)
-    step, program = (1.5+.05*n*dim+2.7e-4*n*n*dim)/60e6, (.004+6e-5*unknowns*(dim-2))/60      # efforts of an evaluation, of a linear program
+    step, program = (1.5+.03*n*dim+(1.2e-4 if dim == 3 else 5e-4)*n*n*dim)/40e6, (.004+6e-5*unknowns*(dim-2))/40      # efforts of an evaluation, of a linear program
     (turn, work, found, stalled), kept = _kept(checkpoint, settings) or ((0, 0., 0, 0), dict(cosines=[], sets=[]))
     pool = [(float(c), x.numpy()) for c, x in zip(kept["cosines"], kept["sets"])]
     def choose(kind):
@@ -550,8 +616,8 @@ def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., ch
         return c, np.ascontiguousarray(x.T), solved*program
     def end(c, x):
         if _polished(n, dim): return polish(x.T, 40)[:2]
-        x, gap, memory = x.copy(), np.empty((n, n)), np.empty((2*MEMORY+4, dim, n))
-        for power in range(15, 21): relax(x, power, 200, reach, 1e-3/4.**power, gap, memory)
+        x, memory = x.copy(), np.empty((2*MEMORY+4, dim, n))
+        for power in range(15, 21): relax(x, power, 200, reach, 1e-3/4.**power, memory)
         return x.T, _largest(x.T)
     with one_thread() as threads, ThreadPoolExecutor(threads) as workers:
         for turn in progress(itertools.count(turn), f"Tammes {n} x {dim}, at most about", total=int(effort/(12_000*step))+1):
