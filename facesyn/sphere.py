@@ -592,13 +592,13 @@ _ROUNDS = {False: ("plain", "sharp", "group", *4*("hop",), "plain", *4*("hop",),
            True: ("plain", "sharp", "group", "hop", "polish", "polish", "hop", "polish", "polish", "polish")}      # in turn; the second beyond three dimensions, where sets can be polished
 
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 25 to 50 s of one core, by what else the machine does; ends at once when the largest cosine is `goal`
+    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 30 to 55 s of one core, by what else the machine does; ends at once when the largest cosine is `goal`
 
     `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also one that had ended for want of it. The same seed gives the same set with any number of threads."""
     n, dim = _check(n, dim)
     if n == 1: return random_anchors(1, dim, seed).double()
     settings, reach, rounds, unknowns = dict(n=n, dim=dim, seed=int(seed)), 1.2/math.sqrt(n) if dim == 3 else .2, _ROUNDS[dim > 3 and _polished(n, dim)], n*(dim-1)
-    step, program = (1.5+.03*n*dim+(1.2e-4 if dim == 3 else 5e-4)*n*n*dim)/40e6, (.004+6e-5*unknowns*(dim-2))/40      # efforts of an evaluation, of a linear program
+    step, program = (1.5+.03*n*dim+(1.2e-4 if dim == 3 else 5e-4)*n*n*dim)/48e6, (.004+6e-5*unknowns*(dim-2))/48      # efforts of an evaluation, of a linear program
     (turn, work, found, stalled), kept = _kept(checkpoint, settings) or ((0, 0., 0, 0), dict(cosines=[], sets=[]))
     pool = [(float(c), x.numpy()) for c, x in zip(kept["cosines"], kept["sets"])]
     def choose(kind):
