@@ -243,7 +243,7 @@ def search_large(n:int, dim:int, seed:int=0, start=None, stages=None, steps:int=
 def _compiled(f):
     """f as machine code, kept for the next time where that can be written; threads run it side by side
 
-    It contains what it calls: functions found at run time may be other copies in a process that compiles than in one that loads, and round otherwise."""
+    It contains what it calls: functions found at run time may be other copies in a process that compiles than in one that loads, and round otherwise. Loops over coordinates and points are written out: they compile and run faster than expressions of arrays."""
     try: return njit(cache=True, nogil=True, fastmath=True, inline="always")(f)
     except RuntimeError: return njit(nogil=True, fastmath=True, inline="always")(f)
 
@@ -254,7 +254,7 @@ def _gaps(x, gap):
     least = 2.
     for i in range(1, n):
         row = gap[i, :i]
-        row[:] = 1.
+        for j in range(i): row[j] = 1.
         for k in range(dim):
             a, axis = x[k, i], x[k]
             for j in range(i): row[j] -= a*axis[j]
@@ -273,7 +273,7 @@ def _listed(x, power, gap, pairs, seen):
             size = 0.
             for k in range(dim): size += (x[k, j]-seen[k, j])**2
             moved = max(moved, size)
-        gaps[:many] = 1.
+        for m in range(many): gaps[m] = 1.
         for k in range(dim):
             axis = x[k]
             for m in range(many): gaps[m] -= axis[pairs[0, m]]*axis[pairs[1, m]]
@@ -287,7 +287,8 @@ def _listed(x, power, gap, pairs, seen):
             if gap[i, j] < far**2/2:
                 gaps[many], pairs[0, many], pairs[1, many] = gap[i, j], i, j
                 many += 1
-    seen[:dim] = x
+    for k in range(dim):
+        for j in range(n): seen[k, j] = x[k, j]
     seen[dim, 0], seen[dim, 1] = far if 8*many < n*n else 0., many
     return many, least
 
@@ -303,9 +304,10 @@ def _flatten(v, x):
 
 @_compiled
 def repulsion(x, power, g, gap, pairs, seen):
-    "F_p, p = 2^`power`, of unit columns x (dim, n) float64; its tangent gradient into g (dim, n). gap (n, n), pairs (2, n n/2) int32, seen (dim + 1, n), 0 at first: memory to work in"
+    "F_p, p = 2^`power` >= 2, of unit columns x (dim, n) float64; its tangent gradient into g (dim, n). gap (n, n), pairs (2, n n/2) int32, seen (dim + 1, n), 0 at first: memory to work in"
     (dim, n), total, least, gaps = x.shape, 0., 1., gap.reshape(-1)
-    g[:] = 0.
+    for k in range(dim):
+        for j in range(n): g[k, j] = 0.
     if power <= 4 and dim == 3:                                 # nearly all pairs count: all in one go
         for i in range(1, n):
             a, b, c, pull_a, pull_b, pull_c = x[0, i], x[1, i], x[2, i], 0., 0., 0.
@@ -329,12 +331,12 @@ def repulsion(x, power, g, gap, pairs, seen):
     elif power <= 4:                                              # nearly all pairs count: whole rows at a time
         for i in range(1, n):
             r, w = gap[0, :i], gap[1, :i]
-            r[:] = 1.
+            for j in range(i): r[j] = 1.
             for k in range(dim):
                 a, axis = x[k, i], x[k]
                 for j in range(i): r[j] -= a*axis[j]
             for j in range(i): r[j] = 1/max(r[j], 1e-9)
-            w[:] = r
+            for j in range(i): w[j] = r[j]
             for _ in range(power):
                 for j in range(i): w[j] *= w[j]
             for j in range(i):
@@ -361,7 +363,9 @@ def repulsion(x, power, g, gap, pairs, seen):
                     g[k, i] += w*x[k, j]
                     g[k, j] += w*x[k, i]
     _flatten(g, x)
-    g *= 1/(total*least)
+    scale = 1/(total*least)
+    for k in range(dim):
+        for j in range(n): g[k, j] *= scale
     return math.log(total)/2.**power-math.log(least)
 
 # %% ../nbs/01_sphere.ipynb #c042b
@@ -380,13 +384,18 @@ def _add(a, t, b):
 @_compiled
 def _downhill(g, s, y, rho, have, at, d):
     "-g times the inverse curvature that the last `have` steps s, changes of gradient y (memory, dim, n) and 1/their products rho tell, into d; the slope along it. `at`: where the next step will be written"
-    memory, share = len(s), np.zeros(len(s))
-    d[:] = -g
+    (memory, dim, n), share = s.shape, np.zeros(len(s))
+    for k in range(dim):
+        for j in range(n): d[k, j] = -g[k, j]
     for q in range(1, have+1):
         h = (at-q)%memory
         share[h] = rho[h]*_times(s[h], d)
         _add(d, -share[h], y[h])
-    if have: d *= 1/(rho[(at-1)%memory]*_times(y[(at-1)%memory], y[(at-1)%memory]))
+    if have:
+        h = (at-1)%memory
+        curvature = rho[h]*_times(y[h], y[h])
+        for k in range(dim):
+            for j in range(n): d[k, j] /= curvature
     for q in range(have, 0, -1):
         h = (at-q)%memory
         _add(d, share[h]-rho[h]*_times(y[h], d), s[h])
@@ -396,54 +405,59 @@ def _downhill(g, s, y, rho, have, at, d):
 MEMORY = 6
 
 @_compiled
-def _longest(d, size):
-    "Length of the longest column of d (dim, n); the squares of all lengths into size (n,)"
-    size[:] = 0.
-    for k in range(len(d)):
-        for j in range(len(size)): size[j] += d[k, j]**2
-    return math.sqrt(max(size.max(), 1e-60))
+def _longest(d):
+    "Length of the longest column of d (dim, n)"
+    longest = 1e-60
+    for j in range(d.shape[1]):
+        size = 0.
+        for k in range(d.shape[0]): size += d[k, j]**2
+        longest = max(longest, size)
+    return math.sqrt(longest)
 
 @_compiled
 def relax(x, power, steps, reach, tol, work):
     "Slides unit columns x (dim, n) down F_p in place, in at most `steps` evaluations; their number. work (2 MEMORY+4, dim, n): memory to work in"
     dim, n = x.shape
     s, y, g, d, new, g_new = work[:MEMORY], work[MEMORY:2*MEMORY], work[2*MEMORY], work[2*MEMORY+1], work[2*MEMORY+2], work[2*MEMORY+3]
-    rho, have, at, t, slope, size = np.zeros(MEMORY), 0, 0, 1., 0., np.zeros(n)
+    rho, have, at, t, slope, size, f, used = np.zeros(MEMORY), 0, 0, 1., 0., np.zeros(n), 0., 0
     gap, pairs, seen = np.empty((n, n)), np.empty((2, n*n//2), np.int32), np.zeros((dim+1, n))
-    f, used, fresh = repulsion(x, power, g, gap, pairs, seen), 1, True
-    while used < steps and t >= 1e-6:
-        if fresh:
-            slope, step, t = _downhill(g, s, y, rho, have, at, d), 1., 1.
-            if slope >= 0:
-                have, slope = 0, -_times(g, g)
-                d[:] = -g
-            if have and -slope < tol: break
-            step = reach/_longest(d, size)
-            if have: step = min(step, 1.)
-            d *= step
-            slope *= step
-        new[:] = x
-        _add(new, t, d)
-        _longest(new, size)
-        for j in range(n): size[j] = 1/math.sqrt(size[j])
-        for k in range(dim): new[k] *= size
+    for k in range(dim):
+        for j in range(n): new[k, j] = x[k, j]
+    while True:
         f_new = repulsion(new, power, g_new, gap, pairs, seen)
         used += 1
-        fresh = f_new <= f+1e-4*t*slope
-        if not fresh:
-            t *= 0.3
-            continue
-        s[at] = new-x
-        y[at] = g_new-g
-        _flatten(s[at], new)
-        _flatten(y[at], new)
-        product = _times(s[at], y[at])
-        if product > 0:
-            rho[at] = 1/product
-            at, have = (at+1)%MEMORY, min(have+1, MEMORY)
-        f = f_new
-        x[:] = new
-        g[:] = g_new
+        if used == 1 or f_new <= f+1e-4*t*slope:                # low enough: there, and a new direction
+            f = f_new
+            for k in range(dim):
+                for j in range(n):
+                    s[at, k, j], y[at, k, j] = new[k, j]-x[k, j], g_new[k, j]-g[k, j]
+                    x[k, j], g[k, j] = new[k, j], g_new[k, j]
+            for v in (s[at], y[at]): _flatten(v, x)
+            product = _times(s[at], y[at])
+            if used > 1 and product > 0:
+                rho[at] = 1/product
+                at, have = (at+1)%MEMORY, min(have+1, MEMORY)
+            slope, t = _downhill(g, s, y, rho, have, at, d), 1.
+            if slope >= 0:
+                have, slope = 0, -_times(g, g)
+                for k in range(dim):
+                    for j in range(n): d[k, j] = -g[k, j]
+            if have and -slope < tol: break
+            step = reach/_longest(d)
+            if have: step = min(step, 1.)
+            for k in range(dim):
+                for j in range(n): d[k, j] *= step
+            slope *= step
+        else: t *= 0.3                                          # too far: a shorter step
+        if used >= steps or t < 1e-6: break
+        for j in range(n): size[j] = 0.
+        for k in range(dim):
+            for j in range(n):
+                new[k, j] = x[k, j]+t*d[k, j]
+                size[j] += new[k, j]**2
+        for j in range(n): size[j] = 1/math.sqrt(size[j])
+        for k in range(dim):
+            for j in range(n): new[k, j] *= size[j]
     return used
 
 def _largest(x):
@@ -474,11 +488,12 @@ def settled(x, power, gap):
 def anneal(x, first, best, reach):
     "Slides unit columns x (dim, n) down F_p, p = 2^`first` to 2^15, in place: `(forecast of the largest cosine, evaluations)`; given up at 2^8 to 2^11 if the forecast is too far above `best`"
     dim, n = x.shape
-    gap, work, used = np.empty((n, n)), np.empty((2*MEMORY+4, dim, n)), 0
+    gap, work, used, c = np.empty((n, n)), np.empty((2*MEMORY+4, dim, n)), 0, 1.
     for power in range(first, 16):
         used += relax(x, power, 200 if 6 <= power <= 8 else 100, reach, 1e-3/4.**power, work)
-        if 8 <= power <= 11 and settled(x, power, gap) > best+(1-best)/2.**(power+1): break
-    return settled(x, power, gap), used
+        if 8 <= power <= 11 or power == 15: c = settled(x, power, gap)
+        if 8 <= power <= 11 and c > best+(1-best)/2.**(power+1): break
+    return c, used
 
 # %% ../nbs/01_sphere.ipynb #c043
 def _group(generators, most):
@@ -592,13 +607,13 @@ _ROUNDS = {False: ("plain", "sharp", "group", *4*("hop",), "plain", *4*("hop",),
            True: ("plain", "sharp", "group", "hop", "polish", "polish", "hop", "polish", "polish", "polish")}      # in turn; the second beyond three dimensions, where sets can be polished
 
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 30 to 55 s of one core, by what else the machine does; ends at once when the largest cosine is `goal`
+    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 35 to 55 s of one core, by what else the machine does, and the first call ever compiles for some 20 s; ends at once when the largest cosine is `goal`
 
     `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also one that had ended for want of it. The same seed gives the same set with any number of threads."""
     n, dim = _check(n, dim)
     if n == 1: return random_anchors(1, dim, seed).double()
     settings, reach, rounds, unknowns = dict(n=n, dim=dim, seed=int(seed)), 1.2/math.sqrt(n) if dim == 3 else .2, _ROUNDS[dim > 3 and _polished(n, dim)], n*(dim-1)
-    step, program = (1.5+.03*n*dim+(1.2e-4 if dim == 3 else 5e-4)*n*n*dim)/48e6, (.004+6e-5*unknowns*(dim-2))/48      # efforts of an evaluation, of a linear program
+    step, program = (1.5+.105*n+1.2e-4*n*n if dim == 3 else 1.5+.03*n*dim+5e-4*n*n*dim)/51e6, (.004+6e-5*unknowns*(dim-2))/50      # efforts of an evaluation, of a linear program
     (turn, work, found, stalled), kept = _kept(checkpoint, settings) or ((0, 0., 0, 0), dict(cosines=[], sets=[]))
     pool = [(float(c), x.numpy()) for c, x in zip(kept["cosines"], kept["sets"])]
     def choose(kind):
