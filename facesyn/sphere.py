@@ -607,7 +607,7 @@ _ROUNDS = {False: ("plain", "sharp", "group", *4*("hop",), "plain", *4*("hop",),
            True: ("plain", "sharp", "group", "hop", "polish", "polish", "hop", "polish", "polish", "polish")}      # in turn; the second beyond three dimensions, where sets can be polished
 
 def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 35 to 55 s of one core, by what else the machine does, and the first call ever compiles for some 20 s; ends at once when the largest cosine is `goal`
+    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 35 to 60 s of one core, by what else the machine does, and the first call ever compiles for some 20 s; ends at once when the largest cosine is `goal`
 
     `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also one that had ended for want of it. The same seed gives the same set with any number of threads."""
     n, dim = _check(n, dim)
