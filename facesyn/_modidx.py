@@ -720,6 +720,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'facesyn.verification._val': ('verification.html#_val', 'facesyn/verification.py'),
                                       'facesyn.verification.flip_sum': ('verification.html#flip_sum', 'facesyn/verification.py'),
                                       'facesyn.verification.recovered': ('verification.html#recovered', 'facesyn/verification.py'),
+                                      'facesyn.verification.untrained': ('verification.html#untrained', 'facesyn/verification.py'),
                                       'facesyn.verification.verify': ('verification.html#verify', 'facesyn/verification.py'),
                                       'facesyn.verification.verify_pairs': ('verification.html#verify_pairs', 'facesyn/verification.py'),
                                       'facesyn.verification.worth': ('verification.html#worth', 'facesyn/verification.py')}}}
