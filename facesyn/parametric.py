@@ -462,7 +462,7 @@ def paint(t, old, motion, gaze, blink, tidy, detail=1):
     strand = (1+.13*m["strands"]+.08*m["hairs"])*(1-.25*torch.exp(-(m["hair"]/.12)**2))
     strand = strand*(.95+.16*torch.exp(-((m["y"]-1.2)/.22)**2))
     c += (hair*strand-c).mul_(cover[:, None])
-    return c.mul_((1-.9*cover*(1-cover))[:, None]), cover                  # the edge of hair throws a shadow
+    return c.mul_((1-.5*cover*(1-cover))[:, None]), cover                  # the edge of hair throws a shadow
 
 # %% ../nbs/02_parametric.ipynb #c135
 def normals(p):
