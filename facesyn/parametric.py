@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['HEIGHTS', 'WIDTH', 'FRONT', 'BACK', 'ROWS', 'COLS', 'DETAIL', 'SHAPE', 'MOTION', 'LOOKS', 'MARKS', 'AGEING', 'TRAITS',
-           'NUISANCE', 'EAR', 'TEMPLATE', 'GAP', 'PLACES', 'detail_at', 'curve', 'grid', 'bump', 'pair', 'slices',
-           'relief', 'warp', 'head', 'basis', 'line', 'soft', 'mouth_masks', 'skin_masks', 'wrinkle_mask', 'hair_masks',
-           'fitted', 'drawn_out', 'masks', 'region', 'landmark_points', 'people', 'conditions', 'normal',
+           'NUISANCE', 'EAR', 'TEMPLATE', 'GAP', 'ROUGH', 'PLACES', 'detail_at', 'curve', 'grid', 'bump', 'pair',
+           'slices', 'relief', 'warp', 'head', 'basis', 'line', 'soft', 'mouth_masks', 'skin_masks', 'wrinkle_mask',
+           'hair_masks', 'fitted', 'drawn_out', 'masks', 'region', 'landmark_points', 'people', 'conditions', 'normal',
            'pose_and_age', 'mix', 'each', 'ramp', 'ageing', 'colours', 'paint_skin', 'paint_mouth', 'paint_brows',
            'paint_beard', 'eyeball', 'paint_eyes', 'hair_cover', 'paint', 'normals', 'mean_normals', 'sheet', 'curtain',
            'ear_relief', 'ears', 'neck', 'glasses', 'expression', 'landmarks', 'surface', 'rotation', 'camera', 'close',
@@ -684,11 +684,11 @@ def far_side(detail=1):
     return torch.cat([torch.full((r*c,), {0: -.05, 4: -.8}.get(k, -2.)) for k, (r, c) in enumerate(sheets(detail))])
 
 # %% ../nbs/02_parametric.ipynb #c163e
-GAP = 1.9                               # pixels between two points that `close` bridges, also where a cell is askew
+GAP, ROUGH = 1.9, 2.4                   # pixels between two points that `close` bridges: on a head, and on other parts
 
 def stretched(x, y, seen, closed, gap):
     """Cells of one surface that are wider than `gap` pixels: picture, row and column (k,) of their upper left corners, and
-    into how many parts (k,) of 0.85 `gap` each has to be cut, down and across
+    into how many parts (k,) of 0.85 GAP each has to be cut, down and across
 
     x, y in pixels, `seen` bool, each (n, rows, cols); a `closed` surface has a cell between its last and first column."""
     if closed: x, y, seen = (torch.cat([v, v[:, :, :1]], 2) for v in (x, y, seen))
@@ -697,7 +697,7 @@ def stretched(x, y, seen, closed, gap):
     across, down = torch.maximum(across[:, :-1], across[:, 1:]), torch.maximum(down[:, :, :-1], down[:, :, 1:])
     seen = seen[:, :-1]|seen[:, 1:]
     picture, row, col = ((torch.maximum(across, down) > gap)&(seen[:, :, :-1]|seen[:, :, 1:])).nonzero(as_tuple=True)
-    return picture, row, col, *((v[picture, row, col]/(.85*gap)).ceil().clamp(max=40).long() for v in (down, across))
+    return picture, row, col, *((v[picture, row, col]/(.85*GAP)).ceil().clamp(max=40).long() for v in (down, across))
 
 # %% ../nbs/02_parametric.ipynb #c163h
 def parts(down, across):
@@ -722,7 +722,7 @@ def fill(x, y, depth, colour, seen, size, detail=1):
     P, start, found = x.shape[1], 0, []
     for k, (rows, cols) in enumerate(sheets(detail)):
         one = (v[:, start:start+rows*cols].view(-1, rows, cols) for v in (x, y, seen))
-        picture, row, col, *cut = stretched(*one, k == 0, GAP)
+        picture, row, col, *cut = stretched(*one, k == 0, ROUGH if k else GAP)
         first, right = picture*P+start+row*cols, (col+1)%cols
         found.append((picture, *cut, first+col, first+right, first+cols+col, first+cols+right))
         start += rows*cols
