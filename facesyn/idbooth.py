@@ -30,6 +30,7 @@ from .core import arrays_digest, atomic, generator, progress, read_image, read_j
 from .diffusion import add_noise, decode_latents, estimate_x0, prediction_type, shuffled_rows, target, train
 from .parametric import PLACES
 from .records import Faces, begin_dataset, check_card, finish_dataset, folder_faces, folder_images, write_image
+from .sampling import interval_options
 from .text_to_image import draw_latents, latent_moments, token_ids
 
 # %% ../nbs/42_idbooth.ipynb #c005
@@ -319,18 +320,19 @@ def write_people(faces, out, card:dict) -> dict:
     return finish_dataset(out, rows, card)
 
 # %% ../nbs/42_idbooth.ipynb #c053
-def generate_people(pipe, people:list[dict], images:int, out, card:dict, negative_prompt:str="", steps:int=30, guidance:float=5., batch:int=8, seed:int=0, shard=(0, 1), prompt=booth_prompt):
+def generate_people(pipe, people:list[dict], images:int, out, card:dict, negative_prompt:str="", steps:int=30, guidance:float=5., batch:int=8, seed:int=0, shard=(0, 1), prompt=booth_prompt, guidance_interval=(0., 1.)):
     """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card, or None while other shards still have to write
 
-    people: dicts of name, number, sex and `lora`, the folder by `train_person` (None: the base as it is). `shard`: (k, n), by people. Goes on where it was stopped; ValueError if it was begun with other settings."""
+    people: dicts of name, number, sex and `lora`, the folder by `train_person` (None: the base as it is). `shard`: (k, n), by people; `guidance_interval`: see `sampling.Guidance`. Goes on where it was stopped; ValueError if it was begun with other settings."""
     check_pipeline(pipe); check_card(card)
     out, (k, n) = Path(out), shard
     if not 0 <= k < n: raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
     prompts = {p["name"]: [prompt(p["number"], j, p["sex"]) for j in range(images)] for p in people}
     token_ids(pipe.tokenizer, [negative_prompt, *{q for each in prompts.values() for q in each}])
     told = [[p["name"], p["number"], prompts[p["name"]], p["lora"] and _lora_digest(p["lora"])] for p in people]
-    begin_dataset(out, dict(people=len(people), told=sha256(json.dumps(told).encode()).hexdigest(), images=images, negative_prompt=negative_prompt, steps=steps, guidance=guidance, batch=batch, seed=seed,
+    begin_dataset(out, dict(people=len(people), told=sha256(json.dumps(told).encode()).hexdigest(), images=images, negative_prompt=negative_prompt, steps=steps, guidance=guidance, guidance_interval=guidance_interval, batch=batch, seed=seed,
                             weights=weights_digest(pipe.components), scheduler=type(pipe.scheduler).__name__, scheduler_config=_config(pipe.scheduler)))
+    guided = interval_options(pipe.scheduler, steps, guidance, guidance_interval)
     for p in progress(people[k::n], "people"):
         missing = [j for j in range(images) if not (out/p["name"]/f"{j:04d}.png").exists()]
         if missing and p["lora"]: pipe.unet.load_lora_adapter(p["lora"], weight_name="pytorch_lora_weights.safetensors", adapter_name="person", prefix="unet")
@@ -338,7 +340,7 @@ def generate_people(pipe, people:list[dict], images:int, out, card:dict, negativ
             for start in range(0, images, batch):
                 js = range(start, min(start+batch, images))
                 if not set(js) & set(missing): continue
-                made = pipe([prompts[p["name"]][j] for j in js], negative_prompt=[negative_prompt]*len(js), num_inference_steps=steps, guidance_scale=guidance, generator=[generator(seed, 9, p["number"], j) for j in js], output_type="pt").images
+                made = pipe([prompts[p["name"]][j] for j in js], negative_prompt=[negative_prompt]*len(js), num_inference_steps=steps, generator=[generator(seed, 9, p["number"], j) for j in js], output_type="pt", **guided).images
                 for j, image in zip(js, to_uint8(made*2-1).numpy()):
                     if j in missing: write_image(image, out/p["name"]/f"{j:04d}.png")
         finally:
