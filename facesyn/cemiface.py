@@ -8,7 +8,8 @@ __all__ = ['UNET_112', 'CemiFaceConditions', 'draw_m', 'simmat', 'similarity_tar
            'asked_similarities', 'calibrate', 'm_for', 'ranked_groups']
 
 # %% ../nbs/41_cemiface.ipynb #c002
-from math import sqrt
+from functools import cache
+from math import ceil, sqrt
 from typing import Callable
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from diffusers.configuration_utils import register_to_config
 from scipy.optimize import isotonic_regression
 from torch import nn
 from .core import generator, pick_device
-from .diffusion import Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, encode_images, estimate_eps, estimate_x0, face_batches, prediction_type, train
+from .diffusion import Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, denoising_error, encode_images, estimate_x0, face_batches, prediction_type, train
 from .encoders import embed
+from .sampling import guidance_of, guided_output
 from .scores import _unit
 from .sphere import select_distinct
 
@@ -27,21 +29,26 @@ from .sphere import select_distinct
 class CemiFaceConditions(ModelMixin, ConfigMixin):
     """Features y (n, dim) of the inquiry and similarities m (n,) -> the tokens cat(E(x), F1(m)), (n, 2, dim), or F2 of them, (n, 1, dim), with `joint`
 
-    `length`: mean length of the features in training; None: only their direction is used. ValueError for a length that is not positive. Source: arXiv 2409.18876, section 3."""
+    `length`: mean length of the features in training; None: only their direction is used. ValueError for a length that is not positive. Source: arXiv 2409.18876, section 3.
+    `null` (ours): learned tokens that stand for a condition that is hidden, where `keep` (n, 2: identity, m) is False; ValueError for `keep` without them."""
     @register_to_config
-    def __init__(self, dim:int=512, length:float=None, joint:bool=False):
+    def __init__(self, dim:int=512, length:float=None, joint:bool=False, null:bool=False):
         super().__init__()
         if length is not None and not length > 0: raise ValueError(f"length={length}: expected the mean length of the features, or None")
         self.similarity = nn.Linear(1, dim)
         self.both = nn.Linear(2*dim, dim) if joint else None
+        self.empty = nn.Parameter(0.02*torch.randn(2, dim)) if null else None
 
     @property
     def width(self): return self.config.dim
 
-    def forward(self, y, m):
+    def forward(self, y, m, keep=None):
         y, m = y.to(self.similarity.weight), m.to(self.similarity.weight)
         y = sqrt(self.config.dim)*(F.normalize(y) if self.config.length is None else y/self.config.length)
         tokens = torch.stack([y, self.similarity(m[:, None])], 1)
+        if keep is not None:
+            if self.empty is None: raise ValueError("this generator was trained without hidden conditions (drop): it does not know nobody")
+            tokens = torch.where(keep.to(tokens.device)[..., None], tokens, self.empty)
         return self.both(tokens.flatten(1))[:, None] if self.both else tokens
 
 # %% ../nbs/41_cemiface.ipynb #c010
@@ -81,30 +88,35 @@ def whitening(features, k:int) -> nn.Linear:
     return linear
 
 # %% ../nbs/41_cemiface.ipynb #c022
-def cemiface_loss(model, scheduler, encoder, x0, y, m, t, eps, weight:float=0.05, decode=None, space=None) -> dict:
+def cemiface_loss(model, scheduler, encoder, x0, y, m, t, eps, weight:float=0.05, decode=None, space=None, keep=None, weighting:str="eps", share:float=1.) -> dict:
     """The CemiFace loss, term by term: `loss` = `denoise` + `simmat`; `similarity` (the mean of s) and `miss` (the mean of |s-s*|) are to be looked at
 
     `denoise` is the mean over pixels and channels; without `weight` the last three are absent.
     x0, eps: (n, c, h, w); y: the encoder's features (n, dim) of the images themselves; m: (n,) asked similarities; t: (n,) diffusers' steps 0..T-1.
-    `weight`: the paper's lambda, 0 is plain denoising (the encoder is not run). `decode`: latents -> images, for a latent model. `space`: features -> those whose cosine is taken (see `whitening`), None: the features themselves. arXiv 2409.18876, section 3."""
+    `weight`: the paper's lambda, 0 is plain denoising (the encoder is not run). `decode`: latents -> images, for a latent model. `space`: features -> those whose cosine is taken (see `whitening`), None: the features themselves. arXiv 2409.18876, section 3.
+    Ours, off by default: `keep` hides conditions, `weighting` of the error (`diffusion.WEIGHTINGS`), `share`: part of the batch that SimMat looks at."""
     T, x_t = scheduler.config.num_train_timesteps, add_noise(scheduler, x0, eps, t)
-    output = denoise(model.unet, x_t, t, model.conditions(y, m)).float()
-    terms = dict(denoise=F.mse_loss(estimate_eps(scheduler, output, x_t, t), eps))
+    output = denoise(model.unet, x_t, t, model.conditions(y, m, keep)).float()
+    terms = dict(denoise=denoising_error(scheduler, output, x_t, eps, t, weighting).mean())
     if not weight: return dict(loss=terms["denoise"], **terms)
-    x0_hat = estimate_x0(scheduler, output, x_t, t)
+    some = slice(0, ceil(share*len(x0)))
+    y, m, t, x0_hat = y[some], m[some], t[some], estimate_x0(scheduler, output[some], x_t[some], t[some])
     seen = encoder.features((decode(x0_hat) if decode else x0_hat).clamp(-1, 1))
     with torch.autocast(x0.device.type, enabled=False): s = F.cosine_similarity(*(v.float() if space is None else space(v.float()) for v in (y, seen)))
     terms["simmat"] = weight*simmat(s, m, t+1, T).mean()
     return dict(loss=sum(terms.values()), **terms, similarity=s.mean().detach(), miss=(s-similarity_target(m, (t+1).to(m), T)).abs().mean().detach())
 
 # %% ../nbs/41_cemiface.ipynb #c023
-def cemiface_objective(scheduler, encoder, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, decode=None, space=None):
-    "`loss_fn` for `train`: draws steps, noise and similarities (see `draw_m`) and returns `cemiface_loss` of batches with `x0` (n, c, h, w) and `y` (n, dim); the encoder must be on the training device"
+def cemiface_objective(scheduler, encoder, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, decode=None, space=None, drop=(0., 0.), weighting:str="eps", share:float=1.):
+    """`loss_fn` for `train`: draws steps, noise, similarities (see `draw_m`) and hidden conditions (`drop`: how often identity and m)
+    and returns `cemiface_loss` of batches with `x0` (n, c, h, w) and `y` (n, dim); the encoder must be on the training device"""
     prediction_type(scheduler); draw_m(1, low, high, step)
     def loss_fn(model, batch, draws):
         x0, n = batch["x0"], len(batch["x0"])
         eps, t = torch.randn(x0.shape, generator=draws), torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws)
-        return cemiface_loss(model, scheduler, encoder, x0, batch["y"], draw_m(n, low, high, step, draws).to(x0.device), t.to(x0.device), eps.to(x0.device), weight, decode, space)
+        m = draw_m(n, low, high, step, draws).to(x0.device)
+        keep = torch.rand(n, 2, generator=draws) >= torch.tensor(drop) if any(drop) else None
+        return cemiface_loss(model, scheduler, encoder, x0, batch["y"], m, t.to(x0.device), eps.to(x0.device), weight, decode, space, keep, weighting, share)
     return loss_fn
 
 # %% ../nbs/41_cemiface.ipynb #c032
@@ -136,11 +148,25 @@ def choose_inquiries(emb, pose, quality, people=None, limit:float=0.3, yaw:float
 # %% ../nbs/41_cemiface.ipynb #c037
 class CemiFacePipeline(FacePipeline):
     "Faces at a similarity `m` to an inquiry, of which the encoder's features `y` are given: U-Net, conditions, scheduler, and a VAE for a latent model"
+    def tokens_for(self, y, m, negative_y, negative_m):
+        "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
+        @cache
+        def tokens(hidden, against):
+            instead = dict(identity=negative_y, m=negative_m).get(against)
+            gone = {*hidden, *([against] if against and instead is None else [])}
+            keep = torch.tensor([k not in gone for k in ("identity", "m")]).expand(len(y), 2) if gone else None
+            who, asked = (instead if against == k and instead is not None else v for k, v in (("identity", y), ("m", m)))
+            return self.conditions(who, asked, keep), None
+        return tokens
+
     @torch.no_grad()
-    def __call__(self, y, m=0., num_inference_steps:int=20, eta:float=0., generator=None, latents=None, output_type:str="pil", n:int=None):
+    def __call__(self, y, m=0., num_inference_steps:int=20, eta:float=0., generator=None, latents=None, output_type:str="pil", n:int=None,
+                 guidance_scale=1., guidance_interval=(0., 1.), shown_below:float=1., negative_y=None, negative_m=None):
         """One face per row of y (n, dim; features of inquiries, `embed(encoder, faces, flip=False, unit=False)`) and m (n,; one number for all: 0 is the paper's choice)
 
         `generator`: one, or a list of n. `latents`: the starting noise. `eta`: DDIM's (the paper's is not known). `n`: how many faces, if a single row and number stand for all. `output_type`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1]).
+        `guidance_scale`: of the identity, or a dict with `identity` and `m`; `guidance_interval`, `shown_below`: see `sampling.Guidance`; `negative_y` (n, dim) and
+        `negative_m` (n,): what guidance leads away from, None: the hidden condition, which a generator knows if it was trained with `drop`.
         Returns an object with `images`; ValueError for an m outside [-1, 1], a row of y that is zero or not finite, or unit embeddings for a generator that was trained on features of another length."""
         n = n or self.rows(latents, generator, m, *([y] if torch.as_tensor(y).ndim > 1 else []))
         y, m = self.check("y", y, n, self.conditions.config.dim), self.check("m", m, n)
@@ -150,15 +176,16 @@ class CemiFacePipeline(FacePipeline):
         if length and abs(length-1) > .1 and (abs(y.norm(dim=1)-1) < 1e-3).all(): raise ValueError(f"all rows of y have length 1, the features in training about {length:.2f}: give embed(encoder, faces, flip=False, unit=False)")
         outside = (~((m >= -1) & (m <= 1))).nonzero()
         if len(outside): raise ValueError(f"m row {outside[0].item()} is {m[outside[0]].item()}: expected a similarity in [-1, 1]")
-        tokens = self.conditions(y, m)
-        return self.sample(n, lambda x_t, t: denoise(self.unet, x_t, t, tokens), num_inference_steps, eta, generator, latents, output_type)
+        guidance, T = guidance_of(("identity", "m"), guidance_scale, guidance_interval, shown_below), self.scheduler.config.num_train_timesteps
+        tokens = self.tokens_for(y, m, self.check("negative_y", negative_y, n, self.conditions.config.dim), self.check("negative_m", negative_m, n))
+        return self.sample(n, lambda x_t, t: guided_output(self.unet, tokens, guidance, x_t, t, T), num_inference_steps, eta, generator, latents, output_type)
 
 # %% ../nbs/41_cemiface.ipynb #c040
 def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, whiten:int=0, raw:bool=True, joint:bool=False, patch:int=1, scaling:float=1., channels=(64, 96, 96),
-                   layers=1, attention_levels:int=1, head_dim:int=32, prediction:str="epsilon", seed:int=0, device:str="auto", settings:dict=None, **options) -> CemiFacePipeline:
+                   layers=1, attention_levels:int=1, head_dim:int=32, prediction:str="epsilon", drop=(0., 0.), weighting:str="eps", share:float=1., seed:int=0, device:str="auto", settings:dict=None, **options) -> CemiFacePipeline:
     """Trains on uint8 faces (n, h, h, 3) with the features of a frozen `encoder` for `steps` updates, checkpoints in the folder `work`, and returns the pipeline (arXiv 2409.18876)
 
-    `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
+    `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction; `drop`, `weighting`, `share`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
     `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other settings: name data and encoder in `settings`, since only their number and width are known here. ValueError for images that are not uint8 and square, or not of whole patches."""
     images = torch.as_tensor(images)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images): raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
@@ -169,11 +196,12 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     torch.manual_seed(seed)
     vae = Patches(patch, scaling)
     unet = build_unet(size//patch, channels, encoder.dim, 3*patch**2, layers_per_block=tuple(layers) if isinstance(layers, (list, tuple)) else layers, attention_levels=attention_levels, head_dim=head_dim, kind="added_kv", pooled=False)
-    model = Denoiser(unet, CemiFaceConditions(encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint))
+    model = Denoiser(unet, CemiFaceConditions(encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint, any(drop)))
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", clip_sample_range=scaling)
     batches = face_batches(images, dict(y=y), batch, seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x))
-    settings = dict(settings or {}, images=len(images), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch, layers=layers, attention_levels=attention_levels, head_dim=head_dim)
-    model = train(model, batches, cemiface_objective(scheduler, encoder, weight, low, high, step, decode=lambda z: decode_latents(vae, z), space=space), steps, work, seed=seed, device=device, settings=settings, **options)
+    settings = dict(settings or {}, images=len(images), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch, layers=layers, attention_levels=attention_levels, head_dim=head_dim, drop=list(drop), weighting=weighting, share=share)
+    objective = cemiface_objective(scheduler, encoder, weight, low, high, step, lambda z: decode_latents(vae, z), space, drop, weighting, share)
+    model = train(model, batches, objective, steps, work, seed=seed, device=device, settings=settings, **options)
     return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
 
 # %% ../nbs/41_cemiface.ipynb #c044

@@ -8,14 +8,15 @@ __all__ = ['ID3Conditions', 'predict', 'time_weight', 'ID3Weights', 'id3_loss', 
 
 # %% ../nbs/40_id3.ipynb #c003
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, sqrt
 import torch
-import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 from .diffusion import WEIGHTINGS, FacePipeline, add_noise, denoise, denoising_error, error_weight, estimate_eps, estimate_x0, face_batches, output_from_eps, prediction_type, signal_noise
 from .encoders import mirror_attributes, normalise_attributes
+from .sampling import guidance_of, guided_output
 
 # %% ../nbs/40_id3.ipynb #c006
 class ID3Conditions(ModelMixin, ConfigMixin):
@@ -149,22 +150,37 @@ class ID3Pipeline(FacePipeline):
     "Faces from identity embeddings and attributes: U-Net, conditions, scheduler, and a VAE for a latent model"
     def check_conditions(self, y, s, n):
         "y (n, dim) of unit length and s (n, 4) as float32 tensors on the device; one row serves all `n`; ValueError names the row"
-        y, s = self.check("y", y, n, self.conditions.config.dim), self.check("s", s, n, 4)
+        return self.check_unit("y", y, n), self.check("s", s, n, 4)
+
+    def check_unit(self, name, y, n):
+        y = self.check(name, y, n, self.conditions.config.dim)
         if y is not None:
             bad = (~((y.norm(dim=1)-1).abs() < 1e-2)).nonzero()
-            if len(bad): raise ValueError(f"y row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
-        return y, s
+            if len(bad): raise ValueError(f"{name} row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
+        return y
+
+    def tokens_for(self, y, s, negative, n):
+        "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
+        @cache
+        def tokens(hidden, against):
+            who = negative if against == "identity" else y
+            return self.conditions(None if "identity" in hidden else who, None if against == "attributes" else s, n=n)
+        return tokens
 
     @torch.no_grad()
     def __call__(self, y=None, s=None, encoder=None, gamma:float=0., gradient:str="exact", num_inference_steps:int=20, eta:float=0., generator=None,
-                 latents=None, output_type:str="pil", n:int=None, until:float=0.8, clip:float=None, variance:float=0.25):
+                 latents=None, output_type:str="pil", n:int=None, until:float=0.8, clip:float=None, variance:float=0.25,
+                 guidance_scale=1., guidance_interval=(0., 1.), shown_below:float=1., negative_y=None):
         """One face per row of y (n, dim; unit embeddings) and s (n, 4: pitch, yaw, roll in degrees, age in years; NaN or None: unknown)
 
         `generator`: one, or a list of n. `latents`: the starting noise. `encoder`, `gamma`, `gradient`, `until`, `clip`, `variance`: see `adjusted_output`. `eta`: DDIM's. `n`: how many, if y and s do not say.
+        `guidance_scale`: of the identity, or a dict with `identity` and `attributes`; `guidance_interval`, `shown_below`: see `sampling.Guidance`;
+        `negative_y` (n, dim): whom guidance leads away from, None: nobody.
         `output_type`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1]). Returns an object with `images`."""
         if gamma and (encoder is None or y is None): raise ValueError(f"gamma={gamma} needs an encoder and y")
         n = n or self.rows(latents, generator, *(v for v in (y, s) if v is not None and torch.as_tensor(v).ndim > 1))
         y, s = self.check_conditions(y, s, n)
-        tokens, pooled = self.conditions(y, s, n=n)
-        def output_at(x_t, t): return adjusted_output(lambda v: denoise(self.unet, v, t, tokens, pooled), self.scheduler, x_t, t, y, encoder, gamma, gradient, until, clip, variance, self.decode)
+        guidance = guidance_of(("identity", "attributes"), guidance_scale, guidance_interval, shown_below)
+        tokens, T = self.tokens_for(y, s, self.check_unit("negative_y", negative_y, n), n), self.scheduler.config.num_train_timesteps
+        def output_at(x_t, t): return adjusted_output(lambda v: guided_output(self.unet, tokens, guidance, v, t, T), self.scheduler, x_t, t, y, encoder, gamma, gradient, until, clip, variance, self.decode)
         return self.sample(n, output_at, num_inference_steps, eta, generator, latents, output_type)

@@ -6,7 +6,8 @@
 __all__ = ['STAGES', 'MEMORY', 'RULES', 'random_anchors', 'max_cosine', 'random_max_cosine', 'rankin_bound', 'levenshtein_bound',
            'random_rotation', 'code_anchors', 'springs', 'soft_maximum', 'descend', 's_iso', 'forecast', 'search_large',
            'repulsion', 'relax', 'settled', 'anneal', 'polish', 'search_small', 'tammes_anchors', 'describe',
-           'spread_rows', 'spread', 'principal_space', 'gallery_anchors', 'select_distinct']
+           'nearest_other', 'cone_cosine', 'spread_rows', 'spread', 'principal_space', 'gallery_anchors',
+           'select_distinct']
 
 # %% ../nbs/01_sphere.ipynb #c002
 import hashlib, itertools, json, math
@@ -556,7 +557,6 @@ def _symmetric_start(n, dim, rng, groups=100):
             orbit = _orbit(group, basis@rng.standard_normal(basis.shape[1]))
             if len(orbit) <= n-len(x) and fits[n-len(x)-len(orbit)] and (not len(x) or (orbit@x.T).max() < 0.9999): x = np.concatenate([x, orbit])
 
-
 # %% ../nbs/01_sphere.ipynb #c046
 def polish(x:np.ndarray, rounds:int=25, beat:float=2.) -> tuple:
     "`(x, largest cosine, number of programs)`: unit vectors (n, dim) float64 after at most `rounds` linear programs, never worse; given up when a cosine below `beat` is out of reach"
@@ -704,36 +704,58 @@ def describe(n:int, dim:int, anchors=None, method:str="auto") -> dict:
     cosine = {k: v for k, v in cosine.items() if v is not None}
     return dict(how=how, **cosine, degrees={k: round(math.degrees(math.acos(max(-1., min(1., v)))), 3) for k, v in cosine.items()})
 
+# %% ../nbs/01_sphere.ipynb #k001
+def nearest_other(anchors, block:int=2048) -> tuple[torch.Tensor, torch.Tensor]:
+    "(number (n,) of the nearest other anchor, cosine (n,) to it) of unit vectors (n, dim); ValueError for fewer than two"
+    anchors = torch.as_tensor(anchors, dtype=torch.float32)
+    if anchors.ndim != 2 or len(anchors) < 2: raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(anchors.shape)}")
+    best = []
+    for k in range(0, len(anchors), block):
+        rows = anchors[k:k+block] @ anchors.T
+        rows[torch.arange(len(rows)), torch.arange(k, k+len(rows))] = -2
+        best.append(rows.max(1))
+    return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best]).clamp(-1, 1)
+
+def cone_cosine(anchors) -> torch.Tensor:
+    "cos(theta/2) (n,): the least cosine to each anchor (n, dim) at which no other anchor can be nearer"
+    return ((1+nearest_other(anchors)[1])/2).clamp(min=0).sqrt()
+
 # %% ../nbs/01_sphere.ipynb #c066
 RULES = dict(additive=lambda w, u, v: w+v*u, cosine=lambda w, u, v: v*w+(1-v*v).sqrt()*u, interpolate=lambda w, u, v: v*w+(1-v)*u)
 
-def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosine", seed:int=0) -> torch.Tensor:
+def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosine", seed:int=0, cone:bool=False) -> torch.Tensor:
     """Embeddings (k, dim) float32: row k belongs to image `images[k]` of identity `identities[k]`, and depends on those, `seed` and the anchor only
 
-    `anchors` are unit vectors (n, dim). v is uniform in [lb, ub], 0 <= lb <= ub <= 1 (ID3, arXiv 2409.17576); the rules that use v are ours. ValueError for a bad interval, rule, identity, image or anchor.
+    `anchors` are unit vectors (n, dim). v is uniform in [lb, ub], 0 <= lb <= ub <= 1 (ID3, arXiv 2409.17576); the rules that use v are ours.
+    `cone`: both bounds are raised to the cosine of half the angle to the nearest other anchor, where they are below it (after IDPerturb; rule cosine only).
+    ValueError for a bad interval, rule, identity, image or anchor.
     """
     anchors, identities, images = torch.as_tensor(anchors, dtype=torch.float32), torch.as_tensor(identities), torch.as_tensor(images)
     if rule not in RULES: raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     if not 0 <= lb <= ub <= 1: raise ValueError(f"need 0 <= lb <= ub <= 1, got lb={lb}, ub={ub}")
     if anchors.ndim != 2: raise ValueError(f"expected anchors (n, dim), got shape {tuple(anchors.shape)}")
+    if cone and rule != "cosine": raise ValueError(f"cone=True needs the rule cosine, in which v is the cosine to the anchor, not {rule!r}")
     _check(*anchors.shape)
     if len(identities) != len(images) or len(images) and (identities.is_floating_point() or images.is_floating_point()): raise ValueError(f"expected as many whole numbers of identities as of images, got {identities.dtype} {tuple(identities.shape)} and {images.dtype} {tuple(images.shape)}")
     if (bad := ~((anchors.norm(dim=1)-1).abs() < 1e-3)).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
     if (bad := (identities < 0)|(identities >= len(anchors))).any(): raise ValueError(f"identity {identities[bad][0].item()} has no anchor: there are {len(anchors)}")
     streams = [generator(seed, i, j, 1) for i, j in zip(identities.tolist(), images.tolist(), strict=True)]   # (seed, i, j) is the image's noise
     if not streams: return anchors[:0]
+    lb, ub = torch.full((len(anchors), 1), float(lb)), torch.full((len(anchors), 1), float(ub))
+    if cone: lb, ub = (torch.maximum(v, cone_cosine(anchors)[:, None]) for v in (lb, ub))
+    lb, ub = lb[identities.long()], ub[identities.long()]
     v = torch.stack([torch.rand(1, generator=g) for g in streams])*(ub-lb)+lb
     w = anchors[identities.long()]
     u = normalize(_tangent(w, torch.stack([torch.randn(w.shape[1], generator=g) for g in streams])), dim=1)
     return normalize(RULES[rule](w, u, v), dim=1)
 
 # %% ../nbs/01_sphere.ipynb #c067
-def spread(anchors, m:int, lb:float, ub:float, rule:str="cosine", seed:int=0) -> torch.Tensor:
+def spread(anchors, m:int, lb:float, ub:float, rule:str="cosine", seed:int=0, cone:bool=False) -> torch.Tensor:
     "Embeddings (n, m, dim): `m` images around each of the anchors (n, dim), as `spread_rows`"
     anchors = torch.as_tensor(anchors, dtype=torch.float32)
     if anchors.ndim != 2 or m < 1: raise ValueError(f"expected anchors (n, dim) and m >= 1 images, got shape {tuple(anchors.shape)} and m={m}")
     n, dim = anchors.shape
-    return spread_rows(anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed).view(n, m, dim)
+    return spread_rows(anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed, cone).view(n, m, dim)
 
 # %% ../nbs/01_sphere.ipynb #c075
 def principal_space(y, k:int, whiten:bool=False) -> torch.Tensor:
