@@ -134,7 +134,7 @@ def write_bin(pairs:Pairs, path, quality:int=None, repeats:bool=False):
     save_bin([as_png(image) if quality is None else as_jpeg(image, quality) for image in pairs.images], pairs.issame, path, repeats)
 
 # %% ../nbs/11_benchmarks.ipynb #c052
-def open_pairs(source, size:int, pairs:int=6000, pool:int=2000, prefix:str="", cache=None) -> list[Pairs]:
-    "The five built-in sets (`parametric`: see `builtin_pairs` for `pairs`, `pool` and `cache`), or the one in a .bin (see `load_bin`) or an .npz file (see `array_pairs`)"
-    if source == "parametric": return [builtin_pairs(name, size, pairs, pool, cache=cache) for name in BUILTIN]
+def open_pairs(source, size:int, pairs:int=6000, pool:int=2000, prefix:str="", cache=None, first:int=1_000_000) -> list[Pairs]:
+    "The five built-in sets (`parametric`: see `builtin_pairs` for `pairs`, `pool`, `cache` and `first`), or the one in a .bin (see `load_bin`) or an .npz file (see `array_pairs`)"
+    if source == "parametric": return [builtin_pairs(name, size, pairs, pool, first=first, cache=cache) for name in BUILTIN]
     return [load_bin(source, size) if {".bin", ".xz"} & set(Path(source).suffixes) else array_pairs(source, size, prefix)]

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['repo_root', 'generator', 'noise', 'pick_device', 'to_float', 'to_uint8', 'decode_image', 'read_image', 'image_grid',
-           'atomic', 'write_json', 'read_json', 'environment', 'write_record', 'assigned', 'run_parameters', 'progress']
+           'atomic', 'write_json', 'read_json', 'arrays_digest', 'weights_digest', 'environment', 'write_record',
+           'assigned', 'run_parameters', 'progress']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast, json, os, platform, shutil, subprocess, time
@@ -119,6 +120,19 @@ def read_json(path):
     if not Path(path).is_file(): raise FileNotFoundError(f"no JSON file {path}")
     try: return json.loads(Path(path).read_text())
     except json.JSONDecodeError as e: raise ValueError(f"{path} is not JSON: {e}") from e
+
+# %% ../nbs/00_core.ipynb #d001
+def arrays_digest(arrays:dict) -> str:
+    "sha256 over names, types, shapes and values of tensors or arrays"
+    digest = sha256()
+    for name, x in sorted(arrays.items()):
+        x = np.ascontiguousarray(torch.as_tensor(x).detach().cpu().float().numpy())
+        digest.update(f"{name} {x.shape}".encode()); digest.update(x)
+    return digest.hexdigest()
+
+def weights_digest(modules:dict) -> str:
+    "`arrays_digest` of all parameters and buffers of named networks; what is no network is left out"
+    return arrays_digest({f"{name}.{k}": v for name, net in modules.items() if isinstance(net, torch.nn.Module) for k, v in net.state_dict().items()})
 
 # %% ../nbs/00_core.ipynb #c033
 def environment() -> dict:

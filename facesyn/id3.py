@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['ID3Conditions', 'predict', 'time_weight', 'ID3Weights', 'id3_loss', 'prior_kl', 'id3_batches', 'id3_objective',
-           'adjusted_output', 'ID3Pipeline']
+           'train_id3', 'adjusted_output', 'ID3Pipeline']
 
 # %% ../nbs/40_id3.ipynb #c003
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from math import ceil, sqrt
+from pathlib import Path
+import numpy as np
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
-from .diffusion import WEIGHTINGS, FacePipeline, add_noise, denoise, denoising_error, error_weight, estimate_eps, estimate_x0, face_batches, output_from_eps, prediction_type, signal_noise
-from .encoders import mirror_attributes, normalise_attributes
+from .core import arrays_digest, pick_device, to_float, weights_digest
+from .diffusion import (WEIGHTINGS, Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, denoising_error,
+                               encode_images, error_weight, estimate_eps, estimate_x0, face_batches, latents_digest, output_from_eps,
+                               prediction_type, signal_noise, stored_latents, train)
+from .encoders import embed, mirror_attributes, normalise_attributes
 from .sampling import guidance_of, guided_output
 
 # %% ../nbs/40_id3.ipynb #c006
@@ -121,6 +126,32 @@ def id3_objective(scheduler, encoder, weights:ID3Weights=ID3Weights(), drop=(0.,
         keep = torch.rand(n, 2, generator=draws) >= torch.tensor(drop)
         return id3_loss(model, scheduler, encoder, x0, batch["y"], batch["s"], t.to(x0.device), eps.to(x0.device), keep.to(x0.device), weights, decode)
     return loss_fn
+
+# %% ../nbs/40_id3.ipynb #t001
+def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, width:int=768, hidden=(512, 256), prediction:str="epsilon",
+              weights:ID3Weights=ID3Weights(), drop=(0., 0.), batch:int=32, begin=None, seed:int=0, device:str="auto", **options):
+    """Trains on uint8 faces (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4); returns an `ID3Pipeline` (arXiv 2409.17576)
+
+    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `unet`: options of `build_unet` (channels, attention_levels, ...);
+    `width`, `hidden`: see `ID3Conditions`; `drop`: how often identity and attributes are hidden; `begin`: an ID3Pipeline to go on from.
+    `options` go to `diffusion.train`, which keeps its state in the folder `work` and refuses one of other faces, encoder or settings."""
+    device, vae = pick_device(device), vae or Patches(1)
+    encoder, vae, patches = encoder.to(device), vae.to(device), isinstance(vae, Patches)
+    images = torch.as_tensor(images)
+    latents = None if patches else stored_latents(vae, images, Path(work)/"latents.npy", device=device)
+    depth, side = encode_images(vae, to_float(images[:1]).to(device)).shape[1:3]
+    torch.manual_seed(seed)
+    model = Denoiser(build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})), ID3Conditions(np.shape(y)[1], tuple(hidden), width))
+    if begin: model.unet.load_state_dict(begin.unet.state_dict()), model.conditions.load_state_dict(begin.conditions.state_dict())
+    scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing",
+                              clip_sample=patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
+    mirrored = embed(encoder, images.flip(2), flip=False)
+    batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored, (lambda x: encode_images(vae.cpu(), x)) if patches else None)
+    objective = id3_objective(scheduler, encoder, weights, drop, lambda z: decode_latents(vae.to(z.device), z))
+    asked = dict(latents=latents_digest(vae, images), conditions=arrays_digest(dict(y=y, s=s)), encoder=weights_digest(dict(encoder=encoder)), unet=unet or {}, width=width, hidden=list(hidden),
+                 prediction=prediction, **asdict(weights), drop=list(drop), batch=batch, begin=weights_digest(begin.components) if begin else None)
+    model = train(model, batches, objective, steps, work, seed=seed, device=device.type, settings=asked, **options)
+    return ID3Pipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
 
 # %% ../nbs/40_id3.ipynb #c029
 def adjusted_output(predict, scheduler, x_t, t:int, y, encoder, gamma:float, gradient:str="exact", until:float=0.8, clip:float=None, variance:float=0.25, decode=None):

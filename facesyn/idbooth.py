@@ -26,9 +26,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from .alignment import align as align_faces, read_photo, similarity, template
-from .core import atomic, generator, progress, read_image, read_json, to_float, to_uint8, write_json
+from .core import arrays_digest, atomic, generator, progress, read_image, read_json, to_float, to_uint8, weights_digest, write_json
 from .diffusion import add_noise, decode_latents, estimate_x0, prediction_type, shuffled_rows, target, train
-from .generate import arrays_digest, weights_digest
 from .parametric import PLACES
 from .records import Faces, begin_dataset, check_card, finish_dataset, folder_faces, folder_images, write_image
 from .text_to_image import draw_latents, latent_moments, token_ids

@@ -90,7 +90,7 @@ class IResNet(Network):
         super().__init__()
         strides = strides or (2,)*len(layers)
         if not len(layers) == len(widths) == len(strides): raise ValueError(f"layers {layers}, widths {widths} and strides {strides} differ in length")
-        if min(widths) < 8: raise ValueError(f"widths {widths}: at least 8 channels are needed (narrower strided 1x1 convolutions crash torch's channels-last backward pass on CPUs)")
+        if min(widths) < 16: raise ValueError(f"widths {widths}: at least 16 channels are needed (with fewer, torch's channels-last backward pass on CPUs writes outside its memory)")
         c, side = widths[0], size
         self.conv1, self.bn1, self.prelu = nn.Conv2d(3, c, 3, 1, 1, bias=False), nn.BatchNorm2d(c), nn.PReLU(c)
         for k, (n, width, stride) in enumerate(zip(layers, widths, strides), 1):
@@ -115,7 +115,8 @@ IRESNETS = dict(r18=dict(layers=(2, 2, 2, 2)), r34=dict(layers=(3, 4, 6, 3)), r5
                 lresnet50e_ir=dict(layers=(3, 4, 14, 3), dropout=.4), irse50=dict(layers=(3, 4, 14, 3), dropout=.4, pool=True, se=True),
                 tiny32=dict(size=32, layers=(1, 1, 2, 1), widths=(16, 32, 64, 128), dim=128),
                 small32=dict(size=32, layers=(1, 2, 2, 1), widths=(24, 48, 96, 160), dim=128),
-                tiny64=dict(size=64, layers=(1, 1, 1, 2, 1), widths=(8, 16, 32, 64, 128), dim=128))
+                tiny64=dict(size=64, layers=(1, 1, 1, 2, 1), widths=(16, 16, 32, 64, 128), dim=128),
+                small64=dict(size=64, layers=(1, 1, 2, 2, 1), widths=(16, 24, 48, 96, 160), se=True, dim=128))
 
 # %% ../nbs/21_recognition.ipynb #c065
 class Layers(nn.Module):

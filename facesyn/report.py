@@ -261,16 +261,19 @@ def _spread(values, digits:int=2) -> str:
     return f"{np.mean(values):.{digits}f}"+(f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else "")
 
 # %% ../nbs/70_report.ipynb #c048
-def verification_table(rows, reference:str=None, caption:str="Verification accuracy in percent (chance is 50)") -> Html:
-    "Table of `rows`: dict(name, images, seed (if several), benchmark=accuracy in 0..1, ...); AVG over the benchmarks; with `reference` (the name trained on real faces) also recovered accuracy"
+def verification_table(rows, reference:str=None, floor:str="untrained", caption:str="Verification accuracy in percent (chance is 50)") -> Html:
+    """Table of `rows`: dict(name, images, seed (if several), benchmark=accuracy in 0..1, ...); AVG over the benchmarks
+
+    With `reference`, the name trained on real faces, also recovered accuracy, counted from the rows named `floor`. ValueError if either is not there once."""
     benchmarks, runs = _by_dataset(rows)
-    real = [a.mean() for (name, _), a in runs.items() if name == reference]
-    if reference is not None and len(real) != 1: raise ValueError(f"{len(real)} datasets named {reference!r} to compare with, expected one: {', '.join(n for n, _ in runs)}")
-    if real and real[0] <= 50: raise ValueError(f"{reference} is at {real[0]:.2f} %, no better than chance: there is nothing to recover")
+    real, low = ([a.mean() for (name, _), a in runs.items() if name == which] for which in (reference, floor))
+    for which, found in ((reference, real), (floor, low)):
+        if reference is not None and len(found) != 1: raise ValueError(f"{len(found)} datasets named {which!r} to compare with, expected one: {', '.join(n for n, _ in runs)}")
+    if real and real[0] <= low[0]: raise ValueError(f"{reference} is at {real[0]:.2f} %, no better than {floor} at {low[0]:.2f} %: there is nothing to recover")
     head = ["training data", "images", "seeds", *map(_shown, benchmarks), "AVG"]+["recovered"]*len(real)
-    body = [[name, f"{images:,}", len(a), *map(_spread, a.T), _spread(a.mean(1))]+[_spread((a.mean(1)-50)/(r-50), 3) if name != reference else "1" for r in real] for (name, images), a in runs.items()]
+    body = [[name, f"{images:,}", len(a), *map(_spread, a.T), _spread(a.mean(1))]+[_spread((a.mean(1)-low[0])/(r-low[0]), 3) if name not in (reference, floor) else str(int(name == reference)) for r in real] for (name, images), a in runs.items()]
     if max(len(a) for a in runs.values()) > 1: caption += "; mean ± sample standard deviation over seeds"
-    if real: caption += f"; recovered = (AVG − 50) / (AVG of {reference} − 50)"
+    if real: caption += f"; recovered = (AVG − AVG of {floor}) / (AVG of {reference} − AVG of {floor})"
     return table(head, body, caption)
 
 # %% ../nbs/70_report.ipynb #c052
@@ -278,7 +281,7 @@ def accuracy_bars(rows, title:str=None) -> go.Figure:
     "Verification accuracy by benchmark and on average, a bar for each dataset from chance (50 %) up; `rows` as for `verification_table`; whiskers: sample standard deviation over seeds"
     benchmarks, runs = _by_dataset(rows)
     runs = {key: np.column_stack([a, a.mean(1)]) for key, a in runs.items()}
-    fig, one_size = go.Figure(), len({images for _, images in runs}) == 1
+    fig, one_size = go.Figure(), len({images for _, images in runs if images}) == 1
     labels = [name if one_size else f"{name}, {images:,}" for name, images in runs]
     for k, (label, a) in enumerate(zip(labels, runs.values())):
         whiskers = dict(array=a.std(0, ddof=1), color="#263238", thickness=1.3, width=4) if len(a) > 1 else None

@@ -15,8 +15,9 @@ from .diffusion import denoise
 class Guidance:
     """Guidance scales by condition, `scales`; the first named is the identity
 
-    `interval`: noise levels (low, high), parts of T, at which the scales hold, 1 elsewhere; `shown_below`: the identity is hidden at
-    noise levels above this part of T (1: never). ValueError for a scale that is negative or not finite, or levels outside [0, 1]."""
+    `interval`: noise levels (low, high), parts of T, at which the scales hold, 1 elsewhere; `shown_below`: the identity is
+    hidden at noise levels above this part of T (1: never). ValueError for a scale that is negative or not finite, or levels
+    outside [0, 1]."""
     scales: dict = field(default_factory=dict)
     interval: tuple = (0., 1.)
     shown_below: float = 1.
@@ -26,10 +27,11 @@ class Guidance:
             if not 0 <= g < float("inf"): raise ValueError(f"guidance_scale of {k} is {g}: expected a number from 0")
         if len(self.interval) != 2 or not 0 <= self.interval[0] <= self.interval[1] <= 1:
             raise ValueError(f"guidance_interval={self.interval}: expected (low, high), parts of T in [0, 1]")
-        if not 0 <= self.shown_below <= 1: raise ValueError(f"shown_below={self.shown_below}: expected a part of T in [0, 1]")
+        if not 0 <= self.shown_below <= 1:
+            raise ValueError(f"shown_below={self.shown_below}: expected a part of T in [0, 1]")
 
     def passes(self, t:int, T:int) -> list[tuple]:
-        "(weight, hidden, against) of each pass at step t: names of the conditions hidden, and of the one guided against or None"
+        "(weight, hidden, against) of each pass at step t: the conditions hidden, and the one guided against or None"
         level, identity = (t+1)/T, next(iter(self.scales), None)
         hidden = frozenset([identity]) if level > self.shown_below and identity else frozenset()
         inside = self.interval[0] <= level <= self.interval[1]
@@ -39,14 +41,15 @@ class Guidance:
 
 # %% ../nbs/32_sampling.ipynb #c008
 def guidance_of(names, guidance_scale=1., interval=(0., 1.), shown_below:float=1.) -> Guidance:
-    "The `Guidance` of a method whose conditions are `names`, identity first; `guidance_scale`: a number, or a dict by name"
+    "The `Guidance` for conditions `names`, identity first; `guidance_scale`: a number (of the identity), or a dict by name"
     asked = guidance_scale if isinstance(guidance_scale, dict) else {names[0]: guidance_scale}
-    if unknown := asked.keys()-set(names): raise ValueError(f"guidance_scale names {', '.join(sorted(unknown))}: the conditions are {', '.join(names)}")
+    if unknown := asked.keys()-set(names):
+        raise ValueError(f"guidance_scale names {', '.join(sorted(unknown))}: the conditions are {', '.join(names)}")
     return Guidance({k: float(asked.get(k, 1.)) for k in names}, tuple(interval), shown_below)
 
 # %% ../nbs/32_sampling.ipynb #c011
 def guided_output(unet, tokens_for, guidance:Guidance, x_t:torch.Tensor, t, T:int) -> torch.Tensor:
-    "The network's guided output at x_t (n, c, h, w); `tokens_for(hidden, against)` -> (tokens (n, k, width), pooled (n, width) or None)"
+    "The guided output at x_t (n, c, h, w); `tokens_for(hidden, against)` -> (tokens (n, k, width), pooled (n, width) or None)"
     weights, hidden, against = zip(*guidance.passes(int(t), T))
     given = [tokens_for(h, a) for h, a in zip(hidden, against)]
     if len(given) == 1: return denoise(unet, x_t, t, *given[0])

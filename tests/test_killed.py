@@ -11,7 +11,7 @@ from facesyn.encoders import Encoder
 from facesyn.id3 import ID3Conditions, id3_batches, id3_objective
 from facesyn.recognition import train_recogniser
 
-OPTIONS = dict(net=dict(size=16, layers=(1, 1), widths=(8, 16), dim=8), epochs=3, batch=16, lr=.05, s=16., device="cpu", memory=0)
+OPTIONS = dict(net=dict(size=16, layers=(1, 1), widths=(16, 16), dim=8), epochs=3, batch=16, lr=.05, s=16., device="cpu", memory=0)
 
 
 def faces(pause=0.):
