@@ -3,7 +3,7 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 # A profile is a folder of nbs/runs/params: the runs it has parameters for are run, in this order. METHOD=id3 (the default) or cemiface; TRAIN=1 starts from nothing instead of from data/models.
 METHOD  ?= id3
 PROFILE ?= $(if $(TRAIN),train,$(if $(filter id3,$(METHOD)),demo,$(METHOD)))
-RUNS     = encoders base prepare encode id3_train id3_generate cemiface_train inquiries cemiface_generate idbooth_train idbooth_generate idbooth_report idbooth_augment recognise id3_report id3_compare id3_experiment cemiface_report cemiface_experiment ranked_groups
+RUNS     = encoders base prepare encode id3_train id3_generate cemiface_train inquiries cemiface_generate idbooth_train idbooth_generate idbooth_report idbooth_augment recognise id3_report id3_compare id3_experiment photo_probe cemiface_report cemiface_experiment ranked_groups
 
 bin    = .venv/bin
 export PATH := $(CURDIR)/$(bin):$(PATH)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'CARD', 'Faces', 'select', 'fewer_than', 'at_least', 'first_images', 'join', 'in_memory',
            'parametric_faces', 'folder_images', 'folder_faces', 'read_manifest', 'known_attributes', 'attribute_row',
-           'array_faces', 'within', 'encode_image', 'image_file', 'write_image', 'begin_dataset', 'check_card',
-           'write_card', 'rank_within', 'write_manifest', 'dataset_digest', 'finish_dataset', 'write_folder',
-           'write_encoded', 'read_encoded']
+           'array_faces', 'check_arrays', 'within', 'encode_image', 'image_file', 'write_image', 'begin_dataset',
+           'check_card', 'write_card', 'rank_within', 'write_manifest', 'dataset_digest', 'finish_dataset',
+           'write_folder', 'write_encoded', 'read_encoded']
 
 # %% ../nbs/10_records.ipynb #c002
 import json
@@ -160,23 +160,32 @@ def attribute_row(s) -> list|None:
 
 # %% ../nbs/10_records.ipynb #c029
 def array_faces(path, size:int, having:dict=None) -> Faces:
-    """Faces from an .npz with `jpeg` (uint8), `offsets` (n+1,), `label` (n,) and optionally `person` (names); errors name the file, key or image
+    """Faces from an .npz with `jpeg` (uint8), `offsets` (n+1,) and optionally `label` (n,), `person` (names), `age` (n,; years, negative: unknown)
 
-    `having`: arrays of the file, one number a person or an image, and the (lowest, highest) that is kept."""
+    Without `label` every picture is its own person. `having`: arrays of the file, one number a person or an image, and
+    the (lowest, highest) that is kept. FileNotFoundError, or ValueError naming the file and the key or image."""
     if not Path(path).is_file(): raise FileNotFoundError(f"no array file {path}")
     with np.load(path, allow_pickle=False) as z:
-        missing = {"jpeg", "offsets", "label", *(having or {})}-set(z.files)
+        missing = {"jpeg", "offsets", *(having or {})}-set(z.files)
         if missing: raise ValueError(f"{path} has no {sorted(missing)}")
-        data, offsets, label, people = z["jpeg"], z["offsets"].astype(np.int64), z["label"], z["person"] if "person" in z.files else None
-        chosen = {k: (z[k], *bounds) for k, bounds in (having or {}).items()}
-    if len(offsets) != len(label)+1 or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) <= 0).any():
-        raise ValueError(f"{path}: offsets must rise from 0 to {len(data)} in {len(label)+1} entries")
+        data, offsets, chosen = z["jpeg"], z["offsets"].astype(np.int64), {k: (z[k], *bounds) for k, bounds in (having or {}).items()}
+        label, people, age = (z[k] if k in z.files else None for k in ("label", "person", "age"))
+    if label is None: label = np.arange(max(len(offsets)-1, 0))
+    check_arrays(path, data, offsets, label, age)
     kept, labels = np.unique(label, return_inverse=True)
     if people is not None and not 0 <= kept[0] <= kept[-1] < len(people): raise ValueError(f"{path}: labels {kept[0]}..{kept[-1]} but {len(people)} people")
     names = [f"{i:06d}" if people is None else people[i].decode() if isinstance(people[i], bytes) else str(people[i]) for i in kept]
     def one(i): return decode_image(BytesIO(data[offsets[i]:offsets[i+1]]), size, name=f"image {i} of {path}")
-    faces = Faces(labels, names, np.full((len(labels), 4), np.nan), size, lambda k: np.stack([one(i) for i in k]))
+    attributes = np.full((len(labels), 4), np.nan, np.float32)
+    if age is not None: attributes[:, 3] = np.where(age < 0, np.nan, age)
+    faces = Faces(labels, names, attributes, size, lambda k: np.stack([one(i) for i in k]))
     return select(faces, np.all([within(path, k, *v, label) for k, v in chosen.items()], 0)) if chosen else faces
+
+def check_arrays(path, data, offsets, label, age=None):
+    "ValueError naming the file and the array that does not fit the others"
+    if not len(label) or len(offsets) != len(label)+1 or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) <= 0).any():
+        raise ValueError(f"{path}: offsets must rise from 0 to {len(data)} in {len(label)+1} entries, at least 2")
+    if age is not None and np.shape(age) != (len(label),): raise ValueError(f"{path}: age has shape {np.shape(age)}, expected one number for each of {len(label)} images")
 
 def within(path, name:str, values, low, high, label):
     "Which images (n,) have `low` <= value <= `high`; `values`: one an image or one a person, then `label` says whose it is"
