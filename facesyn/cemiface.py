@@ -18,8 +18,9 @@ from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from scipy.optimize import isotonic_regression
 from torch import nn
-from .core import generator, pick_device
-from .diffusion import Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, denoising_error, encode_images, estimate_x0, face_batches, prediction_type, train
+from .core import generator, pick_device, weights_digest
+from .diffusion import (Denoiser, FacePipeline, Patches, add_noise, build_unet, check_drop, check_share, decode_latents, denoise, denoising_error,
+                               encode_images, estimate_x0, face_batches, latents_digest, prediction_type, train)
 from .encoders import embed
 from .sampling import guidance_of, guided_output
 from .scores import _unit
@@ -30,14 +31,14 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
     """Features y (n, dim) of the inquiry and similarities m (n,) -> the tokens cat(E(x), F1(m)), (n, 2, dim), or F2 of them, (n, 1, dim), with `joint`
 
     `length`: mean length of the features in training; None: only their direction is used. ValueError for a length that is not positive. Source: arXiv 2409.18876, section 3.
-    `null` (ours): learned tokens that stand for a condition that is hidden, where `keep` (n, 2: identity, m) is False; ValueError for `keep` without them."""
+    `null` (ours): which of identity and m training hides; learned tokens stand for them where `keep` (n, 2) is False. ValueError for `keep` that hides another."""
     @register_to_config
-    def __init__(self, dim:int=512, length:float=None, joint:bool=False, null:bool=False):
+    def __init__(self, dim:int=512, length:float=None, joint:bool=False, null:tuple=(False, False)):
         super().__init__()
         if length is not None and not length > 0: raise ValueError(f"length={length}: expected the mean length of the features, or None")
         self.similarity = nn.Linear(1, dim)
         self.both = nn.Linear(2*dim, dim) if joint else None
-        self.empty = nn.Parameter(0.02*torch.randn(2, dim)) if null else None
+        self.empty = nn.Parameter(0.02*torch.randn(2, dim)) if any(null) else None
 
     @property
     def width(self): return self.config.dim
@@ -47,7 +48,9 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
         y = sqrt(self.config.dim)*(F.normalize(y) if self.config.length is None else y/self.config.length)
         tokens = torch.stack([y, self.similarity(m[:, None])], 1)
         if keep is not None:
-            if self.empty is None: raise ValueError("this generator was trained without hidden conditions (drop): it does not know nobody")
+            for k, name in enumerate(("identity", "m")):
+                if not keep[:, k].all() and not self.config.null[k]: raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
+            if self.empty is None: return self(y, m)
             tokens = torch.where(keep.to(tokens.device)[..., None], tokens, self.empty)
         return self.both(tokens.flatten(1))[:, None] if self.both else tokens
 
@@ -110,12 +113,13 @@ def cemiface_loss(model, scheduler, encoder, x0, y, m, t, eps, weight:float=0.05
 def cemiface_objective(scheduler, encoder, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, decode=None, space=None, drop=(0., 0.), weighting:str="eps", share:float=1.):
     """`loss_fn` for `train`: draws steps, noise, similarities (see `draw_m`) and hidden conditions (`drop`: how often identity and m)
     and returns `cemiface_loss` of batches with `x0` (n, c, h, w) and `y` (n, dim); the encoder must be on the training device"""
-    prediction_type(scheduler); draw_m(1, low, high, step)
+    prediction_type(scheduler); draw_m(1, low, high, step); check_share(share)
+    hide = check_drop(drop, ("identity", "m"))
     def loss_fn(model, batch, draws):
         x0, n = batch["x0"], len(batch["x0"])
         eps, t = torch.randn(x0.shape, generator=draws), torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws)
         m = draw_m(n, low, high, step, draws).to(x0.device)
-        keep = torch.rand(n, 2, generator=draws) >= torch.tensor(drop) if any(drop) else None
+        keep = torch.rand(n, 2, generator=draws) >= hide if hide.any() else None
         return cemiface_loss(model, scheduler, encoder, x0, batch["y"], m, t.to(x0.device), eps.to(x0.device), weight, decode, space, keep, weighting, share)
     return loss_fn
 
@@ -148,6 +152,22 @@ def choose_inquiries(emb, pose, quality, people=None, limit:float=0.3, yaw:float
 # %% ../nbs/41_cemiface.ipynb #c037
 class CemiFacePipeline(FacePipeline):
     "Faces at a similarity `m` to an inquiry, of which the encoder's features `y` are given: U-Net, conditions, scheduler, and a VAE for a latent model"
+    def check_features(self, name, y, n):
+        "Features (n, dim) on the device, None stays None; ValueError names a row that is zero or not finite, or says that they are unit vectors"
+        y, length = self.check(name, y, n, self.conditions.config.dim), self.conditions.config.length
+        if y is None: return None
+        bad = (~((y.norm(dim=1) > 0) & y.isfinite().all(1))).nonzero()
+        if len(bad): raise ValueError(f"{name} row {bad[0].item()} is zero or not finite")
+        if length and abs(length-1) > .1 and (abs(y.norm(dim=1)-1) < 1e-3).all(): raise ValueError(f"all rows of {name} have length 1, the features in training about {length:.2f}: give embed(encoder, faces, flip=False, unit=False)")
+        return y
+
+    def check_m(self, name, m, n):
+        "Similarities (n,) on the device, None stays None; ValueError names a row outside [-1, 1]"
+        m = self.check(name, m, n)
+        outside = [] if m is None else (~((m >= -1) & (m <= 1))).nonzero()
+        if len(outside): raise ValueError(f"{name} row {outside[0].item()} is {m[outside[0]].item()}: expected a similarity in [-1, 1]")
+        return m
+
     def tokens_for(self, y, m, negative_y, negative_m):
         "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
         @cache
@@ -169,15 +189,9 @@ class CemiFacePipeline(FacePipeline):
         `negative_m` (n,): what guidance leads away from, None: the hidden condition, which a generator knows if it was trained with `drop`.
         Returns an object with `images`; ValueError for an m outside [-1, 1], a row of y that is zero or not finite, or unit embeddings for a generator that was trained on features of another length."""
         n = n or self.rows(latents, generator, m, *([y] if torch.as_tensor(y).ndim > 1 else []))
-        y, m = self.check("y", y, n, self.conditions.config.dim), self.check("m", m, n)
-        bad = (~((y.norm(dim=1) > 0) & y.isfinite().all(1))).nonzero()
-        if len(bad): raise ValueError(f"y row {bad[0].item()} is zero or not finite")
-        length = self.conditions.config.length
-        if length and abs(length-1) > .1 and (abs(y.norm(dim=1)-1) < 1e-3).all(): raise ValueError(f"all rows of y have length 1, the features in training about {length:.2f}: give embed(encoder, faces, flip=False, unit=False)")
-        outside = (~((m >= -1) & (m <= 1))).nonzero()
-        if len(outside): raise ValueError(f"m row {outside[0].item()} is {m[outside[0]].item()}: expected a similarity in [-1, 1]")
-        guidance, T = guidance_of(("identity", "m"), guidance_scale, guidance_interval, shown_below), self.scheduler.config.num_train_timesteps
-        tokens = self.tokens_for(y, m, self.check("negative_y", negative_y, n, self.conditions.config.dim), self.check("negative_m", negative_m, n))
+        negative = [name for name, v in (("identity", negative_y), ("m", negative_m)) if v is not None]
+        guidance, T = guidance_of(("identity", "m"), guidance_scale, guidance_interval, shown_below, (), negative), self.scheduler.config.num_train_timesteps
+        tokens = self.tokens_for(self.check_features("y", y, n), self.check_m("m", m, n), self.check_features("negative_y", negative_y, n), self.check_m("negative_m", negative_m, n))
         return self.sample(n, lambda x_t, t: guided_output(self.unet, tokens, guidance, x_t, t, T), num_inference_steps, eta, generator, latents, output_type)
 
 # %% ../nbs/41_cemiface.ipynb #c040
@@ -186,7 +200,7 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     """Trains on uint8 faces (n, h, h, 3) with the features of a frozen `encoder` for `steps` updates, checkpoints in the folder `work`, and returns the pipeline (arXiv 2409.18876)
 
     `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction; `drop`, `weighting`, `share`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
-    `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other settings: name data and encoder in `settings`, since only their number and width are known here. ValueError for images that are not uint8 and square, or not of whole patches."""
+    `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other pictures, encoder or settings. ValueError for images that are not uint8 and square, or not of whole patches."""
     images = torch.as_tensor(images)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images): raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
     if patch < 1 or images.shape[1] % patch: raise ValueError(f"patch={patch} does not divide images of {images.shape[1]} pixels")
@@ -196,10 +210,10 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     torch.manual_seed(seed)
     vae = Patches(patch, scaling)
     unet = build_unet(size//patch, channels, encoder.dim, 3*patch**2, layers_per_block=tuple(layers) if isinstance(layers, (list, tuple)) else layers, attention_levels=attention_levels, head_dim=head_dim, kind="added_kv", pooled=False)
-    model = Denoiser(unet, CemiFaceConditions(encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint, any(drop)))
+    model = Denoiser(unet, CemiFaceConditions(encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint, [p > 0 for p in drop]))
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", clip_sample_range=scaling)
     batches = face_batches(images, dict(y=y), batch, seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x))
-    settings = dict(settings or {}, images=len(images), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch, layers=layers, attention_levels=attention_levels, head_dim=head_dim, drop=list(drop), weighting=weighting, share=share)
+    settings = dict(settings or {}, images=latents_digest(vae, images), encoder=weights_digest(dict(encoder=encoder)), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch, layers=layers, attention_levels=attention_levels, head_dim=head_dim, drop=list(drop), weighting=weighting, share=share)
     objective = cemiface_objective(scheduler, encoder, weight, low, high, step, lambda z: decode_latents(vae, z), space, drop, weighting, share)
     model = train(model, batches, objective, steps, work, seed=seed, device=device, settings=settings, **options)
     return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)

@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTINGS', 'BLOCKS', 'prediction_type', 'signal_noise', 'add_noise', 'target', 'estimate_x0', 'estimate_eps',
            'output_from_eps', 'error_weight', 'denoising_error', 'build_unet', 'denoise', 'Denoiser', 'Patches',
            'encode_images', 'decode_latents', 'open_vae', 'latents_digest', 'stored_latents', 'shuffled_rows',
-           'face_batches', 'learning_rate', 'load_weights', 'train', 'FacePipeline']
+           'face_batches', 'check_drop', 'check_share', 'learning_rate', 'load_weights', 'train', 'FacePipeline']
 
 # %% ../nbs/30_diffusion.ipynb #c003
 import inspect, json, time
@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from .core import atomic, generator, read_json, to_float, to_uint8, write_json
+from .core import atomic, generator, read_json, to_float, to_uint8, weights_digest, write_json
 from .recognition import check_finite
 
 # %% ../nbs/30_diffusion.ipynb #c006
@@ -150,35 +150,50 @@ def decode_latents(vae, latents):
 def open_vae(path):
     "The frozen autoencoder in a diffusers folder (AutoencoderKL, AutoencoderTiny, Patches); FileNotFoundError, or ValueError for another class"
     file, known = Path(path)/"config.json", dict(Patches=Patches, AutoencoderKL=AutoencoderKL, AutoencoderTiny=AutoencoderTiny)
-    name = read_json(file).get("_class_name")
+    config = read_json(file)
+    name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in known: raise ValueError(f"{file}: _class_name is {name!r}, expected one of {', '.join(known)}")
-    return check_finite(known[name].from_pretrained(path, local_files_only=True), str(path)).eval().requires_grad_(False)
+    try: vae = known[name].from_pretrained(path, local_files_only=True, use_safetensors=True)
+    except OSError as e: raise FileNotFoundError(f"no weights as safetensors in {path}: {e}") from e
+    return check_finite(vae, str(path)).float().eval().requires_grad_(False)
 
 # %% ../nbs/30_diffusion.ipynb #v004
 def latents_digest(vae, images) -> str:
-    "sha256 over uint8 images (n, h, w, 3) and the weights and configuration of an autoencoder"
-    digest = sha256(np.ascontiguousarray(images))
-    for v in vae.state_dict().values(): digest.update(v.cpu().numpy().tobytes())
-    digest.update(json.dumps({k: v for k, v in vae.config.items() if not k.startswith("_")}, default=str).encode())
+    "sha256 over uint8 images (n, h, w, 3) and the kind, weights and configuration of an autoencoder"
+    images, config = np.ascontiguousarray(images), {k: v for k, v in vae.config.items() if not k.startswith("_")}
+    digest = sha256(json.dumps([images.shape, type(vae).__name__, config, weights_digest(dict(vae=vae))], default=str).encode())
+    digest.update(images)
     return digest.hexdigest()
 
 def stored_latents(vae, images, path, batch:int=64, device="cpu") -> np.ndarray:
     """Latents (2, n, c, h, w) float16 of uint8 images (n, h, w, 3) and of their mirror images, memory-mapped from the
-    .npy file `path`, which is written if it is missing or belongs to other images or weights"""
-    path, digest = Path(path), latents_digest(vae, images)
-    note = path.with_suffix(".json")
-    if path.is_file() and note.is_file() and read_json(note)["made_from"] == digest: return np.load(path, mmap_mode="r")
-    vae, images = vae.to(device), torch.as_tensor(images)
-    with torch.no_grad():
-        def encode(x): return encode_images(vae, to_float(x).to(device)).half().cpu().numpy()
-        shape = (2, len(images), *encode(images[:1]).shape[1:])
-        note.unlink(missing_ok=True)
-        with atomic(path) as temporary:
-            out = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-            for k in range(0, len(images), batch): out[0, k:k+batch], out[1, k:k+batch] = encode(images[k:k+batch]), encode(images[k:k+batch].flip(2))
-            out.flush()
-    write_json(dict(made_from=digest, shape=shape), note)
+    .npy file `path`, which is written if it is missing, damaged, or made from other images or weights
+
+    ValueError names an image whose latents are not finite."""
+    path, images = Path(path), torch.as_tensor(images)
+    about = dict(made_from=latents_digest(vae, images), bytes=None)
+    if (kept := _kept_latents(path, about["made_from"])) is not None: return kept
+    vae, dtype = vae.to(device), next(iter(vae.state_dict().values())).dtype
+    @torch.no_grad()
+    def encode(k, flip):
+        x = images[k:k+batch]
+        z = encode_images(vae, to_float(x.flip(2) if flip else x).to(device, dtype)).half().cpu()
+        if len(bad := (~z.isfinite()).flatten(1).any(1).nonzero()): raise ValueError(f"the latents of image {k+bad[0].item()} are not finite in float16")
+        return z.numpy()
+    path.with_suffix(".json").unlink(missing_ok=True)
+    with atomic(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, "w+", np.float16, (2, len(images), *encode(0, False).shape[1:]))
+        for k in range(0, len(images), batch): out[0, k:k+batch], out[1, k:k+batch] = encode(k, False), encode(k, True)
+        out.flush()
+    write_json(about | dict(bytes=path.stat().st_size), path.with_suffix(".json"))
     return np.load(path, mmap_mode="r")
+
+def _kept_latents(path, made_from):
+    "The latents in `path` if they are whole and made from that, else None"
+    try: about = read_json(path.with_suffix(".json"))
+    except (FileNotFoundError, ValueError): return None
+    if not isinstance(about, dict) or about.get("made_from") != made_from: return None
+    return np.load(path, mmap_mode="r") if path.is_file() and path.stat().st_size == about.get("bytes") else None
 
 # %% ../nbs/30_diffusion.ipynb #c029
 @lru_cache(2)
@@ -208,6 +223,16 @@ def face_batches(images, conditions:dict, batch:int, seed:int=0, mirrored:dict=N
         pick = lambda name: torch.where(flip[:, None], mirrored[name][rows], conditions[name][rows]) if mirrored else conditions[name][rows]
         return dict(x0=encode(x) if encode else x, **{name: pick(name) for name in conditions})
     return batch_at
+
+# %% ../nbs/30_diffusion.ipynb #v009
+def check_drop(drop, conditions=("identity", "attributes")) -> torch.Tensor:
+    "Probabilities (k,) of hiding each of `conditions`; ValueError unless there is one in [0, 1] for each"
+    if np.ndim(drop) != 1 or len(drop) != len(conditions) or not all(0 <= p <= 1 for p in drop): raise ValueError(f"drop={drop}: expected a probability for each of {', '.join(conditions)}")
+    return torch.tensor([float(p) for p in drop])
+
+def check_share(share:float):
+    "ValueError unless `share` is a part of a batch, above 0 and at most 1"
+    if not isinstance(share, (int, float)) or not 0 < share <= 1: raise ValueError(f"share={share!r}: expected a part of the batch, above 0 and at most 1")
 
 # %% ../nbs/30_diffusion.ipynb #c035
 def learning_rate(step:int, lr:float, steps:int, warmup:int=0, decay:str="constant") -> float:

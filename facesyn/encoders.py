@@ -33,7 +33,8 @@ class Encoder(nn.Module):
         super().__init__()
         if channels not in ("rgb", "bgr"): raise ValueError(f"channels is {channels!r}: choose rgb or bgr")
         self.net, self.size, self.channels, self.crop, self.differentiable = check_finite(net, name).requires_grad_(False).to(memory_format=torch.channels_last), size, channels, crop, differentiable
-        for key, v in dict(mean=mean, std=std).items(): self.register_buffer(key, torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+        for key, v in dict(mean=mean, std=std).items(): self.register_buffer(key, torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("form", torch.tensor([size, channels == "bgr", *(crop or [0]*4)]))              # with them, a digest of the tensors tells encoders apart that see faces otherwise
         self.eval()
         with torch.no_grad(): out = self.features(torch.zeros(2, 3, size, size, device=next((t.device for t in net.state_dict().values()), None)))
         if out.ndim != 2 or len(out) != 2: raise ValueError(f"{name}: expected embeddings (2, dim) for 2 images, got {tuple(out.shape)}")

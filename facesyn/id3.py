@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['ID3Conditions', 'predict', 'time_weight', 'ID3Weights', 'id3_loss', 'prior_kl', 'id3_batches', 'id3_objective',
-           'train_id3', 'adjusted_output', 'ID3Pipeline']
+           'train_id3', 'begin_from', 'check_training', 'adjusted_output', 'ID3Pipeline']
 
 # %% ../nbs/40_id3.ipynb #c003
 from dataclasses import asdict, dataclass
 from functools import cache
-from math import ceil, sqrt
+import json
+from math import ceil, inf, sqrt
 from pathlib import Path
-import numpy as np
 import torch
 from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -19,7 +19,7 @@ from torch import nn
 from .core import arrays_digest, pick_device, to_float, weights_digest
 from .diffusion import (WEIGHTINGS, Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, denoising_error,
                                encode_images, error_weight, estimate_eps, estimate_x0, face_batches, latents_digest, output_from_eps,
-                               prediction_type, signal_noise, stored_latents, train)
+                               check_drop, check_share, prediction_type, signal_noise, stored_latents, train)
 from .encoders import embed, mirror_attributes, normalise_attributes
 from .sampling import guidance_of, guided_output
 
@@ -27,9 +27,10 @@ from .sampling import guidance_of, guided_output
 class ID3Conditions(ModelMixin, ConfigMixin):
     """Unit embeddings y (n, dim) and attributes s (n, 4: pitch, yaw, roll in degrees, age in years) -> tokens (n, 2, width) and their sum (n, width)
 
-    A row with NaN in s, `None` for all rows, or a False in `keep` (n, 2: identity, attributes) gives the learned null token."""
+    A row with NaN in s, `None` for all rows, or a False in `keep` (n, 2: identity, attributes) gives the learned null token.
+    `known`: which of the two null tokens training has seen, and knows therefore; None: not noted."""
     @register_to_config
-    def __init__(self, dim:int=512, hidden:tuple=(512, 256), width:int=768):
+    def __init__(self, dim:int=512, hidden:tuple=(512, 256), width:int=768, known:tuple=None):
         super().__init__()
         sizes = [4, *hidden, width]
         self.identity, self.null = nn.Linear(dim, width), nn.Parameter(0.02*torch.randn(2, width))
@@ -76,8 +77,10 @@ class ID3Weights:
     def __post_init__(self):
         if self.denoise not in WEIGHTINGS: raise ValueError(f"denoise={self.denoise!r}: expected one of {', '.join(WEIGHTINGS)}")
         if self.per not in ("loss", "error"): raise ValueError(f"per={self.per!r}: expected loss or error")
-        if not 0 < self.share <= 1: raise ValueError(f"share={self.share}: expected a part of the batch, above 0 and at most 1")
-        if not (self.identity >= 0 and self.reconstruct >= 0): raise ValueError(f"weights must not be negative: {self}")
+        check_share(self.share)
+        for name in ("identity", "reconstruct"):
+            v = getattr(self, name)
+            if not isinstance(v, (int, float)) or not 0 <= v < inf: raise ValueError(f"{name}={v!r}: expected a weight from 0")
 
 # %% ../nbs/40_id3.ipynb #c013
 def id3_loss(model, scheduler, encoder, x0, y, s, t, eps, keep=None, weights:ID3Weights=ID3Weights(), decode=None) -> dict:
@@ -120,10 +123,11 @@ def id3_objective(scheduler, encoder, weights:ID3Weights=ID3Weights(), drop=(0.,
     """`loss_fn` for `train`: draws steps, noise and dropped conditions (`drop`: probability of hiding identity, attributes)
     and returns `id3_loss`; the encoder must be on the training device"""
     prediction_type(scheduler)
+    hide = check_drop(drop)
     def loss_fn(model, batch, draws):
         x0, n = batch["x0"], len(batch["x0"])
         eps, t = torch.randn(x0.shape, generator=draws), torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws)
-        keep = torch.rand(n, 2, generator=draws) >= torch.tensor(drop)
+        keep = torch.rand(n, 2, generator=draws) >= hide
         return id3_loss(model, scheduler, encoder, x0, batch["y"], batch["s"], t.to(x0.device), eps.to(x0.device), keep.to(x0.device), weights, decode)
     return loss_fn
 
@@ -134,17 +138,19 @@ def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, 
 
     `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `unet`: options of `build_unet` (channels, attention_levels, ...);
     `width`, `hidden`: see `ID3Conditions`; `drop`: how often identity and attributes are hidden; `begin`: an ID3Pipeline to go on from.
-    `options` go to `diffusion.train`, which keeps its state in the folder `work` and refuses one of other faces, encoder or settings."""
+    `options` go to `diffusion.train`, which keeps its state in the folder `work` and refuses one of other faces, encoder or settings.
+    ValueError for faces, embeddings or attributes that do not fit, or for a pipeline to begin from that is built or meant otherwise."""
+    images, y, s = check_training(images, y, s, encoder)
     device, vae = pick_device(device), vae or Patches(1)
     encoder, vae, patches = encoder.to(device), vae.to(device), isinstance(vae, Patches)
-    images = torch.as_tensor(images)
     latents = None if patches else stored_latents(vae, images, Path(work)/"latents.npy", device=device)
     depth, side = encode_images(vae, to_float(images[:1]).to(device)).shape[1:3]
     torch.manual_seed(seed)
-    model = Denoiser(build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})), ID3Conditions(np.shape(y)[1], tuple(hidden), width))
-    if begin: model.unet.load_state_dict(begin.unet.state_dict()), model.conditions.load_state_dict(begin.conditions.state_dict())
+    known = [p > 0 or bool(begin and (begin.conditions.config.known or (True, True))[k]) for k, p in enumerate(check_drop(drop).tolist())]
+    model = Denoiser(build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})), ID3Conditions(y.shape[1], tuple(hidden), width, known))
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing",
                               clip_sample=patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
+    if begin: begin_from(model, begin, prediction, vae)
     mirrored = embed(encoder, images.flip(2), flip=False)
     batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored, (lambda x: encode_images(vae.cpu(), x)) if patches else None)
     objective = id3_objective(scheduler, encoder, weights, drop, lambda z: decode_latents(vae.to(z.device), z))
@@ -152,6 +158,25 @@ def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, 
                  prediction=prediction, **asdict(weights), drop=list(drop), batch=batch, begin=weights_digest(begin.components) if begin else None)
     model = train(model, batches, objective, steps, work, seed=seed, device=device.type, settings=asked, **options)
     return ID3Pipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
+def begin_from(model, begin, prediction, vae):
+    "The weights of the pipeline `begin` for `model`; ValueError names what differs between the two"
+    parts = dict(unet=(begin.unet.config, model.unet.config), conditions=(begin.conditions.config, model.conditions.config))
+    wrong = [f"{part}.{k}: {old[k]!r} there, {new[k]!r} now" for part, (old, new) in parts.items() for k in new
+             if not k.startswith("_") and k not in ("known", "attention_head_dim") and k in old and json.dumps(old[k]) != json.dumps(new[k])]
+    if begin.scheduler.config.prediction_type != prediction: wrong.append(f"prediction: {begin.scheduler.config.prediction_type} there, {prediction} now")
+    if latents_digest(begin.vae or Patches(1), []) != latents_digest(vae, []): wrong.append("vae: another one")
+    if wrong: raise ValueError(f"cannot begin from that pipeline ({'; '.join(wrong)})")
+    model.unet.load_state_dict(begin.unet.state_dict()), model.conditions.load_state_dict(begin.conditions.state_dict())
+
+def check_training(images, y, s, encoder):
+    "Faces (n, h, h, 3) uint8, y (n, dim) and s (n, 4) as tensors; ValueError names what does not fit"
+    images, y, s = torch.as_tensor(images), *(torch.as_tensor(v, dtype=torch.float32) for v in (y, s))
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images):
+        raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
+    for name, v, dim in (("y", y, encoder.dim), ("s", s, 4)):
+        if tuple(v.shape) != (len(images), dim): raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(len(images), dim)}")
+    if len(bad := (~((y.norm(dim=1)-1).abs() < 1e-2)).nonzero()): raise ValueError(f"y row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
+    return images, y, s
 
 # %% ../nbs/40_id3.ipynb #c029
 def adjusted_output(predict, scheduler, x_t, t:int, y, encoder, gamma:float, gradient:str="exact", until:float=0.8, clip:float=None, variance:float=0.25, decode=None):
@@ -190,6 +215,12 @@ class ID3Pipeline(FacePipeline):
             if len(bad): raise ValueError(f"{name} row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
         return y
 
+    def check_null(self, guidance, negative):
+        "ValueError if guidance needs a null token that training has not seen"
+        for name, known in zip(guidance.scales, self.conditions.config.known or (True, True)):
+            used = guidance.scales[name] != 1 and not (name == "identity" and negative is not None) or name == "identity" and guidance.shown_below < 1
+            if used and not known: raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
+
     def tokens_for(self, y, s, negative, n):
         "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
         @cache
@@ -211,7 +242,9 @@ class ID3Pipeline(FacePipeline):
         if gamma and (encoder is None or y is None): raise ValueError(f"gamma={gamma} needs an encoder and y")
         n = n or self.rows(latents, generator, *(v for v in (y, s) if v is not None and torch.as_tensor(v).ndim > 1))
         y, s = self.check_conditions(y, s, n)
-        guidance = guidance_of(("identity", "attributes"), guidance_scale, guidance_interval, shown_below)
+        unknown = [name for name, v in (("identity", y), ("attributes", s)) if v is None]
+        guidance = guidance_of(("identity", "attributes"), guidance_scale, guidance_interval, shown_below, unknown, [] if negative_y is None else ["identity"])
+        self.check_null(guidance, negative_y)
         tokens, T = self.tokens_for(y, s, self.check_unit("negative_y", negative_y, n), n), self.scheduler.config.num_train_timesteps
-        def output_at(x_t, t): return adjusted_output(lambda v: guided_output(self.unet, tokens, guidance, v, t, T), self.scheduler, x_t, t, y, encoder, gamma, gradient, until, clip, variance, self.decode)
+        def output_at(x_t, t): return adjusted_output(lambda v: guided_output(self.unet, tokens, guidance, v, t, T), self.scheduler, x_t, t, y, encoder, 0. if guidance.hides(int(t), T) else gamma, gradient, until, clip, variance, self.decode)
         return self.sample(n, output_at, num_inference_steps, eta, generator, latents, output_type)

@@ -170,6 +170,8 @@ def array_faces(path, size:int, having:dict=None) -> Faces:
         if missing: raise ValueError(f"{path} has no {sorted(missing)}")
         data, offsets, chosen = z["jpeg"], z["offsets"].astype(np.int64), {k: (z[k], *bounds) for k, bounds in (having or {}).items()}
         label, people, age = (z[k] if k in z.files else None for k in ("label", "person", "age"))
+        if label is None and (other := [k for k in z.files if "label" in k.lower() or k.lower() in ("id", "ids", "identity", "identities", "person")]):
+            raise ValueError(f"{path} has no label, but {', '.join(other)}: call who is whom `label`, or leave it out")
     if label is None: label = np.arange(max(len(offsets)-1, 0))
     check_arrays(path, data, offsets, label, age)
     kept, labels = np.unique(label, return_inverse=True)
@@ -185,7 +187,8 @@ def check_arrays(path, data, offsets, label, age=None):
     "ValueError naming the file and the array that does not fit the others"
     if not len(label) or len(offsets) != len(label)+1 or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) <= 0).any():
         raise ValueError(f"{path}: offsets must rise from 0 to {len(data)} in {len(label)+1} entries, at least 2")
-    if age is not None and np.shape(age) != (len(label),): raise ValueError(f"{path}: age has shape {np.shape(age)}, expected one number for each of {len(label)} images")
+    if age is not None and (np.shape(age) != (len(label),) or age.dtype.kind not in "iuf"): raise ValueError(f"{path}: age has shape {np.shape(age)} and type {age.dtype}, expected one number for each of {len(label)} images")
+    if age is not None and (bad := np.isinf(age) | (age > 150)).any(): raise ValueError(f"{path}: the age of image {bad.argmax()} is {age[bad.argmax()]}")
 
 def within(path, name:str, values, low, high, label):
     "Which images (n,) have `low` <= value <= `high`; `values`: one an image or one a person, then `label` says whose it is"

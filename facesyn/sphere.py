@@ -706,15 +706,17 @@ def describe(n:int, dim:int, anchors=None, method:str="auto") -> dict:
 
 # %% ../nbs/01_sphere.ipynb #k001
 def nearest_other(anchors, block:int=2048) -> tuple[torch.Tensor, torch.Tensor]:
-    "(number (n,) of the nearest other anchor, cosine (n,) to it) of unit vectors (n, dim); ValueError for fewer than two"
+    "(number (n,) of the nearest other anchor, cosine (n,) to it) of unit vectors (n, dim); of several within 1e-5 the first. ValueError for fewer than two, or names one that is not of unit length"
     anchors = torch.as_tensor(anchors, dtype=torch.float32)
     if anchors.ndim != 2 or len(anchors) < 2: raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(anchors.shape)}")
-    best = []
+    if (bad := ~((anchors.norm(dim=1)-1).abs() < 1e-3)).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
+    index, cosine = [], []
     for k in range(0, len(anchors), block):
         rows = anchors[k:k+block] @ anchors.T
         rows[torch.arange(len(rows)), torch.arange(k, k+len(rows))] = -2
-        best.append(rows.max(1))
-    return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best]).clamp(-1, 1)
+        cosine.append(rows.amax(1))
+        index.append((rows >= cosine[-1][:, None]-1e-5).to(torch.uint8).argmax(1))          # spread anchors have ties, which rounding must not decide
+    return torch.cat(index), torch.cat(cosine).clamp(-1, 1)
 
 def cone_cosine(anchors) -> torch.Tensor:
     "cos(theta/2) (n,): the least cosine to each anchor (n, dim) at which no other anchor can be nearer"
@@ -727,7 +729,7 @@ def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosin
     """Embeddings (k, dim) float32: row k belongs to image `images[k]` of identity `identities[k]`, and depends on those, `seed` and the anchor only
 
     `anchors` are unit vectors (n, dim). v is uniform in [lb, ub], 0 <= lb <= ub <= 1 (ID3, arXiv 2409.17576); the rules that use v are ours.
-    `cone`: both bounds are raised to the cosine of half the angle to the nearest other anchor, where they are below it (after IDPerturb; rule cosine only).
+    `cone`: both bounds are raised to the cosine of half the angle to the nearest other anchor, where they are below it (after IDPerturb; rule cosine only); then a row depends on that anchor, too.
     ValueError for a bad interval, rule, identity, image or anchor.
     """
     anchors, identities, images = torch.as_tensor(anchors, dtype=torch.float32), torch.as_tensor(identities), torch.as_tensor(images)
@@ -741,9 +743,7 @@ def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosin
     if (bad := (identities < 0)|(identities >= len(anchors))).any(): raise ValueError(f"identity {identities[bad][0].item()} has no anchor: there are {len(anchors)}")
     streams = [generator(seed, i, j, 1) for i, j in zip(identities.tolist(), images.tolist(), strict=True)]   # (seed, i, j) is the image's noise
     if not streams: return anchors[:0]
-    lb, ub = torch.full((len(anchors), 1), float(lb)), torch.full((len(anchors), 1), float(ub))
-    if cone: lb, ub = (torch.maximum(v, cone_cosine(anchors)[:, None]) for v in (lb, ub))
-    lb, ub = lb[identities.long()], ub[identities.long()]
+    if cone: lb, ub = (cone_cosine(anchors).clamp(min=v)[identities.long(), None] for v in (lb, ub))
     v = torch.stack([torch.rand(1, generator=g) for g in streams])*(ub-lb)+lb
     w = anchors[identities.long()]
     u = normalize(_tangent(w, torch.stack([torch.randn(w.shape[1], generator=g) for g in streams])), dim=1)
