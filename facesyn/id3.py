@@ -144,7 +144,7 @@ def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, 
     model = Denoiser(build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})), ID3Conditions(np.shape(y)[1], tuple(hidden), width))
     if begin: model.unet.load_state_dict(begin.unet.state_dict()), model.conditions.load_state_dict(begin.conditions.state_dict())
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing",
-                              clip_sample=patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
+                              clip_sample=type(vae) is Patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
     mirrored = embed(encoder, images.flip(2), flip=False)
     batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored, (lambda x: encode_images(vae.cpu(), x)) if patches else None)
     objective = id3_objective(scheduler, encoder, weights, drop, lambda z: decode_latents(vae.to(z.device), z))
