@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['WEIGHTINGS', 'BLOCKS', 'prediction_type', 'signal_noise', 'add_noise', 'target', 'estimate_x0', 'estimate_eps',
            'output_from_eps', 'error_weight', 'denoising_error', 'build_unet', 'denoise', 'Denoiser', 'Patches',
-           'encode_images', 'decode_latents', 'open_vae', 'latents_digest', 'stored_latents', 'shuffled_rows',
-           'face_batches', 'check_drop', 'check_share', 'learning_rate', 'load_weights', 'train', 'FacePipeline']
+           'encode_images', 'decode_latents', 'EvenPatches', 'even_patches', 'open_vae', 'latents_digest',
+           'stored_latents', 'shuffled_rows', 'face_batches', 'check_drop', 'check_share', 'learning_rate',
+           'load_weights', 'train', 'FacePipeline']
 
 # %% ../nbs/30_diffusion.ipynb #c003
 import inspect, json, time
@@ -146,10 +147,41 @@ def decode_latents(vae, latents):
     "Scaled latents -> images"
     return vae.decode(latents/vae.config.scaling_factor).sample
 
+# %% ../nbs/30_diffusion.ipynb #n002
+class EvenPatches(Patches):
+    """`Patches` whose directions are made more equal, by a symmetric matrix: mean variance 1; made by `even_patches`"""
+    @register_to_config
+    def __init__(self, patch:int=2, scaling_factor:float=1., power:float=1.):
+        super(Patches, self).__init__()
+        n = 3*patch**2
+        for name, v in dict(mean=torch.zeros(n), forth=torch.eye(n), back=torch.eye(n)).items(): self.register_buffer(name, v)
+
+    def encode(self, images):
+        p = nn.functional.pixel_unshuffle(images, self.config.patch)-self.mean[:, None, None]
+        z = torch.einsum("nchw,cd->ndhw", p, self.forth).contiguous()
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: z))
+
+    def decode(self, z):
+        p = torch.einsum("ndhw,dc->nchw", z, self.back)+self.mean[:, None, None]
+        return SimpleNamespace(sample=nn.functional.pixel_shuffle(p.contiguous(), self.config.patch))
+
+def even_patches(images, patch:int=2, power:float=1., most:int=2000) -> EvenPatches:
+    "`EvenPatches` for uint8 faces (n, h, w, 3), from at most `most` of them, evenly over the list; ValueError for a power outside [0, 1] or faces without any variance"
+    if not 0 <= power <= 1: raise ValueError(f"power={power}: expected a number in [0, 1]")
+    some = torch.as_tensor(images)[torch.linspace(0, len(images)-1, min(most, len(images))).round().long()]
+    p = nn.functional.pixel_unshuffle(to_float(some), patch).permute(1, 0, 2, 3).flatten(1).double()
+    lam, directions = torch.linalg.eigh(torch.cov(p))
+    if lam[-1] <= 0: raise ValueError("all patches are the same: their directions cannot be made even")
+    lam = lam.clamp(min=1e-5*lam[-1])
+    gain = lam**(-power/2)/(lam**(1-power)).mean().sqrt()
+    vae = EvenPatches(patch, 1., power)
+    for name, v in dict(mean=p.mean(1), forth=directions*gain @ directions.T, back=directions/gain @ directions.T).items(): getattr(vae, name).copy_(v)
+    return vae
+
 # %% ../nbs/30_diffusion.ipynb #v001
 def open_vae(path):
-    "The frozen autoencoder in a diffusers folder (AutoencoderKL, AutoencoderTiny, Patches); FileNotFoundError, or ValueError for another class"
-    file, known = Path(path)/"config.json", dict(Patches=Patches, AutoencoderKL=AutoencoderKL, AutoencoderTiny=AutoencoderTiny)
+    "The frozen autoencoder in a diffusers folder (AutoencoderKL, AutoencoderTiny, Patches, EvenPatches); FileNotFoundError, or ValueError for another class"
+    file, known = Path(path)/"config.json", dict(Patches=Patches, EvenPatches=EvenPatches, AutoencoderKL=AutoencoderKL, AutoencoderTiny=AutoencoderTiny)
     config = read_json(file)
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in known: raise ValueError(f"{file}: _class_name is {name!r}, expected one of {', '.join(known)}")

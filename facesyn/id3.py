@@ -149,7 +149,7 @@ def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, 
     known = [p > 0 or bool(begin and (begin.conditions.config.known or (True, True))[k]) for k, p in enumerate(check_drop(drop).tolist())]
     model = Denoiser(build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})), ID3Conditions(y.shape[1], tuple(hidden), width, known))
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing",
-                              clip_sample=patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
+                              clip_sample=type(vae) is Patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
     if begin: begin_from(model, begin, prediction, vae)
     mirrored = embed(encoder, images.flip(2), flip=False)
     batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored, (lambda x: encode_images(vae.cpu(), x)) if patches else None)
@@ -158,6 +158,8 @@ def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, 
                  prediction=prediction, **asdict(weights), drop=list(drop), batch=batch, begin=weights_digest(begin.components) if begin else None)
     model = train(model, batches, objective, steps, work, seed=seed, device=device.type, settings=asked, **options)
     return ID3Pipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
+
+# %% ../nbs/40_id3.ipynb #t001a
 def begin_from(model, begin, prediction, vae):
     "The weights of the pipeline `begin` for `model`; ValueError names what differs between the two"
     parts = dict(unet=(begin.unet.config, model.unet.config), conditions=(begin.conditions.config, model.conditions.config))
