@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from torch import nn
 from .core import generator, pick_device, weights_digest
 from .diffusion import (Denoiser, FacePipeline, Patches, add_noise, build_unet, check_drop, check_share, decode_latents, denoise, denoising_error,
-                               encode_images, estimate_x0, face_batches, latents_digest, prediction_type, train)
+                               encode_images, estimate_x0, even_patches, face_batches, latents_digest, prediction_type, train)
 from .encoders import embed
 from .sampling import guidance_of, guided_output
 from .scores import _unit
@@ -196,10 +196,10 @@ class CemiFacePipeline(FacePipeline):
 
 # %% ../nbs/41_cemiface.ipynb #c040
 def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, whiten:int=0, raw:bool=True, joint:bool=False, patch:int=1, scaling:float=1., channels=(64, 96, 96),
-                   layers=1, attention_levels:int=1, head_dim:int=32, prediction:str="epsilon", drop=(0., 0.), weighting:str="eps", share:float=1., seed:int=0, device:str="auto", settings:dict=None, **options) -> CemiFacePipeline:
+                   layers=1, attention_levels:int=1, head_dim:int=32, prediction:str="epsilon", drop=(0., 0.), weighting:str="eps", share:float=1., power:float=0., seed:int=0, device:str="auto", settings:dict=None, **options) -> CemiFacePipeline:
     """Trains on uint8 faces (n, h, h, 3) with the features of a frozen `encoder` for `steps` updates, checkpoints in the folder `work`, and returns the pipeline (arXiv 2409.18876)
 
-    `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction; `drop`, `weighting`, `share`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
+    `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction; `drop`, `weighting`, `share`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `power`: of `even_patches`, 0: patches as they are; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
     `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other pictures, encoder or settings. ValueError for images that are not uint8 and square, or not of whole patches."""
     images = torch.as_tensor(images)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images): raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
@@ -208,10 +208,10 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     y, mirrored = (embed(encoder, x, flip=False, unit=False) for x in (images, images.flip(2)))
     space = whitening(np.concatenate([y, mirrored]), whiten).to(pick_device(device)) if whiten else None
     torch.manual_seed(seed)
-    vae = Patches(patch, scaling)
+    vae = even_patches(images, patch, power) if power else Patches(patch, scaling)
     unet = build_unet(size//patch, channels, encoder.dim, 3*patch**2, layers_per_block=tuple(layers) if isinstance(layers, (list, tuple)) else layers, attention_levels=attention_levels, head_dim=head_dim, kind="added_kv", pooled=False)
     model = Denoiser(unet, CemiFaceConditions(encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint, [p > 0 for p in drop]))
-    scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", clip_sample_range=scaling)
+    scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", clip_sample=not power, clip_sample_range=scaling)
     batches = face_batches(images, dict(y=y), batch, seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x))
     settings = dict(settings or {}, images=latents_digest(vae, images), encoder=weights_digest(dict(encoder=encoder)), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch, layers=layers, attention_levels=attention_levels, head_dim=head_dim, drop=list(drop), weighting=weighting, share=share)
     objective = cemiface_objective(scheduler, encoder, weight, low, high, step, lambda z: decode_latents(vae, z), space, drop, weighting, share)
