@@ -8,6 +8,7 @@ __all__ = ['UNET_112', 'CemiFaceConditions', 'draw_m', 'simmat', 'similarity_tar
            'asked_similarities', 'calibrate', 'm_for', 'ranked_groups']
 
 # %% ../nbs/41_cemiface.ipynb #c002
+from copy import deepcopy
 from functools import cache
 from math import ceil, sqrt
 from typing import Callable
@@ -19,7 +20,7 @@ from diffusers.configuration_utils import register_to_config
 from scipy.optimize import isotonic_regression
 from torch import nn
 from .core import generator, pick_device, weights_digest
-from .diffusion import (Denoiser, FacePipeline, Patches, add_noise, build_unet, check_drop, check_share, decode_latents, denoise, denoising_error,
+from .diffusion import (Denoiser, FacePipeline, Patches, add_noise, build_unet, check_drop, check_faces, check_share, decode_latents, denoise, denoising_error,
                                encode_images, estimate_x0, even_patches, face_batches, latents_digest, prediction_type, train)
 from .encoders import embed
 from .sampling import guidance_of, guided_output
@@ -31,14 +32,14 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
     """Features y (n, dim) of the inquiry and similarities m (n,) -> the tokens cat(E(x), F1(m)), (n, 2, dim), or F2 of them, (n, 1, dim), with `joint`
 
     `length`: mean length of the features in training; None: only their direction is used. ValueError for a length that is not positive. Source: arXiv 2409.18876, section 3.
-    `null` (ours): which of identity and m training hides; learned tokens stand for them where `keep` (n, 2) is False. ValueError for `keep` that hides another."""
+    `known` (ours): which of identity and m training hides; learned tokens stand for them where `keep` (n, 2) is False. ValueError for `keep` that hides another."""
     @register_to_config
-    def __init__(self, dim:int=512, length:float=None, joint:bool=False, null:tuple=(False, False)):
+    def __init__(self, dim:int=512, length:float=None, joint:bool=False, known:tuple=(False, False)):
         super().__init__()
         if length is not None and not length > 0: raise ValueError(f"length={length}: expected the mean length of the features, or None")
         self.similarity = nn.Linear(1, dim)
         self.both = nn.Linear(2*dim, dim) if joint else None
-        self.empty = nn.Parameter(0.02*torch.randn(2, dim)) if any(null) else None
+        self.empty = nn.Parameter(0.02*torch.randn(2, dim)) if any(known) else None
 
     @property
     def width(self): return self.config.dim
@@ -49,7 +50,7 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
         tokens = torch.stack([y, self.similarity(m[:, None])], 1)
         if keep is not None:
             for k, name in enumerate(("identity", "m")):
-                if not keep[:, k].all() and not self.config.null[k]: raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
+                if not keep[:, k].all() and not self.config.known[k]: raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
             if self.empty is None: return self(y, m)
             tokens = torch.where(keep.to(tokens.device)[..., None], tokens, self.empty)
         return self.both(tokens.flatten(1))[:, None] if self.both else tokens
@@ -201,8 +202,7 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
 
     `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction; `drop`, `weighting`, `share`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `power`: of `even_patches`, 0: patches as they are; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
     `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other pictures, encoder or settings. ValueError for images that are not uint8 and square, or not of whole patches."""
-    images = torch.as_tensor(images)
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images): raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
+    images = check_faces(images)
     if patch < 1 or images.shape[1] % patch: raise ValueError(f"patch={patch} does not divide images of {images.shape[1]} pixels")
     encoder, size = encoder.to(pick_device(device)), images.shape[1]
     y, mirrored = (embed(encoder, x, flip=False, unit=False) for x in (images, images.flip(2)))
@@ -214,7 +214,8 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", clip_sample=not power, clip_sample_range=scaling)
     batches = face_batches(images, dict(y=y), batch, seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x))
     settings = dict(settings or {}, images=latents_digest(vae, images), encoder=weights_digest(dict(encoder=encoder)), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch, layers=layers, attention_levels=attention_levels, head_dim=head_dim, drop=list(drop), weighting=weighting, share=share)
-    objective = cemiface_objective(scheduler, encoder, weight, low, high, step, lambda z: decode_latents(vae, z), space, drop, weighting, share)
+    seen = deepcopy(vae).to(pick_device(device))                                     # batches are cut on the CPU, the loss looks where it trains
+    objective = cemiface_objective(scheduler, encoder, weight, low, high, step, lambda z: decode_latents(seen, z), space, drop, weighting, share)
     model = train(model, batches, objective, steps, work, seed=seed, device=device, settings=settings, **options)
     return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
 

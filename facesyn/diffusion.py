@@ -6,8 +6,8 @@
 __all__ = ['WEIGHTINGS', 'BLOCKS', 'prediction_type', 'signal_noise', 'add_noise', 'target', 'estimate_x0', 'estimate_eps',
            'output_from_eps', 'error_weight', 'denoising_error', 'build_unet', 'denoise', 'Denoiser', 'Patches',
            'encode_images', 'decode_latents', 'EvenPatches', 'even_patches', 'open_vae', 'latents_digest',
-           'stored_latents', 'shuffled_rows', 'face_batches', 'check_drop', 'check_share', 'learning_rate',
-           'load_weights', 'train', 'FacePipeline']
+           'stored_latents', 'shuffled_rows', 'face_batches', 'check_drop', 'check_faces', 'check_share',
+           'learning_rate', 'load_weights', 'train', 'FacePipeline']
 
 # %% ../nbs/30_diffusion.ipynb #c003
 import inspect, json, time
@@ -261,6 +261,13 @@ def check_drop(drop, conditions=("identity", "attributes")) -> torch.Tensor:
     "Probabilities (k,) of hiding each of `conditions`; ValueError unless there is one in [0, 1] for each"
     if np.ndim(drop) != 1 or len(drop) != len(conditions) or not all(0 <= p <= 1 for p in drop): raise ValueError(f"drop={drop}: expected a probability for each of {', '.join(conditions)}")
     return torch.tensor([float(p) for p in drop])
+
+def check_faces(images) -> torch.Tensor:
+    "uint8 square faces (n, h, h, 3) as a tensor; ValueError for anything else, or none"
+    images = torch.as_tensor(images)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images):
+        raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
+    return images
 
 def check_share(share:float):
     "ValueError unless `share` is a part of a batch, above 0 and at most 1"

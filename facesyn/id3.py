@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ID3Conditions', 'predict', 'time_weight', 'ID3Weights', 'id3_loss', 'prior_kl', 'id3_batches', 'id3_objective',
-           'train_id3', 'begin_from', 'check_training', 'adjusted_output', 'ID3Pipeline']
+           'train_id3', 'begin_from', 'check_training', 'check_unit', 'adjusted_output', 'ID3Pipeline']
 
 # %% ../nbs/40_id3.ipynb #c003
 from dataclasses import asdict, dataclass
 from functools import cache
 import json
+from copy import deepcopy
 from math import ceil, inf, sqrt
 from pathlib import Path
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 from .core import arrays_digest, pick_device, to_float, weights_digest
 from .diffusion import (WEIGHTINGS, Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, denoising_error,
                                encode_images, error_weight, estimate_eps, estimate_x0, face_batches, latents_digest, output_from_eps,
-                               check_drop, check_share, prediction_type, signal_noise, stored_latents, train)
+                               check_drop, check_faces, check_share, prediction_type, signal_noise, stored_latents, train)
 from .encoders import embed, mirror_attributes, normalise_attributes
 from .sampling import guidance_of, guided_output
 
@@ -151,11 +152,12 @@ def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, 
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing",
                               clip_sample=type(vae) is Patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
     if begin: begin_from(model, begin, prediction, vae)
-    mirrored = embed(encoder, images.flip(2), flip=False)
-    batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored, (lambda x: encode_images(vae.cpu(), x)) if patches else None)
-    objective = id3_objective(scheduler, encoder, weights, drop, lambda z: decode_latents(vae.to(z.device), z))
-    asked = dict(latents=latents_digest(vae, images), conditions=arrays_digest(dict(y=y, s=s)), encoder=weights_digest(dict(encoder=encoder)), unet=unet or {}, width=width, hidden=list(hidden),
-                 prediction=prediction, **asdict(weights), drop=list(drop), batch=batch, begin=weights_digest(begin.components) if begin else None)
+    mirrored, cutter = embed(encoder, images.flip(2), flip=False), deepcopy(vae).cpu()          # batches are cut on the CPU
+    batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored, (lambda x: encode_images(cutter, x)) if patches else None)
+    objective = id3_objective(scheduler, encoder, weights, drop, lambda z: decode_latents(vae, z))
+    asked = dict(latents=latents_digest(vae, images), conditions=arrays_digest(dict(y=y, s=s)), encoder=weights_digest(dict(encoder=encoder)),
+                 unet=unet or {}, width=width, hidden=list(hidden), prediction=prediction, **asdict(weights), drop=list(drop), batch=batch,
+                 begin=weights_digest(begin.components) if begin else None)
     model = train(model, batches, objective, steps, work, seed=seed, device=device.type, settings=asked, **options)
     return ID3Pipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
 
@@ -172,13 +174,16 @@ def begin_from(model, begin, prediction, vae):
 
 def check_training(images, y, s, encoder):
     "Faces (n, h, h, 3) uint8, y (n, dim) and s (n, 4) as tensors; ValueError names what does not fit"
-    images, y, s = torch.as_tensor(images), *(torch.as_tensor(v, dtype=torch.float32) for v in (y, s))
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images):
-        raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
+    images, y, s = check_faces(images), *(torch.as_tensor(v, dtype=torch.float32) for v in (y, s))
     for name, v, dim in (("y", y, encoder.dim), ("s", s, 4)):
         if tuple(v.shape) != (len(images), dim): raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(len(images), dim)}")
-    if len(bad := (~((y.norm(dim=1)-1).abs() < 1e-2)).nonzero()): raise ValueError(f"y row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
-    return images, y, s
+    return images, check_unit("y", y), s
+
+def check_unit(name:str, y):
+    "`y` (n, dim) as it is; ValueError names a row that is not of unit length"
+    if len(bad := (~((y.norm(dim=1)-1).abs() < 1e-2)).nonzero()):
+        raise ValueError(f"{name} row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
+    return y
 
 # %% ../nbs/40_id3.ipynb #c029
 def adjusted_output(predict, scheduler, x_t, t:int, y, encoder, gamma:float, gradient:str="exact", until:float=0.8, clip:float=None, variance:float=0.25, decode=None):
@@ -208,14 +213,9 @@ class ID3Pipeline(FacePipeline):
     "Faces from identity embeddings and attributes: U-Net, conditions, scheduler, and a VAE for a latent model"
     def check_conditions(self, y, s, n):
         "y (n, dim) of unit length and s (n, 4) as float32 tensors on the device; one row serves all `n`; ValueError names the row"
-        return self.check_unit("y", y, n), self.check("s", s, n, 4)
+        return self.check_identity("y", y, n), self.check("s", s, n, 4)
 
-    def check_unit(self, name, y, n):
-        y = self.check(name, y, n, self.conditions.config.dim)
-        if y is not None:
-            bad = (~((y.norm(dim=1)-1).abs() < 1e-2)).nonzero()
-            if len(bad): raise ValueError(f"{name} row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
-        return y
+    def check_identity(self, name, y, n): return None if y is None else check_unit(name, self.check(name, y, n, self.conditions.config.dim))
 
     def check_null(self, guidance, negative):
         "ValueError if guidance needs a null token that training has not seen"
@@ -247,6 +247,9 @@ class ID3Pipeline(FacePipeline):
         unknown = [name for name, v in (("identity", y), ("attributes", s)) if v is None]
         guidance = guidance_of(("identity", "attributes"), guidance_scale, guidance_interval, shown_below, unknown, [] if negative_y is None else ["identity"])
         self.check_null(guidance, negative_y)
-        tokens, T = self.tokens_for(y, s, self.check_unit("negative_y", negative_y, n), n), self.scheduler.config.num_train_timesteps
-        def output_at(x_t, t): return adjusted_output(lambda v: guided_output(self.unet, tokens, guidance, v, t, T), self.scheduler, x_t, t, y, encoder, 0. if guidance.hides(int(t), T) else gamma, gradient, until, clip, variance, self.decode)
+        tokens, T = self.tokens_for(y, s, self.check_identity("negative_y", negative_y, n), n), self.scheduler.config.num_train_timesteps
+        def output_at(x_t, t):
+            strength = 0. if guidance.hides(int(t), T) else gamma                     # who is hidden is not asked for
+            return adjusted_output(lambda v: guided_output(self.unet, tokens, guidance, v, t, T), self.scheduler, x_t, t, y, encoder,
+                                   strength, gradient, until, clip, variance, self.decode)
         return self.sample(n, output_at, num_inference_steps, eta, generator, latents, output_type)
