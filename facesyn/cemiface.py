@@ -36,7 +36,8 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, dim:int=512, length:float=None, joint:bool=False, known:tuple=(False, False)):
         super().__init__()
-        if length is not None and not length > 0: raise ValueError(f"length={length}: expected the mean length of the features, or None")
+        if length is not None and not length > 0:
+            raise ValueError(f"length={length}: expected the mean length of the features, or None")
         self.similarity = nn.Linear(1, dim)
         self.both = nn.Linear(2*dim, dim) if joint else None
         self.empty = nn.Parameter(0.02*torch.randn(2, dim)) if any(known) else None
@@ -50,7 +51,8 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
         tokens = torch.stack([y, self.similarity(m[:, None])], 1)
         if keep is not None:
             for k, name in enumerate(("identity", "m")):
-                if not keep[:, k].all() and not self.config.known[k]: raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
+                if not keep[:, k].all() and not self.config.known[k]:
+                    raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
             if self.empty is None: return self(y, m)
             tokens = torch.where(keep.to(tokens.device)[..., None], tokens, self.empty)
         return self.both(tokens.flatten(1))[:, None] if self.both else tokens
@@ -61,7 +63,8 @@ UNET_112 = dict(size=112, channels=(128, 128, 256, 256, 512), layers_per_block=(
 # %% ../nbs/41_cemiface.ipynb #c013
 def draw_m(n:int, low:float=-1., high:float=1., step:float=0.04, generator:torch.Generator=None) -> torch.Tensor:
     "Similarities (n,) drawn uniformly from low, low+step, ..., high; `step=0`: from the whole interval. ValueError outside [-1, 1], or if no number of steps leads from low to high (of the paper's Table 2, 0.06 does not, 0.0625 does)"
-    if not -1 <= low <= high <= 1 or step < 0: raise ValueError(f"m from [{low}, {high}] in steps of {step}: expected -1 <= low <= high <= 1 and a step >= 0")
+    if not -1 <= low <= high <= 1 or step < 0:
+        raise ValueError(f"m from [{low}, {high}] in steps of {step}: expected -1 <= low <= high <= 1 and a step >= 0")
     if step == 0: return low+(high-low)*torch.rand(n, generator=generator)
     levels = round((high-low)/step)
     if abs(low+levels*step-high) > 1e-6: raise ValueError(f"steps of {step} do not lead from {low} to {high}")
@@ -81,7 +84,8 @@ def similarity_target(m, t, T:int=1000):
 def whitening(features, k:int) -> nn.Linear:
     "The frozen map (n, dim) -> (n, k) that centres `features` (n, dim) and scales their k largest principal directions to variance 1 (ours); ValueError if they have fewer, or names a row that is not finite"
     x = torch.as_tensor(features, dtype=torch.float64)
-    if x.ndim != 2 or len(x) < 2 or not 0 < k <= x.shape[1]: raise ValueError(f"{k} directions to whiten of features {tuple(x.shape)}: expected at least two rows and 1 to dim directions")
+    if x.ndim != 2 or len(x) < 2 or not 0 < k <= x.shape[1]:
+        raise ValueError(f"{k} directions to whiten of features {tuple(x.shape)}: expected at least two rows and 1 to dim directions")
     if (bad := ~x.isfinite().all(1)).any(): raise ValueError(f"feature {bad.nonzero()[0].item()} is not finite")
     variance, axes = torch.linalg.eigh(torch.cov(x.T))
     have = int((variance > 1e-10*variance[-1]).sum())
@@ -139,13 +143,15 @@ def choose_inquiries(emb, pose, quality, people=None, limit:float=0.3, yaw:float
     Candidates are taken by falling quality; a person whose best picture is too similar to another's is dropped. ValueError if nobody is left, if rows are missing, or names an embedding that is zero or not finite."""
     emb, pose, quality = _unit(emb, lambda k: f"candidate {k}"), np.asarray(pose, np.float32), np.asarray(quality, np.float32)
     rows = dict(emb=len(emb), pose=len(pose), quality=len(quality)) | ({} if people is None else dict(people=len(people)))
-    if len(set(rows.values())) > 1 or pose.ndim != 2: raise ValueError(f"rows of candidates differ, or pose is not (n, 2 or more): {rows}, pose {pose.shape}")
+    if len(set(rows.values())) > 1 or pose.ndim != 2:
+        raise ValueError(f"rows of candidates differ, or pose is not (n, 2 or more): {rows}, pose {pose.shape}")
     turned = (np.abs(pose[:, 0]) > pitch) | (np.abs(pose[:, 1]) > yaw)
     poor = ~turned & ~(quality >= least)
     order = np.argsort(-quality, kind="stable")
     order = order[~(turned | poor)[order]]
     single = order if people is None else order[np.sort(np.unique(np.asarray(people)[order], return_index=True)[1])]
-    if not len(single): raise ValueError(f"none of {len(quality)} candidates is within yaw {yaw}, pitch {pitch} and quality {least}")
+    if not len(single):
+        raise ValueError(f"none of {len(quality)} candidates is within yaw {yaw}, pitch {pitch} and quality {least}")
     rival = select_distinct(emb[single].astype(np.float32), limit, most=most)
     why = dict(candidates=len(quality), turned=int(turned.sum()), poor=int(poor.sum()), same_person=len(order)-len(single), too_similar=int((rival >= 0).sum()), not_needed=int((rival == -2).sum()), chosen=int((rival == -1).sum()))
     return single[rival == -1], why
@@ -159,14 +165,16 @@ class CemiFacePipeline(FacePipeline):
         if y is None: return None
         bad = (~((y.norm(dim=1) > 0) & y.isfinite().all(1))).nonzero()
         if len(bad): raise ValueError(f"{name} row {bad[0].item()} is zero or not finite")
-        if length and abs(length-1) > .1 and (abs(y.norm(dim=1)-1) < 1e-3).all(): raise ValueError(f"all rows of {name} have length 1, the features in training about {length:.2f}: give embed(encoder, faces, flip=False, unit=False)")
+        if length and abs(length-1) > .1 and (abs(y.norm(dim=1)-1) < 1e-3).all():
+            raise ValueError(f"all rows of {name} have length 1, the features in training about {length:.2f}: give embed(encoder, faces, flip=False, unit=False)")
         return y
 
     def check_m(self, name, m, n):
         "Similarities (n,) on the device, None stays None; ValueError names a row outside [-1, 1]"
         m = self.check(name, m, n)
         outside = [] if m is None else (~((m >= -1) & (m <= 1))).nonzero()
-        if len(outside): raise ValueError(f"{name} row {outside[0].item()} is {m[outside[0]].item()}: expected a similarity in [-1, 1]")
+        if len(outside):
+            raise ValueError(f"{name} row {outside[0].item()} is {m[outside[0]].item()}: expected a similarity in [-1, 1]")
         return m
 
     def tokens_for(self, y, m, negative_y, negative_m):
@@ -203,7 +211,8 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction; `drop`, `weighting`, `share`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `power`: of `even_patches`, 0: patches as they are; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
     `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other pictures, encoder or settings. ValueError for images that are not uint8 and square, or not of whole patches."""
     images = check_faces(images)
-    if patch < 1 or images.shape[1] % patch: raise ValueError(f"patch={patch} does not divide images of {images.shape[1]} pixels")
+    if patch < 1 or images.shape[1] % patch:
+        raise ValueError(f"patch={patch} does not divide images of {images.shape[1]} pixels")
     encoder, size = encoder.to(pick_device(device)), images.shape[1]
     y, mirrored = (embed(encoder, x, flip=False, unit=False) for x in (images, images.flip(2)))
     space = whitening(np.concatenate([y, mirrored]), whiten).to(pick_device(device)) if whiten else None
@@ -224,7 +233,8 @@ def asked_similarities(people:int, images:int, seed:int=0, m=0., interval=None) 
     "Similarities (people, images): `m`, or each drawn from several `m`, or instead from `interval` (low, high); ValueError outside [-1, 1] (mixtures and intervals: arXiv 2409.18876, Table 3)"
     m = np.atleast_1d(np.asarray(m, float))
     if not len(m) or not (abs(m) <= 1).all(): raise ValueError(f"m = {m.tolist()}: expected similarities in [-1, 1]")
-    if interval is not None and not (len(interval) == 2 and -1 <= interval[0] <= interval[1] <= 1): raise ValueError(f"interval {interval}: expected low and high with -1 <= low <= high <= 1")
+    if interval is not None and not (len(interval) == 2 and -1 <= interval[0] <= interval[1] <= 1):
+        raise ValueError(f"interval {interval}: expected low and high with -1 <= low <= high <= 1")
     u = np.array([[torch.rand((), generator=generator(seed, i, j, 4)).item() for j in range(images)] for i in range(people)]).reshape(people, images)
     return m[(u*len(m)).astype(int)] if interval is None else interval[0]+(interval[1]-interval[0])*u
 
@@ -232,14 +242,17 @@ def asked_similarities(people:int, images:int, seed:int=0, m=0., interval=None) 
 def calibrate(measure:Callable, m=np.linspace(-1, 1, 11)) -> tuple[np.ndarray, np.ndarray]:
     "(m, reached): mean similarities `measure(m)`, a float, at each asked m (rising, in [-1, 1]), made monotone: where they fall, neighbours are averaged. ValueError for other m, or if a measurement is not finite"
     m = np.asarray(m, float)
-    if len(m) < 2 or not (np.diff(m) > 0).all() or not (abs(m) <= 1).all(): raise ValueError(f"m = {m.tolist()}: expected at least two rising similarities in [-1, 1]")
+    if len(m) < 2 or not (np.diff(m) > 0).all() or not (abs(m) <= 1).all():
+        raise ValueError(f"m = {m.tolist()}: expected at least two rising similarities in [-1, 1]")
     reached = np.array([measure(float(v)) for v in m])
-    if not np.isfinite(reached).all(): raise ValueError(f"the similarity reached at m = {m[~np.isfinite(reached)][0]} is not finite")
+    if not np.isfinite(reached).all():
+        raise ValueError(f"the similarity reached at m = {m[~np.isfinite(reached)][0]} is not finite")
     return m, isotonic_regression(reached).x
 
 def m_for(similarity:float, m, reached) -> float:
     "The m to ask for a mean similarity, by a curve of `calibrate`; ValueError names the range that can be reached"
-    if not reached[0] <= similarity <= reached[-1]: raise ValueError(f"a mean similarity of {similarity} is out of reach: m from {m[0]:g} to {m[-1]:g} gave {reached[0]:.3f} to {reached[-1]:.3f}")
+    if not reached[0] <= similarity <= reached[-1]:
+        raise ValueError(f"a mean similarity of {similarity} is out of reach: m from {m[0]:g} to {m[-1]:g} gave {reached[0]:.3f} to {reached[-1]:.3f}")
     k = int(np.searchsorted(reached, similarity))                 # the first point that is not below: where the curve is flat, the lowest m
     return float(np.interp(similarity, reached[k-1:k+1], m[k-1:k+1])) if k else float(m[0])
 
@@ -249,9 +262,11 @@ def ranked_groups(emb, labels, groups:int=5) -> tuple[np.ndarray, np.ndarray]:
 
     The centre is the mean of a person's unit embeddings, the picture's own among them; the groups of a person are as equal as the number of pictures allows. ValueError names a person with fewer pictures than groups, or a picture whose embedding is zero or not finite. After arXiv 2409.18876, Table 1."""
     emb = _unit(emb, lambda k: f"picture {k}")
-    if len(labels) != len(emb) or groups < 1: raise ValueError(f"{len(emb)} embeddings, {len(labels)} labels, {groups} groups: expected a label for each and at least one group")
+    if len(labels) != len(emb) or groups < 1:
+        raise ValueError(f"{len(emb)} embeddings, {len(labels)} labels, {groups} groups: expected a label for each and at least one group")
     names, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if (counts < groups).any(): raise ValueError(f"identity {names[(counts < groups).argmax()]} has {counts[(counts < groups).argmax()]} pictures for {groups} groups")
+    if (counts < groups).any():
+        raise ValueError(f"identity {names[(counts < groups).argmax()]} has {counts[(counts < groups).argmax()]} pictures for {groups} groups")
     centre = np.zeros((len(names), emb.shape[1]))
     np.add.at(centre, labels, emb)
     similarity = (emb*_unit(centre, lambda k: f"the centre of identity {names[k]}")[labels]).sum(1)

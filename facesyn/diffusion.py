@@ -36,15 +36,18 @@ from .recognition import check_finite
 def prediction_type(scheduler) -> str:
     "`epsilon` or `v_prediction`; ValueError for schedulers of another kind (flow matching, sample prediction)"
     name, kind = type(scheduler).__name__, getattr(scheduler.config, "prediction_type", None)
-    if not hasattr(scheduler, "alphas_cumprod"): raise ValueError(f"{name} has no alphas_cumprod: a variance-preserving scheduler such as DDIMScheduler is needed")
-    if kind not in ("epsilon", "v_prediction"): raise ValueError(f"{name} has prediction_type={kind!r}: only 'epsilon' and 'v_prediction' are supported")
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"{name} has no alphas_cumprod: a variance-preserving scheduler such as DDIMScheduler is needed")
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"{name} has prediction_type={kind!r}: only 'epsilon' and 'v_prediction' are supported")
     return kind
 
 # %% ../nbs/30_diffusion.ipynb #c008
 def signal_noise(scheduler, t, like:torch.Tensor):
     "sqrt(abar_t) and sqrt(1-abar_t), shaped (n, 1, 1, 1) for `like`; `t`: int or (n,) whole steps 0..T-1"
     t = torch.as_tensor(t)
-    if t.is_floating_point() and (t != t.round()).any(): raise ValueError(f"{type(scheduler).__name__} steps at t={t.flatten()[0].item()}: whole steps are needed, set timestep_spacing='leading' or 'trailing'")
+    if t.is_floating_point() and (t != t.round()).any():
+        raise ValueError(f"{type(scheduler).__name__} steps at t={t.flatten()[0].item()}: whole steps are needed, set timestep_spacing='leading' or 'trailing'")
     abar = scheduler.alphas_cumprod[t.long().cpu()].to(like.device, like.dtype).reshape(-1, *[1]*(like.ndim-1))
     return abar**0.5, (1-abar)**0.5
 
@@ -84,7 +87,8 @@ WEIGHTINGS = ("eps", "v", "min_snr")
 
 def error_weight(scheduler, t, weighting:str="eps") -> torch.Tensor:
     "c_t (n,) of the squared error of eps at diffusers' steps t (n,); ValueError for a weighting not in WEIGHTINGS"
-    if weighting not in WEIGHTINGS: raise ValueError(f"weighting={weighting!r}: expected one of {', '.join(WEIGHTINGS)}")
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting={weighting!r}: expected one of {', '.join(WEIGHTINGS)}")
     abar = scheduler.alphas_cumprod.to(t.device)[t]
     if weighting == "min_snr": return (5*(1-abar)/abar).clamp(max=1)
     return 1/abar if weighting == "v" else torch.ones_like(abar)
@@ -104,8 +108,10 @@ def build_unet(size:int, channels=(32, 64, 96), condition_dim:int=768, in_channe
     "U-Net for `size` x `size` inputs: one level per entry of `channels`, attention at the last `attention_levels`; `config`: any UNet2DConditionModel option"
     if kind not in BLOCKS: raise ValueError(f"kind={kind!r}: expected one of {list(BLOCKS)}")
     n, k = len(channels), attention_levels
-    if size % 2**(n-1): raise ValueError(f"size={size} cannot be halved {n-1} times: use fewer channels entries or another size")
-    if any(c % head_dim for c in channels[n-k:]): raise ValueError(f"head_dim={head_dim} does not divide the channels {tuple(channels[n-k:])} of the attention levels")
+    if size % 2**(n-1):
+        raise ValueError(f"size={size} cannot be halved {n-1} times: use fewer channels entries or another size")
+    if any(c % head_dim for c in channels[n-k:]):
+        raise ValueError(f"head_dim={head_dim} does not divide the channels {tuple(channels[n-k:])} of the attention levels")
     down, down_attn, mid, up_attn, up = BLOCKS[kind]
     if pooled: config = dict(class_embed_type="simple_projection", projection_class_embeddings_input_dim=condition_dim, **config)
     return UNet2DConditionModel(**{**dict(
@@ -166,7 +172,9 @@ class EvenPatches(Patches):
         return SimpleNamespace(sample=nn.functional.pixel_shuffle(p.contiguous(), self.config.patch))
 
 def even_patches(images, patch:int=2, power:float=1., most:int=2000) -> EvenPatches:
-    "`EvenPatches` for uint8 faces (n, h, w, 3), from at most `most` of them, evenly over the list; ValueError for a power outside [0, 1] or faces without any variance"
+    """`EvenPatches` for uint8 faces (n, h, w, 3), from at most `most` of them, evenly over the list
+
+    ValueError for a power outside [0, 1] or faces without any variance."""
     if not 0 <= power <= 1: raise ValueError(f"power={power}: expected a number in [0, 1]")
     some = torch.as_tensor(images)[torch.linspace(0, len(images)-1, min(most, len(images))).round().long()]
     p = nn.functional.pixel_unshuffle(to_float(some), patch).permute(1, 0, 2, 3).flatten(1).double()
@@ -175,13 +183,16 @@ def even_patches(images, patch:int=2, power:float=1., most:int=2000) -> EvenPatc
     lam = lam.clamp(min=1e-5*lam[-1])
     gain = lam**(-power/2)/(lam**(1-power)).mean().sqrt()
     vae = EvenPatches(patch, 1., power)
-    for name, v in dict(mean=p.mean(1), forth=directions*gain @ directions.T, back=directions/gain @ directions.T).items(): getattr(vae, name).copy_(v)
+    vae.mean.copy_(p.mean(1)), vae.forth.copy_(directions*gain @ directions.T), vae.back.copy_(directions/gain @ directions.T)
     return vae
 
 # %% ../nbs/30_diffusion.ipynb #v001
 def open_vae(path):
-    "The frozen autoencoder in a diffusers folder (AutoencoderKL, AutoencoderTiny, Patches, EvenPatches); FileNotFoundError, or ValueError for another class"
-    file, known = Path(path)/"config.json", dict(Patches=Patches, EvenPatches=EvenPatches, AutoencoderKL=AutoencoderKL, AutoencoderTiny=AutoencoderTiny)
+    """The frozen autoencoder in a diffusers folder (AutoencoderKL, AutoencoderTiny, Patches, EvenPatches)
+
+    FileNotFoundError without configuration or weights, ValueError for another class."""
+    known = {kind.__name__: kind for kind in (Patches, EvenPatches, AutoencoderKL, AutoencoderTiny)}
+    file = Path(path)/"config.json"
     config = read_json(file)
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in known: raise ValueError(f"{file}: _class_name is {name!r}, expected one of {', '.join(known)}")
@@ -210,7 +221,8 @@ def stored_latents(vae, images, path, batch:int=64, device="cpu") -> np.ndarray:
     def encode(k, flip):
         x = images[k:k+batch]
         z = encode_images(vae, to_float(x.flip(2) if flip else x).to(device, dtype)).half().cpu()
-        if len(bad := (~z.isfinite()).flatten(1).any(1).nonzero()): raise ValueError(f"the latents of image {k+bad[0].item()} are not finite in float16")
+        if len(bad := (~z.isfinite()).flatten(1).any(1).nonzero()):
+            raise ValueError(f"the latents of image {k+bad[0].item()} are not finite in float16")
         return z.numpy()
     path.with_suffix(".json").unlink(missing_ok=True)
     with atomic(path) as temporary:
@@ -259,7 +271,8 @@ def face_batches(images, conditions:dict, batch:int, seed:int=0, mirrored:dict=N
 # %% ../nbs/30_diffusion.ipynb #v009
 def check_drop(drop, conditions=("identity", "attributes")) -> torch.Tensor:
     "Probabilities (k,) of hiding each of `conditions`; ValueError unless there is one in [0, 1] for each"
-    if np.ndim(drop) != 1 or len(drop) != len(conditions) or not all(0 <= p <= 1 for p in drop): raise ValueError(f"drop={drop}: expected a probability for each of {', '.join(conditions)}")
+    if np.ndim(drop) != 1 or len(drop) != len(conditions) or not all(0 <= p <= 1 for p in drop):
+        raise ValueError(f"drop={drop}: expected a probability for each of {', '.join(conditions)}")
     return torch.tensor([float(p) for p in drop])
 
 def check_faces(images) -> torch.Tensor:
@@ -271,12 +284,14 @@ def check_faces(images) -> torch.Tensor:
 
 def check_share(share:float):
     "ValueError unless `share` is a part of a batch, above 0 and at most 1"
-    if not isinstance(share, (int, float)) or not 0 < share <= 1: raise ValueError(f"share={share!r}: expected a part of the batch, above 0 and at most 1")
+    if not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise ValueError(f"share={share!r}: expected a part of the batch, above 0 and at most 1")
 
 # %% ../nbs/30_diffusion.ipynb #c035
 def learning_rate(step:int, lr:float, steps:int, warmup:int=0, decay:str="constant") -> float:
     "Learning rate of update `step` (0-based): linear warm-up, then `constant`, `linear` or `cosine` decay to 0 at `steps`"
-    if decay not in ("constant", "linear", "cosine"): raise ValueError(f"decay={decay!r}: expected constant, linear or cosine")
+    if decay not in ("constant", "linear", "cosine"):
+        raise ValueError(f"decay={decay!r}: expected constant, linear or cosine")
     done = max(step-warmup, 0)/max(steps-warmup, 1)
     return lr*min(1, (step+1)/max(warmup, 1))*{"constant": 1., "linear": 1-done, "cosine": (1+cos(pi*min(done, 1)))/2}[decay]
 
@@ -309,7 +324,8 @@ class _State:
                 if fields: self.optimizer.state[p] = {k: f.get_tensor(f"{k}.{name}") if k == "step" else torch.empty_like(p).copy_(f.get_tensor(f"{k}.{name}")) for k in fields}
             have = {n: v for n, v in self.tensors().items() if n.startswith(("model.", "ema."))}
             for name, v in have.items():
-                if name not in keys or list(v.shape) != f.get_slice(name).get_shape(): raise ValueError(f"{path}: {name} is missing or of another shape than {tuple(v.shape)}: another network was trained here")
+                if name not in keys or list(v.shape) != f.get_slice(name).get_shape():
+                    raise ValueError(f"{path}: {name} is missing or of another shape than {tuple(v.shape)}: another network was trained here")
                 v.copy_(f.get_tensor(name))
         self.ema.optimization_step = int(header["step"])
         return int(header["step"])
@@ -317,7 +333,8 @@ class _State:
 def _same_settings(path, old, new):
     new = json.loads(json.dumps(new))
     differ = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-    if differ: raise ValueError(f"{path} was made with other settings ({'; '.join(differ)}): use another folder, or remove it to start again")
+    if differ:
+        raise ValueError(f"{path} was made with other settings ({'; '.join(differ)}): use another folder, or remove it to start again")
 
 # %% ../nbs/30_diffusion.ipynb #c039
 def load_weights(model:nn.Module, out, which:str="ema") -> int:
@@ -339,7 +356,8 @@ class _Log:
 
     def add(self, step, terms:dict):
         values = torch.stack([torch.as_tensor(v, dtype=torch.float32).detach().cpu() for v in terms.values()])
-        if not values.isfinite().all(): raise FloatingPointError(f"step {step}: the term(s) {[k for k, v in zip(terms, values) if not v.isfinite()]} are not finite ({dict(zip(terms, values.tolist()))})")
+        if not values.isfinite().all():
+            raise FloatingPointError(f"step {step}: the term(s) {[k for k, v in zip(terms, values) if not v.isfinite()]} are not finite ({dict(zip(terms, values.tolist()))})")
         self.rows.append(values); self.names = list(terms)
 
     def flush(self, step, lr, force=False):
@@ -379,7 +397,8 @@ def train(model:nn.Module, batch_at, loss_fn, steps:int, out, lr:float=1e-4, war
                     log.add(step+1, terms)
                     accelerator.backward(terms["loss"]/accumulate)
             norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-            if not norm.isfinite(): raise FloatingPointError(f"step {step+1}: the gradient is not finite although every term is ({terms})")
+            if not norm.isfinite():
+                raise FloatingPointError(f"step {step+1}: the gradient is not finite although every term is ({terms})")
             optimizer.step(); optimizer.zero_grad(); state.ema.step(model.parameters())
             save = (step+1) % checkpoint_every == 0 or step+1 == steps
             log.flush(step+1, optimizer.param_groups[0]["lr"], force=save)
@@ -398,7 +417,8 @@ class FacePipeline(DiffusionPipeline):
         for name, part in dict(unet=unet, conditions=conditions, vae=vae).items():
             if part is not None: check_finite(part, name)
         prediction_type(scheduler)
-        if conditions.width != unet.config.cross_attention_dim: raise ValueError(f"conditions are {conditions.width} wide, the U-Net expects {unet.config.cross_attention_dim}")
+        if conditions.width != unet.config.cross_attention_dim:
+            raise ValueError(f"conditions are {conditions.width} wide, the U-Net expects {unet.config.cross_attention_dim}")
         self.register_modules(unet=unet, conditions=conditions, scheduler=scheduler, vae=vae)
 
     def decode(self, x): return decode_latents(self.vae, x) if self.vae else x
@@ -417,7 +437,8 @@ class FacePipeline(DiffusionPipeline):
 
     def sample(self, n:int, output_at, steps:int, eta:float, generator, latents, output_type:str):
         "`n` images by the scheduler, from the network's `output_at(x_t, t)`; an object with `images`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1])"
-        if output_type not in ("pil", "np", "pt"): raise ValueError(f"output_type={output_type!r}: expected pil, np or pt")
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type={output_type!r}: expected pil, np or pt")
         prediction_type(self.scheduler)
         device, dtype, unet = self._execution_device, self.unet.dtype, self.unet.config
         x = randn_tensor((n, unet.in_channels, unet.sample_size, unet.sample_size), generator=generator, device=device, dtype=dtype) if latents is None else latents.to(device, dtype)

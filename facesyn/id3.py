@@ -67,8 +67,9 @@ def time_weight(t, T:int=1000) -> torch.Tensor:
 class ID3Weights:
     """What counts how much in `id3_loss`; the defaults are the paper's
 
-    `identity`: factor of w_t, 0 is plain denoising (the encoder is not run); `reconstruct`: factor of that term; `denoise`: a weighting of
-    `diffusion.WEIGHTINGS`; `per`: loss or error; `share`: part of each batch that the encoder sees. ValueError for what cannot be."""
+    `identity`: factor of w_t, 0 is plain denoising (the encoder is not run); `reconstruct`: factor of that term;
+    `denoise`: a weighting of `diffusion.WEIGHTINGS`; `per`: loss or error; `share`: part of each batch that the encoder
+    sees. ValueError for what cannot be."""
     identity: float = 1.
     reconstruct: float = 1.
     denoise: str = "eps"
@@ -76,12 +77,14 @@ class ID3Weights:
     share: float = 1.
 
     def __post_init__(self):
-        if self.denoise not in WEIGHTINGS: raise ValueError(f"denoise={self.denoise!r}: expected one of {', '.join(WEIGHTINGS)}")
+        if self.denoise not in WEIGHTINGS:
+            raise ValueError(f"denoise={self.denoise!r}: expected one of {', '.join(WEIGHTINGS)}")
         if self.per not in ("loss", "error"): raise ValueError(f"per={self.per!r}: expected loss or error")
         check_share(self.share)
         for name in ("identity", "reconstruct"):
             v = getattr(self, name)
-            if not isinstance(v, (int, float)) or not 0 <= v < inf: raise ValueError(f"{name}={v!r}: expected a weight from 0")
+            if not isinstance(v, (int, float)) or not 0 <= v < inf:
+                raise ValueError(f"{name}={v!r}: expected a weight from 0")
 
 # %% ../nbs/40_id3.ipynb #c013
 def id3_loss(model, scheduler, encoder, x0, y, s, t, eps, keep=None, weights:ID3Weights=ID3Weights(), decode=None) -> dict:
@@ -147,13 +150,16 @@ def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, 
     latents = None if patches else stored_latents(vae, images, Path(work)/"latents.npy", device=device)
     depth, side = encode_images(vae, to_float(images[:1]).to(device)).shape[1:3]
     torch.manual_seed(seed)
-    known = [p > 0 or bool(begin and (begin.conditions.config.known or (True, True))[k]) for k, p in enumerate(check_drop(drop).tolist())]
-    model = Denoiser(build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})), ID3Conditions(y.shape[1], tuple(hidden), width, known))
+    before = (begin.conditions.config.known or (True, True)) if begin else (False, False)
+    known = [bool(p > 0 or b) for p, b in zip(check_drop(drop).tolist(), before)]
+    model = Denoiser(build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})),
+                     ID3Conditions(y.shape[1], tuple(hidden), width, known))
     scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing",
                               clip_sample=type(vae) is Patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
     if begin: begin_from(model, begin, prediction, vae)
     mirrored, cutter = embed(encoder, images.flip(2), flip=False), deepcopy(vae).cpu()          # batches are cut on the CPU
-    batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored, (lambda x: encode_images(cutter, x)) if patches else None)
+    batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored,
+                          (lambda x: encode_images(cutter, x)) if patches else None)
     objective = id3_objective(scheduler, encoder, weights, drop, lambda z: decode_latents(vae, z))
     asked = dict(latents=latents_digest(vae, images), conditions=arrays_digest(dict(y=y, s=s)), encoder=weights_digest(dict(encoder=encoder)),
                  unet=unet or {}, width=width, hidden=list(hidden), prediction=prediction, **asdict(weights), drop=list(drop), batch=batch,
@@ -167,7 +173,7 @@ def begin_from(model, begin, prediction, vae):
     parts = dict(unet=(begin.unet.config, model.unet.config), conditions=(begin.conditions.config, model.conditions.config))
     wrong = [f"{part}.{k}: {old[k]!r} there, {new[k]!r} now" for part, (old, new) in parts.items() for k in new
              if not k.startswith("_") and k not in ("known", "attention_head_dim") and k in old and json.dumps(old[k]) != json.dumps(new[k])]
-    if begin.scheduler.config.prediction_type != prediction: wrong.append(f"prediction: {begin.scheduler.config.prediction_type} there, {prediction} now")
+    if (kind := begin.scheduler.config.prediction_type) != prediction: wrong.append(f"prediction: {kind} there, {prediction} now")
     if latents_digest(begin.vae or Patches(1), []) != latents_digest(vae, []): wrong.append("vae: another one")
     if wrong: raise ValueError(f"cannot begin from that pipeline ({'; '.join(wrong)})")
     model.unet.load_state_dict(begin.unet.state_dict()), model.conditions.load_state_dict(begin.conditions.state_dict())
@@ -176,7 +182,8 @@ def check_training(images, y, s, encoder):
     "Faces (n, h, h, 3) uint8, y (n, dim) and s (n, 4) as tensors; ValueError names what does not fit"
     images, y, s = check_faces(images), *(torch.as_tensor(v, dtype=torch.float32) for v in (y, s))
     for name, v, dim in (("y", y, encoder.dim), ("s", s, 4)):
-        if tuple(v.shape) != (len(images), dim): raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(len(images), dim)}")
+        if tuple(v.shape) != (len(images), dim):
+            raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(len(images), dim)}")
     return images, check_unit("y", y), s
 
 def check_unit(name:str, y):
@@ -220,8 +227,10 @@ class ID3Pipeline(FacePipeline):
     def check_null(self, guidance, negative):
         "ValueError if guidance needs a null token that training has not seen"
         for name, known in zip(guidance.scales, self.conditions.config.known or (True, True)):
-            used = guidance.scales[name] != 1 and not (name == "identity" and negative is not None) or name == "identity" and guidance.shown_below < 1
-            if used and not known: raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
+            empty = guidance.scales[name] != 1 and not (name == "identity" and negative is not None)
+            used = empty or name == "identity" and guidance.shown_below < 1
+            if used and not known:
+                raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
 
     def tokens_for(self, y, s, negative, n):
         "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
@@ -245,7 +254,8 @@ class ID3Pipeline(FacePipeline):
         n = n or self.rows(latents, generator, *(v for v in (y, s) if v is not None and torch.as_tensor(v).ndim > 1))
         y, s = self.check_conditions(y, s, n)
         unknown = [name for name, v in (("identity", y), ("attributes", s)) if v is None]
-        guidance = guidance_of(("identity", "attributes"), guidance_scale, guidance_interval, shown_below, unknown, [] if negative_y is None else ["identity"])
+        away = [] if negative_y is None else ["identity"]
+        guidance = guidance_of(("identity", "attributes"), guidance_scale, guidance_interval, shown_below, unknown, away)
         self.check_null(guidance, negative_y)
         tokens, T = self.tokens_for(y, s, self.check_identity("negative_y", negative_y, n), n), self.scheduler.config.num_train_timesteps
         def output_at(x_t, t):

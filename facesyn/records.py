@@ -33,7 +33,8 @@ class Faces:
 
     def __post_init__(self):
         self.labels, self.attributes = np.asarray(self.labels, np.int64), np.asarray(self.attributes, np.float32)
-        if self.attributes.shape != (len(self), 4): raise ValueError(f"attributes must be ({len(self)}, 4): pitch, yaw, roll, age; got {self.attributes.shape}")
+        if self.attributes.shape != (len(self), 4):
+            raise ValueError(f"attributes must be ({len(self)}, 4): pitch, yaw, roll, age; got {self.attributes.shape}")
         if len(self) and not np.array_equal(np.unique(self.labels), np.arange(len(self.names))):
             raise ValueError(f"labels must use every number from 0 to {len(self.names)-1}, one for each of the {len(self.names)} names")
 
@@ -81,7 +82,8 @@ def first_images(faces:Faces, images:int) -> Faces:
 # %% ../nbs/10_records.ipynb #a105
 def join(*sets:Faces) -> Faces:
     "The images of all `sets`, one set after another; identities are joined by name. ValueError for sets of different sizes of image"
-    if len(sizes := {f.size for f in sets}) != 1: raise ValueError(f"images of {sorted(sizes)} pixels do not go together")
+    if len(sizes := {f.size for f in sets}) != 1:
+        raise ValueError(f"images of {sorted(sizes)} pixels do not go together")
     names, which, starts = sorted({n for f in sets for n in f.names}), np.repeat(np.arange(len(sets)), [len(f) for f in sets]), np.cumsum([0, *map(len, sets)])
     number = {n: i for i, n in enumerate(names)}
     def read(k):
@@ -102,7 +104,8 @@ def in_memory(faces:Faces, batch:int=256) -> Faces:
 # %% ../nbs/10_records.ipynb #c019
 def parametric_faces(identities:int, images_per_identity:int, size:int=64, seed:int=0, first:int=0, **ranges) -> Faces:
     "Drawn faces of the people `first`..`first+identities-1`; `ranges`: yaw, pitch, roll or age as (low, high), see `render_faces`"
-    if identities < 1 or images_per_identity < 1: raise ValueError(f"need at least one identity and image, got {identities} x {images_per_identity}")
+    if identities < 1 or images_per_identity < 1:
+        raise ValueError(f"need at least one identity and image, got {identities} x {images_per_identity}")
     labels, images = np.divmod(np.arange(identities*images_per_identity), images_per_identity)
     base_age = people(range(first, first+identities), seed)[:, list(TRAITS).index("base_age")][labels]
     attributes = pose_and_age(conditions(labels+first, images, seed), base_age, **ranges)
@@ -124,7 +127,8 @@ def folder_images(root) -> dict[str, list[Path]]:
     for name, files in people.items():
         if not files: raise ValueError(f"identity folder {root/name} is empty")
         for p in files:
-            if not p.is_file() or p.suffix.lower() not in SUFFIXES: raise ValueError(f"{p} is not an image ({', '.join(sorted(SUFFIXES))})")
+            if not p.is_file() or p.suffix.lower() not in SUFFIXES:
+                raise ValueError(f"{p} is not an image ({', '.join(sorted(SUFFIXES))})")
     return people
 
 # %% ../nbs/10_records.ipynb #c023
@@ -175,7 +179,8 @@ def array_faces(path, size:int, having:dict=None) -> Faces:
     if label is None: label = np.arange(max(len(offsets)-1, 0))
     check_arrays(path, data, offsets, label, age)
     kept, labels = np.unique(label, return_inverse=True)
-    if people is not None and not 0 <= kept[0] <= kept[-1] < len(people): raise ValueError(f"{path}: labels {kept[0]}..{kept[-1]} but {len(people)} people")
+    if people is not None and not 0 <= kept[0] <= kept[-1] < len(people):
+        raise ValueError(f"{path}: labels {kept[0]}..{kept[-1]} but {len(people)} people")
     names = [f"{i:06d}" if people is None else people[i].decode() if isinstance(people[i], bytes) else str(people[i]) for i in kept]
     def one(i): return decode_image(BytesIO(data[offsets[i]:offsets[i+1]]), size, name=f"image {i} of {path}")
     attributes = np.full((len(labels), 4), np.nan, np.float32)
@@ -187,13 +192,16 @@ def check_arrays(path, data, offsets, label, age=None):
     "ValueError naming the file and the array that does not fit the others"
     if not len(label) or len(offsets) != len(label)+1 or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) <= 0).any():
         raise ValueError(f"{path}: offsets must rise from 0 to {len(data)} in {len(label)+1} entries, at least 2")
-    if age is not None and (np.shape(age) != (len(label),) or age.dtype.kind not in "iuf"): raise ValueError(f"{path}: age has shape {np.shape(age)} and type {age.dtype}, expected one number for each of {len(label)} images")
-    if age is not None and (bad := np.isinf(age) | (age > 150)).any(): raise ValueError(f"{path}: the age of image {bad.argmax()} is {age[bad.argmax()]}")
+    if age is not None and (np.shape(age) != (len(label),) or age.dtype.kind not in "iuf"):
+        raise ValueError(f"{path}: age has shape {np.shape(age)} and type {age.dtype}, expected one number for each of {len(label)} images")
+    if age is not None and (bad := np.isinf(age) | (age > 150)).any():
+        raise ValueError(f"{path}: the age of image {bad.argmax()} is {age[bad.argmax()]}")
 
 def within(path, name:str, values, low, high, label):
     "Which images (n,) have `low` <= value <= `high`; `values`: one an image or one a person, then `label` says whose it is"
     if len(values) != len(label):
-        if not 0 <= label.min() <= label.max() < len(values): raise ValueError(f"{path}: {name} has {len(values)} numbers for {len(label)} images with labels up to {label.max()}")
+        if not 0 <= label.min() <= label.max() < len(values):
+            raise ValueError(f"{path}: {name} has {len(values)} numbers for {len(label)} images with labels up to {label.max()}")
         values = values[label]
     kept = (low <= values) & (values <= high)
     if not kept.any(): raise ValueError(f"{path}: no image has {name} from {low} to {high}")
@@ -225,7 +233,8 @@ def begin_dataset(root, settings:dict):
     if not path.exists(): return write_json(settings, path)
     before, now = read_json(path), json.loads(json.dumps(settings))
     differ = sorted(k for k in before.keys()|now.keys() if before.get(k) != now.get(k))
-    if differ: raise ValueError(f"{root} was begun with other settings: " + ", ".join(f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in differ))
+    if differ:
+        raise ValueError(f"{root} was begun with other settings: " + ", ".join(f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in differ))
 
 # %% ../nbs/10_records.ipynb #c048
 CARD = ("name", "source", "method", "licence", "limits")
@@ -266,7 +275,8 @@ def finish_dataset(root, rows:list[dict], card:dict) -> dict:
     "Manifest and card of a dataset whose images are all there; `rows`: file, identity, image, seed, attributes, embedding. Returns the card"
     root, files = Path(root), [row["file"] for row in rows]
     absent = [f for f in files if not (root/f).is_file()]
-    if absent: raise ValueError(f"{len(absent)} of {len(files)} images are not written yet, the first is {root/absent[0]}")
+    if absent:
+        raise ValueError(f"{len(absent)} of {len(files)} images are not written yet, the first is {root/absent[0]}")
     write_manifest(root, rows)
     counts = dict(images=len(rows), identities=len({row["identity"] for row in rows}), sha256=dataset_digest(root, files))
     write_card(root, card := dict(card, **counts, settings=read_json(root/"settings.json")))
@@ -288,7 +298,8 @@ def write_encoded(path, faces:Faces, y, s, about:dict=None, batch:int=256):
     "`images.npy`, `labels.npy`, `y.npy` (n, d), `s.npy` (n, 4; NaN: unknown), then `index.json` with the names and `about`; ValueError names the image whose y or s is no number"
     path, y, s = Path(path), np.asarray(y, np.float32), np.asarray(s, np.float32)
     for name, x in (("y", y), ("s", s)):
-        if len(x) != len(faces) or x.ndim != 2: raise ValueError(f"{name} must have one row for each of {len(faces)} images, got {x.shape}")
+        if len(x) != len(faces) or x.ndim != 2:
+            raise ValueError(f"{name} must have one row for each of {len(faces)} images, got {x.shape}")
         bad = ~np.isfinite(x).all(1) if name == "y" else np.isinf(x).any(1)
         if bad.any(): raise ValueError(f"{name} of image {np.flatnonzero(bad)[0]} is not finite")
     if s.shape[1] != 4: raise ValueError(f"s must have 4 columns (pitch, yaw, roll, age), got {s.shape[1]}")
@@ -307,9 +318,11 @@ def write_encoded(path, faces:Faces, y, s, about:dict=None, batch:int=256):
 def read_encoded(path) -> tuple[Faces, np.ndarray, np.ndarray]:
     "(faces, y, s) written by `write_encoded`; images stay on disk, mapped; `s` are also the attributes of the faces"
     path = Path(path)
-    if not (path/"index.json").exists(): raise FileNotFoundError(f"no index.json in {path}: not a folder of encoded faces, or half-written")
+    if not (path/"index.json").exists():
+        raise FileNotFoundError(f"no index.json in {path}: not a folder of encoded faces, or half-written")
     index = read_json(path/"index.json")
     images, labels, y, s = (np.load(path/f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False) for name in ("images", "labels", "y", "s"))
     n, size = index["images"], index["size"]
-    if images.shape != (n, size, size, 3) or {len(labels), len(y), len(s)} != {n}: raise ValueError(f"{path}: the arrays do not fit its index.json ({n} images)")
+    if images.shape != (n, size, size, 3) or {len(labels), len(y), len(s)} != {n}:
+        raise ValueError(f"{path}: the arrays do not fit its index.json ({n} images)")
     return Faces(labels, index["names"], s, size, lambda k: np.asarray(images[k])), y, s

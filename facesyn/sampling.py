@@ -54,10 +54,12 @@ def guidance_of(names, guidance_scale=1., interval=(0., 1.), shown_below:float=1
     asked = guidance_scale if isinstance(guidance_scale, dict) else {names[0]: guidance_scale}
     if wrong := [str(k) for k in asked if k not in names]:
         raise ValueError(f"guidance_scale names {', '.join(wrong)}: the conditions are {', '.join(names)}")
-    guidance = Guidance({k: asked.get(k, 1.) for k in names}, tuple(interval) if isinstance(interval, list) else interval, shown_below)
+    if isinstance(interval, list): interval = tuple(interval)
+    guidance = Guidance({k: asked.get(k, 1.) for k in names}, interval, shown_below)
     for k, g in guidance.scales.items():
         if g != 1 and k in unknown: raise ValueError(f"guidance_scale of {k} is {g}, but no {k} is given")
-        if g == 1 and k in negative: raise ValueError(f"a negative {k} is given, but its guidance_scale is 1: it would do nothing")
+        if g == 1 and k in negative:
+            raise ValueError(f"a negative {k} is given, but its guidance_scale is 1: it would do nothing")
     return guidance
 
 # %% ../nbs/32_sampling.ipynb #c011
@@ -76,7 +78,8 @@ def interval_options(scheduler, steps:int, guidance_scale:float, interval=(0., 1
 
     ValueError for an interval of a scale that is not above 1: diffusers then knows no empty pass."""
     if tuple(interval) == (0., 1.): return dict(guidance_scale=guidance_scale)
-    if not guidance_scale > 1: raise ValueError(f"guidance_scale={guidance_scale} in the interval {interval}: expected a scale above 1")
+    if not guidance_scale > 1:
+        raise ValueError(f"guidance_scale={guidance_scale} in the interval {interval}: expected a scale above 1")
     guidance, T = Guidance(dict(prompt=guidance_scale), tuple(interval)), scheduler.config.num_train_timesteps
     scheduler.set_timesteps(steps)
     def scale_at(t): return guidance_scale if guidance.interval[0] <= (int(t)+1)/T <= guidance.interval[1] else 1+1e-6
