@@ -11,210 +11,358 @@ __all__ = ['WEIGHTS', 'TASKS', 'ALIGNED_BOX', 'template', 'similarity', 'warp', 
 import json
 from hashlib import sha256
 from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+
 from .core import atomic, progress, to_float, to_uint8
 from .parametric import TEMPLATE
 from .records import SUFFIXES, attribute_row, begin_dataset, check_card, finish_dataset, image_file, write_image
 
 # %% ../nbs/20_alignment.ipynb #c005
-def template(size:int=112) -> torch.Tensor:
-    "Eyes, nose tip, corners of the mouth (5, 2) in a crop of `size` pixels, a multiple of 112 or of 128, as in insightface's `estimate_norm`"
-    if size < 1 or (size % 112 and size % 128): raise ValueError(f"size {size}: expected a multiple of 112 or of 128")
+def template(size: int = 112) -> torch.Tensor:
+    """Eyes, nose tip, corners of the mouth (5, 2) in a crop of `size` pixels, a multiple of 112 or of 128, as in
+    insightface's `estimate_norm`"""
+    if size < 1 or (size % 112 and size % 128):
+        raise ValueError(f"size {size}: expected a multiple of 112 or of 128")
     wide = bool(size % 112)
-    return TEMPLATE*(size/(128 if wide else 112)) + torch.tensor([size/16 if wide else 0., 0.])
+    return TEMPLATE * (size / (128 if wide else 112)) + torch.tensor([size / 16 if wide else 0.0, 0.0])
 
 # %% ../nbs/20_alignment.ipynb #c008
-def similarity(landmarks, target, least:float=0.3) -> torch.Tensor:
-    """Least-squares similarities (n, 2, 3) float64 that map `landmarks` (n, 5, 2) onto `target` (5, 2) or (n, 5, 2); differentiable
+def similarity(landmarks, target, least: float = 0.3) -> torch.Tensor:
+    """Least-squares similarities (n, 2, 3) float64 that map `landmarks` (n, 5, 2) onto `target` (5, 2) or (n, 5, 2);
+    differentiable
 
-    ValueError naming the first row that is not finite, whose points coincide, or whose correlation with the target is below `least` (a frontal face has 1, a full profile about .8)."""
+    ValueError naming the first row that is not finite, whose points coincide, or whose correlation with the target is
+    below `least` (a frontal face has 1, a full profile about .8).
+    """
     z, t = torch.as_tensor(landmarks).double(), torch.as_tensor(target).double()
-    if z.ndim != 3 or z.shape[1:] != t.shape[-2:] or z.shape[2] != 2: raise ValueError(f"expected landmarks (n, {t.shape[-2]}, 2), got {tuple(z.shape)}")
+    if z.ndim != 3 or z.shape[1:] != t.shape[-2:] or z.shape[2] != 2:
+        raise ValueError(f"expected landmarks (n, {t.shape[-2]}, 2), got {tuple(z.shape)}")
+
     def refuse(bad, why):
-        if bad.any(): raise ValueError(f"landmarks {bad.nonzero()[0].item()}: {why}")
+        if bad.any():
+            raise ValueError(f"landmarks {bad.nonzero()[0].item()}: {why}")
+
     refuse(~torch.isfinite(z).flatten(1).all(1), "NaN or infinite")
     middle, aim = z.mean(1, keepdim=True), t.mean(-2, keepdim=True)
-    (x, y), (u, v) = (z-middle).unbind(-1), (t-aim).unbind(-1)
-    spread, size = (x*x+y*y).sum(1), (u*u+v*v).sum(-1)
+    (x, y), (u, v) = (z - middle).unbind(-1), (t - aim).unbind(-1)
+    spread, size = (x * x + y * y).sum(1), (u * u + v * v).sum(-1)
     refuse(spread < 1e-6, "the points coincide")
-    re, im = (x*u+y*v).sum(1), (x*v-y*u).sum(1)
-    fit = torch.hypot(re, im)/(spread*size).sqrt()
-    refuse(fit < least, f"they resemble no upright face (correlation with the template below {least}): expected left eye, right eye, nose tip, left and right corner of the mouth, as seen in the picture")
-    a, b = re/spread, im/spread
+    re, im = (x * u + y * v).sum(1), (x * v - y * u).sum(1)
+    fit = torch.hypot(re, im) / (spread * size).sqrt()
+    refuse(
+        fit < least,
+        f"they resemble no upright face (correlation with the template below {least}): expected left eye, right eye,"
+        " nose tip, left and right corner of the mouth, as seen in the picture",
+    )
+    a, b = re / spread, im / spread
     A = torch.stack([torch.stack([a, -b], -1), torch.stack([b, a], -1)], 1)
-    return torch.cat([A, (aim-middle@A.mT).mT], 2)
+    return torch.cat([A, (aim - middle @ A.mT).mT], 2)
 
 # %% ../nbs/20_alignment.ipynb #c013
-def warp(images:torch.Tensor, M:torch.Tensor, size:int, outside:float=-1.) -> torch.Tensor:
-    "Crops (n, c, size, size) of float images (n, c, h, w): crop pixel M p takes the value at p, bilinear, `outside` the picture too (-1 is black); M (n, 2, 3)"
+def warp(images: torch.Tensor, M: torch.Tensor, size: int, outside: float = -1.0) -> torch.Tensor:
+    """Crops (n, c, size, size) of float images (n, c, h, w): crop pixel M p takes the value at p, bilinear, `outside`
+    the picture too (-1 is black); M (n, 2, 3)"""
     h, w = images.shape[2:]
     A, b = M[:, :, :2].double(), M[:, :, 2].double()
     at = torch.arange(size, dtype=torch.float64, device=M.device)
     p = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).reshape(1, -1, 2) - b[:, None]
-    p = p @ torch.linalg.inv(A).mT                                                 # back to the picture, in pixels
-    grid = (2*p+1)/p.new_tensor([w, h])-1                                           # pixel centres: -1 and 1 are the outer edges
-    return F.grid_sample(images-outside, grid.reshape(-1, size, size, 2).to(images), mode="bilinear", padding_mode="zeros", align_corners=False)+outside
+    p = p @ torch.linalg.inv(A).mT  # back to the picture, in pixels
+    grid = (2 * p + 1) / p.new_tensor([w, h]) - 1  # pixel centres: -1 and 1 are the outer edges
+    return (
+        F.grid_sample(
+            images - outside,
+            grid.reshape(-1, size, size, 2).to(images),
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=False,
+        )
+        + outside
+    )
 
 # %% ../nbs/20_alignment.ipynb #c014
-def align(images, landmarks, size:int=112) -> torch.Tensor:
-    """Aligned faces of `size` pixels from pictures of one size and their landmarks (n, 5, 2) in pixels, the centre of the upper left pixel being (0, 0)
+def align(images, landmarks, size: int = 112) -> torch.Tensor:
+    """Aligned faces of `size` pixels from pictures of one size and their landmarks (n, 5, 2) in pixels, the centre of
+    the upper left pixel being (0, 0)
 
-    float (n, 3, h, w) in [-1, 1] gives float (n, 3, size, size), differentiable; uint8 (n, h, w, 3) gives uint8 (n, size, size, 3). ValueError as in `similarity`, `template`."""
+    float (n, 3, h, w) in [-1, 1] gives float (n, 3, size, size), differentiable; uint8 (n, h, w, 3) gives uint8 (n,
+    size, size, 3). ValueError as in `similarity`, `template`.
+    """
     x = torch.as_tensor(images)
-    if len(x) != len(landmarks): raise ValueError(f"{len(x)} images but landmarks of {len(landmarks)}")
+    if len(x) != len(landmarks):
+        raise ValueError(f"{len(x)} images but landmarks of {len(landmarks)}")
     M = similarity(torch.as_tensor(landmarks).cpu(), template(size))
     return warp(x, M.to(x.device), size) if x.is_floating_point() else to_uint8(warp(to_float(x), M, size))
 
 # %% ../nbs/20_alignment.ipynb #c041
 class OldGenderAge:
-    "insightface's older gender and age network, given as an ONNX Runtime session, with the newer one's `prepare` and `get`"
+    """insightface's older gender and age network, given as an ONNX Runtime session, with the newer one's `prepare` and
+    `get`"""
+
     taskname = "genderage"
 
-    def __init__(self, session): self.session = session
+    def __init__(self, session):
+        self.session = session
 
-    def prepare(self, ctx_id, **options): pass
+    def prepare(self, ctx_id, **options):
+        pass
 
     def get(self, image, face):
-        "gender (0 female, 1 male) and age in years of the face with landmarks `face.kps` in a BGR picture; both are kept in `face`"
-        crop = align(np.ascontiguousarray(image[None, :, :, ::-1]), np.asarray(face["kps"])[None]).numpy().transpose(0, 3, 1, 2).astype(np.float32)
+        """gender (0 female, 1 male) and age in years of the face with landmarks `face.kps` in a BGR picture; both are
+        kept in `face`"""
+        crop = (
+            align(np.ascontiguousarray(image[None, :, :, ::-1]), np.asarray(face["kps"])[None])
+            .numpy()
+            .transpose(0, 3, 1, 2)
+            .astype(np.float32)
+        )
         out = self.session.run(None, {self.session.get_inputs()[0].name: crop})[0][0]
         face["gender"], face["age"] = int(out[:2].argmax()), int((out[3::2] > out[2::2]).sum())
         return face["gender"], face["age"]
 
 # %% ../nbs/20_alignment.ipynb #c023
-WEIGHTS = ("Nothing is downloaded here: model packs such as buffalo_l (a zip with det_10g.onnx, 1k3d68.onnx, genderage.onnx ...) are on the releases page of github.com/deepinsight/insightface under model-zoo, "
-           "and their weights are licensed for non-commercial research only. Unzip one and give the folder, or give a single SCRFD .onnx.")
+WEIGHTS = (
+    "Nothing is downloaded here: model packs such as buffalo_l (a zip with det_10g.onnx, 1k3d68.onnx, genderage.onnx"
+    " ...) are on the releases page of github.com/deepinsight/insightface under model-zoo, and their weights are"
+    " licensed for non-commercial research only. Unzip one and give the folder, or give a single SCRFD .onnx."
+)
 TASKS = ("detection", "landmark_3d_68", "genderage")
 
-def load_models(*paths, det_size=(640, 640), threshold:float=0.5) -> dict:
-    """insightface models by task (detection, landmark_3d_68, genderage) in folders and .onnx files, on the CPU; ImportError without insightface
 
-    FileNotFoundError for a path without weights, ValueError for a file that is none of these; both say where weights come from."""
-    try: from insightface.model_zoo import get_model; from insightface.app import FaceAnalysis
-    except ImportError as e: raise ImportError("photographs need insightface: pip install insightface") from e
+def load_models(*paths, det_size=(640, 640), threshold: float = 0.5) -> dict:
+    """insightface models by task (detection, landmark_3d_68, genderage) in folders and .onnx files, on the CPU;
+    ImportError without insightface
+
+    FileNotFoundError for a path without weights, ValueError for a file that is none of these; both say where weights
+    come from.
+    """
+    try:
+        from insightface.app import FaceAnalysis
+        from insightface.model_zoo import get_model
+    except ImportError as e:
+        raise ImportError("photographs need insightface: pip install insightface") from e
     found = {}
     for path in map(Path, paths):
-        if not (path.is_file() and path.suffix == ".onnx") and not (path.is_dir() and list(path.glob("*.onnx"))): raise FileNotFoundError(f"no .onnx weights in {path.absolute()}. {WEIGHTS}")
+        if not (path.is_file() and path.suffix == ".onnx") and not (path.is_dir() and list(path.glob("*.onnx"))):
+            raise FileNotFoundError(f"no .onnx weights in {path.absolute()}. {WEIGHTS}")
         try:
-            if path.is_dir(): models = FaceAnalysis(str(path), allowed_modules=list(TASKS), providers=["CPUExecutionProvider"]).models
+            if path.is_dir():
+                models = FaceAnalysis(str(path), allowed_modules=list(TASKS), providers=["CPUExecutionProvider"]).models
             else:
                 model = get_model(str(path), providers=["CPUExecutionProvider"])
-                if getattr(model, "taskname", None) == "recognition" and model.session.get_outputs()[0].shape[1:] == [202]: model = OldGenderAge(model.session)
+                if getattr(model, "taskname", None) == "recognition" and model.session.get_outputs()[0].shape[1:] == [
+                    202
+                ]:
+                    model = OldGenderAge(model.session)
                 models = {getattr(model, "taskname", None): model}
-        except Exception as e: raise ValueError(f"insightface cannot use {path}: {e or 'no detection model among its files'}. {WEIGHTS}") from e
-        if not models.keys() <= set(TASKS): raise ValueError(f"{path} is a {next(iter(models.keys()))} model for insightface, expected one of {', '.join(TASKS)}. {WEIGHTS}")
+        except Exception as e:
+            raise ValueError(
+                f"insightface cannot use {path}: {e or 'no detection model among its files'}. {WEIGHTS}"
+            ) from e
+        if not models.keys() <= set(TASKS):
+            raise ValueError(
+                f"{path} is a {next(iter(models.keys()))} model for insightface, expected one of {', '.join(TASKS)}."
+                f" {WEIGHTS}"
+            )
         found |= models
-    for task, model in found.items(): model.prepare(-1, **(dict(input_size=det_size, det_thresh=threshold) if task == "detection" else {}))
+    for task, model in found.items():
+        model.prepare(-1, **(dict(input_size=det_size, det_thresh=threshold) if task == "detection" else {}))
     return found
 
 # %% ../nbs/20_alignment.ipynb #c024
-def find_faces(models:dict, image) -> list[dict]:
-    "Faces in an 8-bit RGB picture (h, w, 3) as box (4,), score, landmarks (5, 2) in pixels; largest and most central first (area minus twice the squared distance of its centre from the picture's)"
+def find_faces(models: dict, image) -> list[dict]:
+    """Faces in an 8-bit RGB picture (h, w, 3) as box (4,), score, landmarks (5, 2) in pixels; largest and most central
+    first (area minus twice the squared distance of its centre from the picture's)"""
     boxes, points = models["detection"].detect(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
-    if points is None: raise ValueError("the detector gives no landmarks: use a SCRFD model with keypoints")
-    value = np.prod(boxes[:, 2:4]-boxes[:, :2], 1)-2*((boxes[:, :2]+boxes[:, 2:4])/2-np.array(image.shape[1::-1])/2).__pow__(2).sum(1)
-    return [dict(box=boxes[k, :4], score=float(boxes[k, 4]), landmarks=points[k]) for k in np.argsort(-value, kind="stable")]
+    if points is None:
+        raise ValueError("the detector gives no landmarks: use a SCRFD model with keypoints")
+    value = np.prod(boxes[:, 2:4] - boxes[:, :2], 1) - 2 * (
+        (boxes[:, :2] + boxes[:, 2:4]) / 2 - np.array(image.shape[1::-1]) / 2
+    ).__pow__(2).sum(1)
+    return [
+        dict(box=boxes[k, :4], score=float(boxes[k, 4]), landmarks=points[k]) for k in np.argsort(-value, kind="stable")
+    ]
 
 # %% ../nbs/20_alignment.ipynb #c026
-def our_angles(pitch:float, yaw:float, roll:float) -> list[float]:
+def our_angles(pitch: float, yaw: float, roll: float) -> list[float]:
     "insightface's angles (degrees, R = Rz Ry Rx) as the pitch, yaw, roll of `parametric.rotation` (R = roll pitch yaw)"
     (cx, sx), (cy, sy), (cz, sz) = ((np.cos(a), np.sin(a)) for a in np.deg2rad([pitch, yaw, roll]))
-    R = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])@np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])@np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    return np.rad2deg([np.arcsin(R[2, 1].clip(-1, 1)), np.arctan2(-R[2, 0], R[2, 2]), np.arctan2(-R[0, 1], R[1, 1])]).tolist()
+    R = (
+        np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+        @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+        @ np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    )
+    return np.rad2deg(
+        [np.arcsin(R[2, 1].clip(-1, 1)), np.arctan2(-R[2, 0], R[2, 2]), np.arctan2(-R[0, 1], R[1, 1])]
+    ).tolist()
 
 # %% ../nbs/20_alignment.ipynb #c027
-ALIGNED_BOX = (16.4, 11.8, 95.6, 112.7)       # where SCRFD sees the face in an aligned 112-pixel crop: the mean over a hundred photographs
+ALIGNED_BOX = (
+    16.4,
+    11.8,
+    95.6,
+    112.7,
+)  # where SCRFD sees the face in an aligned 112-pixel crop: the mean over a hundred photographs
 
-def predict_photo_attributes(models:dict, images, faces=None) -> torch.Tensor:
-    """Pitch, yaw, roll (degrees) and age (years), float32 (n, 4), NaN where no model is given or an angle is beyond 90 degrees, of 8-bit RGB pictures (h, w, 3)
 
-    `faces`: the face in each picture, with `box` and `landmarks` as `find_faces` gives them; without them the pictures are aligned faces."""
+def predict_photo_attributes(models: dict, images, faces=None) -> torch.Tensor:
+    """Pitch, yaw, roll (degrees) and age (years), float32 (n, 4), NaN where no model is given or an angle is beyond 90
+    degrees, of 8-bit RGB pictures (h, w, 3)
+
+    `faces`: the face in each picture, with `box` and `landmarks` as `find_faces` gives them; without them the pictures
+    are aligned faces.
+    """
     from insightface.app.common import Face
+
     out = []
     for k, image in enumerate(images):
         image = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
-        found = faces[k] if faces is not None else dict(box=np.array(ALIGNED_BOX)*len(image)/112, landmarks=TEMPLATE.numpy()*len(image)/112)
+        found = (
+            faces[k]
+            if faces is not None
+            else dict(box=np.array(ALIGNED_BOX) * len(image) / 112, landmarks=TEMPLATE.numpy() * len(image) / 112)
+        )
         face = Face(bbox=np.asarray(found["box"], np.float32), kps=np.asarray(found["landmarks"], np.float32))
-        for task in models.keys()-{"detection"}: models[task].get(image, face)
-        angles = np.array(our_angles(*face["pose"]) if "pose" in face else [np.nan]*3)
-        out.append([*np.where(np.abs(angles) <= 90, angles, np.nan), min(max(float(face["age"]), 0.), 100.) if "age" in face else np.nan])
+        for task in models.keys() - {"detection"}:
+            models[task].get(image, face)
+        angles = np.array(our_angles(*face["pose"]) if "pose" in face else [np.nan] * 3)
+        out.append(
+            [
+                *np.where(np.abs(angles) <= 90, angles, np.nan),
+                min(max(float(face["age"]), 0.0), 100.0) if "age" in face else np.nan,
+            ]
+        )
     return torch.tensor(out, dtype=torch.float32).reshape(-1, 4)
 
 # %% ../nbs/20_alignment.ipynb #c032
 def photo_files(root) -> list[tuple[int, int, str]]:
-    "(identity, image, path below `root`) of every file, sorted: `root/<photo>` (each its own identity) or `root/<identity>/<photo>`; hidden files are left out, and files beside folders that are no pictures, such as a network"
+    """(identity, image, path below `root`) of every file, sorted: `root/<photo>` (each its own identity) or
+    `root/<identity>/<photo>`; hidden files are left out, and files beside folders that are no pictures, such as a
+    network"""
     root = Path(root)
-    if not root.is_dir(): raise FileNotFoundError(f"no folder {root}")
-    def visible(folder): return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}")
+
+    def visible(folder):
+        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+
     flat, groups = [p for p in visible(root) if p.is_file()], [p for p in visible(root) if p.is_dir()]
     pictures = [p for p in flat if p.suffix.lower() in SUFFIXES]
-    if groups and pictures: raise ValueError(f"{root} mixes photos ({pictures[0].name}) and folders ({groups[0].name}): expected one or the other")
+    if groups and pictures:
+        raise ValueError(
+            f"{root} mixes photos ({pictures[0].name}) and folders ({groups[0].name}): expected one or the other"
+        )
     groups = [visible(g) for g in groups] if groups else [[p] for p in flat]
     deep = [p for g in groups for p in g if p.is_dir()]
-    if deep: raise ValueError(f"{deep[0]} is a folder inside an identity's folder")
-    if not any(groups): raise ValueError(f"{root} has no photos")
+    if deep:
+        raise ValueError(f"{deep[0]} is a folder inside an identity's folder")
+    if not any(groups):
+        raise ValueError(f"{root} has no photos")
     return [(i, j, str(p.relative_to(root))) for i, g in enumerate(groups) for j, p in enumerate(g)]
+
 
 def read_photo(path) -> np.ndarray:
     "8-bit RGB (h, w, 3), turned as its EXIF orientation asks; ValueError if it is no picture"
     try:
-        with Image.open(path) as im: return np.array(ImageOps.exif_transpose(im).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"not a readable picture: {e}".replace(str(path), Path(path).name)) from e
+        with Image.open(path) as im:
+            return np.array(ImageOps.exif_transpose(im).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise ValueError(f"not a readable picture: {e}".replace(str(path), Path(path).name)) from e
 
 # %% ../nbs/20_alignment.ipynb #c034
 def known_landmarks(path):
     "`find(file, image)` for `prepare_photos` from a JSON-lines file; ValueError names the line"
-    if not Path(path).is_file(): raise FileNotFoundError(f"no landmark file {path}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no landmark file {path}")
     known = {}
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        try: row = json.loads(line); known[row["file"]] = np.array(row["landmarks"], np.float64).reshape(5, 2)
-        except (ValueError, KeyError, TypeError) as e: raise ValueError(f"{path} line {number}: expected {{\"file\": ..., \"landmarks\": five pairs}}: {e}") from e
+        try:
+            row = json.loads(line)
+            known[row["file"]] = np.array(row["landmarks"], np.float64).reshape(5, 2)
+        except (ValueError, KeyError, TypeError) as e:
+            raise ValueError(f"{path} line {number}: expected {{\"file\": ..., \"landmarks\": five pairs}}: {e}") from e
     return lambda file, image: [dict(landmarks=known[file])] if file in known else []
 
 # %% ../nbs/20_alignment.ipynb #c035
 def prepare_photo(root, file, out, where, find, attributes, size, enlarge) -> dict:
-    "Aligns the first face of one photo into `out/where` and returns what to remember; ValueError says why it cannot be used"
-    image = read_photo(Path(root)/file)
+    """Aligns the first face of one photo into `out/where` and returns what to remember; ValueError says why it cannot
+    be used"""
+    image = read_photo(Path(root) / file)
     found = find(file, image)
-    if not found: raise ValueError("no face")
-    try: M = similarity(found[0]["landmarks"][None], template(size))
-    except ValueError as e: raise ValueError(str(e).replace("landmarks 0", "landmarks")) from e
+    if not found:
+        raise ValueError("no face")
+    try:
+        M = similarity(found[0]["landmarks"][None], template(size))
+    except ValueError as e:
+        raise ValueError(str(e).replace("landmarks 0", "landmarks")) from e
     zoom = M[0, :, 0].norm().item()
-    if zoom > enlarge: raise ValueError(f"the face is too small: it would be enlarged {zoom:.1f} times, at most {enlarge} are asked for")
-    write_image(to_uint8(warp(to_float(image[None]), M, size))[0], Path(out)/where)
-    s = attributes(image, found[0]) if attributes else [np.nan]*4
-    return dict(landmarks=np.round(np.asarray(found[0]["landmarks"], float), 2).tolist(), score=found[0].get("score"), faces=len(found), enlarged=round(zoom, 3), attributes=attribute_row(s))
+    if zoom > enlarge:
+        raise ValueError(
+            f"the face is too small: it would be enlarged {zoom:.1f} times, at most {enlarge} are asked for"
+        )
+    write_image(to_uint8(warp(to_float(image[None]), M, size))[0], Path(out) / where)
+    s = attributes(image, found[0]) if attributes else [np.nan] * 4
+    return dict(
+        landmarks=np.round(np.asarray(found[0]["landmarks"], float), 2).tolist(),
+        score=found[0].get("score"),
+        faces=len(found),
+        enlarged=round(zoom, 3),
+        attributes=attribute_row(s),
+    )
 
 # %% ../nbs/20_alignment.ipynb #c037
-def prepare_photos(root, out, find, card:dict, size:int=112, attributes=None, enlarge:float=2.5, settings:dict=None) -> dict:
-    """Aligned faces of the photos in `root` as a dataset in `out` (images, manifest, card), and `rejected.jsonl` (file, reason). Returns the card
+def prepare_photos(
+    root, out, find, card: dict, size: int = 112, attributes=None, enlarge: float = 2.5, settings: dict = None
+) -> dict:
+    """Aligned faces of the photos in `root` as a dataset in `out` (images, manifest, card), and `rejected.jsonl` (file,
+    reason). Returns the card
 
-    `find(file, image)` -> faces (see `find_faces`), the first is taken; `attributes(image, face)` -> pitch, yaw, roll, age; `enlarge`: how much a face may be blown up.
-    Resumable; ValueError if the photos (names and sizes in bytes) or the settings are not those it was begun with, or if no face is left."""
+    `find(file, image)` -> faces (see `find_faces`), the first is taken; `attributes(image, face)` -> pitch, yaw, roll,
+    age; `enlarge`: how much a face may be blown up.
+    Resumable; ValueError if the photos (names and sizes in bytes) or the settings are not those it was begun with, or
+    if no face is left.
+    """
     check_card(card)
     photos, root, out = photo_files(root), Path(root), Path(out)
-    listed = sha256("".join(f"{p} {(root/p).stat().st_size}\n" for *_, p in photos).encode()).hexdigest()
+    listed = sha256("".join(f"{p} {(root / p).stat().st_size}\n" for *_, p in photos).encode()).hexdigest()
     begin_dataset(out, dict(settings or {}, photos=listed, size=size, enlarge=enlarge))
-    done, journal = read_journal(out/"photos.jsonl"), out/"photos.jsonl"
+    done, journal = read_journal(out / "photos.jsonl"), out / "photos.jsonl"
     with journal.open("a") as lines:
         for i, j, p in progress([k for k in photos if k[2] not in done], "photos"):
             where = image_file(i, j)
-            try: row = dict(photo=p, file=where, identity=i, image=j) | prepare_photo(root, p, out, where, find, attributes, size, enlarge)
-            except ValueError as e: row = dict(photo=p, reason=str(e))
-            lines.write(json.dumps(row)+"\n"); lines.flush()
+            try:
+                row = dict(photo=p, file=where, identity=i, image=j) | prepare_photo(
+                    root, p, out, where, find, attributes, size, enlarge
+                )
+            except ValueError as e:
+                row = dict(photo=p, reason=str(e))
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
             done[p] = row
-    rows, rejected = [done[p] for *_, p in photos if "file" in done[p]], [done[p] for *_, p in photos if "reason" in done[p]]
-    with atomic(out/"rejected.jsonl") as temporary: temporary.write_text("".join(json.dumps(r)+"\n" for r in rejected))
-    if not rows: raise ValueError(f"none of the {len(photos)} photos in {root} could be used; the first: {rejected[0]['reason']} (all in {out/'rejected.jsonl'})")
-    return finish_dataset(out, [dict(seed=None, embedding=None) | r for r in rows], dict(card, photos=len(photos), rejected=len(rejected)))
+    rows, rejected = (
+        [done[p] for *_, p in photos if "file" in done[p]],
+        [done[p] for *_, p in photos if "reason" in done[p]],
+    )
+    with atomic(out / "rejected.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in rejected))
+    if not rows:
+        raise ValueError(
+            f"none of the {len(photos)} photos in {root} could be used; the first: {rejected[0]['reason']} (all in"
+            f" {out / 'rejected.jsonl'})"
+        )
+    return finish_dataset(
+        out, [dict(seed=None, embedding=None) | r for r in rows], dict(card, photos=len(photos), rejected=len(rejected))
+    )
+
 
 def read_journal(path) -> dict:
     "photo -> row of a journal; a last line without its end is cut off the file"
     text = path.read_text() if path.exists() else ""
-    whole = text[:text.rfind("\n")+1]
+    whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        with atomic(path) as temporary: temporary.write_text(whole)
+        with atomic(path) as temporary:
+            temporary.write_text(whole)
     return {row["photo"]: row for row in map(json.loads, whole.splitlines())}

@@ -9,6 +9,7 @@ __all__ = ['ATTRIBUTES', 'RANGES', 'read_column', 'check_gives', 'onnx_attribute
 import numpy as np
 import torch
 import torch.nn.functional as F
+
 from .core import progress, to_float
 from .encoders import load_encoder
 
@@ -16,51 +17,67 @@ from .encoders import load_encoder
 ATTRIBUTES = ("pitch", "yaw", "roll", "age")
 RANGES = dict(pitch=(-90, 90), yaw=(-90, 90), roll=(-90, 90), age=(0, 100))
 
-def read_column(out:np.ndarray, name:str, column:int=0, factor:float=1., offset:float=0., counted:int=0,
-                first:int=0) -> np.ndarray:
+
+def read_column(
+    out: np.ndarray,
+    name: str,
+    column: int = 0,
+    factor: float = 1.0,
+    offset: float = 0.0,
+    counted: int = 0,
+    first: int = 0,
+) -> np.ndarray:
     """(n,) attribute `name` from a network's rows `out` (n, k), which belong to the images from number `first` on
 
     ValueError if the rows are too short, or names the image whose row is no number."""
-    last = column+2*counted if counted else column+1
+    last = column + 2 * counted if counted else column + 1
     if not 0 <= column < last <= out.shape[1]:
-        raise ValueError(f"{name}: columns {column} to {last-1} of rows with {out.shape[1]} numbers")
+        raise ValueError(f"{name}: columns {column} to {last - 1} of rows with {out.shape[1]} numbers")
     part = out[:, column:last]
     if not np.isfinite(part).all():
-        raise ValueError(f"{name} of image {first+np.flatnonzero(~np.isfinite(part).all(1))[0]} is not finite")
-    return factor*((part[:, 1::2] > part[:, ::2]).sum(1) if counted else part[:, 0])+offset
+        raise ValueError(f"{name} of image {first + np.flatnonzero(~np.isfinite(part).all(1))[0]} is not finite")
+    return factor * ((part[:, 1::2] > part[:, ::2]).sum(1) if counted else part[:, 0]) + offset
 
 # %% ../nbs/23_attribute_nets.ipynb #t009
-def check_gives(gives:dict):
+def check_gives(gives: dict):
     "ValueError for an attribute that does not exist, a word that `read_column` does not know, or nothing at all"
-    if not isinstance(gives, dict) or not gives or set(gives)-set(ATTRIBUTES):
+    if not isinstance(gives, dict) or not gives or set(gives) - set(ATTRIBUTES):
         raise ValueError(f"gives {sorted(gives)}: expected some of {', '.join(ATTRIBUTES)}")
     for name, how in gives.items():
-        if not isinstance(how, dict): raise ValueError(f"{name}: {how!r}, expected a dict such as {{'column': 0}}")
-        if unknown := set(how)-{"column", "factor", "offset", "counted"}:
+        if not isinstance(how, dict):
+            raise ValueError(f"{name}: {how!r}, expected a dict such as {{'column': 0}}")
+        if unknown := set(how) - {"column", "factor", "offset", "counted"}:
             raise ValueError(f"{name}: {sorted(unknown)} unknown, expected column, factor, offset or counted")
 
 # %% ../nbs/23_attribute_nets.ipynb #t012
-def onnx_attributes(path, faces, gives:dict, margin:float=0., batch:int=256, **preprocessing) -> np.ndarray:
-    """float32 (n, 4) pitch, yaw, roll, age of faces by an .onnx network, NaN in what it does not give, clipped to `RANGES`
+def onnx_attributes(path, faces, gives: dict, margin: float = 0.0, batch: int = 256, **preprocessing) -> np.ndarray:
+    """float32 (n, 4) pitch, yaw, roll, age of faces by an .onnx network, NaN in what it does not give, clipped to
+    `RANGES`
 
-    `faces`: uint8 (n, h, w, 3) or anything with `labels` and `read`. `gives`: attribute -> `read_column`'s words. `margin`:
-    on each side, in parts of the picture. `preprocessing`: size, mean, std, channels, crop. FileNotFoundError or ValueError."""
+    `faces`: uint8 (n, h, w, 3) or anything with `labels` and `read`. `gives`: attribute -> `read_column`'s words.
+    `margin`:
+    on each side, in parts of the picture. `preprocessing`: size, mean, std, channels, crop. FileNotFoundError or
+    ValueError.
+    """
     check_gives(gives)
-    if not 0 <= margin < 1: raise ValueError(f"margin={margin}: expected a part of the picture, at least 0 and below 1")
+    if not 0 <= margin < 1:
+        raise ValueError(f"margin={margin}: expected a part of the picture, at least 0 and below 1")
     net, read = load_encoder(path, differentiable=False, **preprocessing), getattr(faces, "read", lambda k: faces[k])
     s = np.full((len(getattr(faces, "labels", faces)), 4), np.nan, np.float32)
-    for k in progress(np.array_split(np.arange(len(s)), -(-len(s)//batch)), "attribute batches") if len(s) else ():
+    for k in progress(np.array_split(np.arange(len(s)), -(-len(s) // batch)), "attribute batches") if len(s) else ():
         x = to_float(read(k))
-        if x.shape[2] != x.shape[3]: raise ValueError(f"expected square faces, got {x.shape[2]} x {x.shape[3]} pixels")
-        if (border := round(margin*x.shape[-1])) >= x.shape[-1]:
+        if x.shape[2] != x.shape[3]:
+            raise ValueError(f"expected square faces, got {x.shape[2]} x {x.shape[3]} pixels")
+        if (border := round(margin * x.shape[-1])) >= x.shape[-1]:
             raise ValueError(f"margin={margin}: more than a face of {x.shape[-1]} pixels can reflect")
-        with torch.no_grad(): out = net.features(F.pad(x, (border,)*4, mode="reflect")).numpy()
+        with torch.no_grad():
+            out = net.features(F.pad(x, (border,) * 4, mode="reflect")).numpy()
         for name, how in gives.items():
             s[k, ATTRIBUTES.index(name)] = read_column(out, name, **how, first=k[0]).clip(*RANGES[name])
     return s
 
 # %% ../nbs/23_attribute_nets.ipynb #t017
-def fill_attributes(faces, networks:list[dict]) -> np.ndarray:
+def fill_attributes(faces, networks: list[dict]) -> np.ndarray:
     """float32 (n, 4): the faces' own attributes, clipped to `RANGES`, and what is unknown by the `networks`
 
     Each is a dict of `path` and `onnx_attributes`' options; they are asked in their order."""

@@ -8,82 +8,108 @@ __all__ = ['OPERATIONS', 'RAND_KINDS', 'warp', 'blend', 'grey', 'smooth', 'looku
 
 # %% ../nbs/20_augmentation.ipynb #c002
 import math
+
 import torch
+
 from .core import to_float, to_uint8
 
 # %% ../nbs/20_augmentation.ipynb #c005
-def warp(images:torch.Tensor, a, b, c, d, e, f) -> torch.Tensor:
-    "uint8 (n, h, w, 3) whose pixel at (x, y) is the nearest one to (a x + b y + c, d x + e y + f), black outside; each coefficient a number or float64 (n,)"
+def warp(images: torch.Tensor, a, b, c, d, e, f) -> torch.Tensor:
+    """uint8 (n, h, w, 3) whose pixel at (x, y) is the nearest one to (a x + b y + c, d x + e y + f), black outside;
+    each coefficient a number or float64 (n,)"""
     n, h, w, _ = images.shape
     a, b, c, d, e, f = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1) for v in (a, b, c, d, e, f))
-    fixed = lambda v: (v*65536+.5).floor().long()
+
+    def fixed(v):
+        return (v * 65536 + 0.5).floor().long()
+
     y, x = torch.arange(h)[:, None], torch.arange(w)
-    u, v = ((fixed(o + p*.5 + q*.5) + fixed(p)*x + fixed(q)*y) >> 16 for p, q, o in ((a, b, c), (d, e, f)))
+    u, v = ((fixed(o + p * 0.5 + q * 0.5) + fixed(p) * x + fixed(q) * y) >> 16 for p, q, o in ((a, b, c), (d, e, f)))
     inside = (u >= 0) & (u < w) & (v >= 0) & (v < h)
-    return images[torch.arange(n)[:, None, None], v.clamp(0, h-1), u.clamp(0, w-1)]*inside[..., None]
+    return images[torch.arange(n)[:, None, None], v.clamp(0, h - 1), u.clamp(0, w - 1)] * inside[..., None]
 
 # %% ../nbs/20_augmentation.ipynb #c008
-def blend(images:torch.Tensor, base:torch.Tensor, factor) -> torch.Tensor:
+def blend(images: torch.Tensor, base: torch.Tensor, factor) -> torch.Tensor:
     "base + factor (images - base), cut to 0..255 and truncated; `factor` (n,)"
     base = base.float()
-    return (base + torch.as_tensor(factor, dtype=torch.float32).reshape(-1, 1, 1, 1)*(images.float()-base)).clamp(0, 255).byte()
+    return (
+        (base + torch.as_tensor(factor, dtype=torch.float32).reshape(-1, 1, 1, 1) * (images.float() - base))
+        .clamp(0, 255)
+        .byte()
+    )
 
-def grey(images:torch.Tensor) -> torch.Tensor:
+
+def grey(images: torch.Tensor) -> torch.Tensor:
     "Brightness (ITU-R 601), uint8 (n, h, w, 1)"
-    return ((images.int()*torch.tensor([19595, 38470, 7471], dtype=torch.int32)).sum(-1, keepdim=True)+32768 >> 16).byte()
+    return (
+        (images.int() * torch.tensor([19595, 38470, 7471], dtype=torch.int32)).sum(-1, keepdim=True) + 32768 >> 16
+    ).byte()
 
-def smooth(images:torch.Tensor) -> torch.Tensor:
+
+def smooth(images: torch.Tensor) -> torch.Tensor:
     "Each pixel's neighbours and five times itself, averaged; the border stays"
     x, out = images.permute(0, 3, 1, 2).float(), images.clone()
-    inner = torch.nn.functional.avg_pool2d(x, 3, 1, divisor_override=1) + 4*x[:, :, 1:-1, 1:-1]
-    out[:, 1:-1, 1:-1] = (inner/13+.5).byte().permute(0, 2, 3, 1)
+    inner = torch.nn.functional.avg_pool2d(x, 3, 1, divisor_override=1) + 4 * x[:, :, 1:-1, 1:-1]
+    out[:, 1:-1, 1:-1] = (inner / 13 + 0.5).byte().permute(0, 2, 3, 1)
     return out
 
 # %% ../nbs/20_augmentation.ipynb #c010
-def lookup(images:torch.Tensor, table:torch.Tensor) -> torch.Tensor:
+def lookup(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     "Grey levels replaced by `table`, (256,) or (n, 3, 256)"
     n = len(images)
-    return table.byte().expand(n, 3, 256).reshape(-1)[torch.arange(0, 768*n, 256).view(n, 1, 1, 3) + images.long()]
+    return table.byte().expand(n, 3, 256).reshape(-1)[torch.arange(0, 768 * n, 256).view(n, 1, 1, 3) + images.long()]
 
-def autocontrast_table(images:torch.Tensor) -> torch.Tensor:
+
+def autocontrast_table(images: torch.Tensor) -> torch.Tensor:
     "The line that maps the darkest level of a channel to 0 and its brightest to 255; one level stays"
     low, high = (v[..., None].double() for v in (images.amin((1, 2)), images.amax((1, 2))))
-    scale, levels = torch.full_like(high, 255)/(high-low).clamp(min=1), torch.arange(256)          # 255/tensor would round twice
-    return torch.where(high > low, (levels*scale - low*scale).clamp(0, 255).long(), levels)
+    scale, levels = (
+        torch.full_like(high, 255) / (high - low).clamp(min=1),
+        torch.arange(256),
+    )  # 255/tensor would round twice
+    return torch.where(high > low, (levels * scale - low * scale).clamp(0, 255).long(), levels)
 
-def equalize_table(images:torch.Tensor) -> torch.Tensor:
+
+def equalize_table(images: torch.Tensor) -> torch.Tensor:
     "The share of pixels below a level, in steps of 1/255 of those that are not of the brightest level"
     n, levels = len(images), torch.arange(256)
-    counts = torch.bincount((torch.arange(0, 768*n, 256).view(n, 1, 1, 3) + images.long()).flatten(), minlength=768*n).view(n, 3, 256)
-    step = (counts.sum(-1, keepdim=True) - counts.gather(-1, images.amax((1, 2)).long()[..., None]))//255
-    return torch.where(step > 0, ((step//2 + counts.cumsum(-1) - counts)//step.clamp(min=1)).clamp(max=255), levels)
+    counts = torch.bincount(
+        (torch.arange(0, 768 * n, 256).view(n, 1, 1, 3) + images.long()).flatten(), minlength=768 * n
+    ).view(n, 3, 256)
+    step = (counts.sum(-1, keepdim=True) - counts.gather(-1, images.amax((1, 2)).long()[..., None])) // 255
+    return torch.where(step > 0, ((step // 2 + counts.cumsum(-1) - counts) // step.clamp(min=1)).clamp(max=255), levels)
 
 # %% ../nbs/20_augmentation.ipynb #c012
 def _rotate(x, degrees):
     c, s, (h, w) = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees)), x.shape[1:3]
-    return warp(x, c, -s, w/2-(c*w/2-s*h/2), s, c, h/2-(s*w/2+c*h/2))
+    return warp(x, c, -s, w / 2 - (c * w / 2 - s * h / 2), s, c, h / 2 - (s * w / 2 + c * h / 2))
 
-OPERATIONS = dict(                                      # (uint8 images, magnitude/30 as float64 (n,), sign (n,)) -> uint8 images
+
+OPERATIONS = dict(  # (uint8 images, magnitude/30 as float64 (n,), sign (n,)) -> uint8 images
     identity=lambda x, v, s: x,
-    shear_x=lambda x, v, s: warp(x, 1, .3*v*s, 0, 0, 1, 0),
-    shear_y=lambda x, v, s: warp(x, 1, 0, 0, .3*v*s, 1, 0),
-    translate_x=lambda x, v, s: warp(x, 1, 0, -(150/331*x.shape[2]*v).floor()*s, 0, 1, 0),
-    translate_y=lambda x, v, s: warp(x, 1, 0, 0, 0, 1, -(150/331*x.shape[1]*v).floor()*s),
-    rotate=lambda x, v, s: _rotate(x, 30*v*s),
-    brightness=lambda x, v, s: blend(x, torch.zeros(()), 1+.9*v*s),
-    color=lambda x, v, s: blend(x, grey(x), 1+.9*v*s),
-    contrast=lambda x, v, s: blend(x, (grey(x).double().mean((1, 2), keepdim=True)+.5).floor(), 1+.9*v*s),
-    sharpness=lambda x, v, s: blend(x, smooth(x), 1+.9*v*s),
-    posterize=lambda x, v, s: lookup(x, torch.arange(256) & (256 - 2**(4*v).round().long())[:, None, None]),
-    solarize=lambda x, v, s: lookup(x, torch.where(torch.arange(256) < (255-255*v)[:, None, None], torch.arange(256), 255-torch.arange(256))),
+    shear_x=lambda x, v, s: warp(x, 1, 0.3 * v * s, 0, 0, 1, 0),
+    shear_y=lambda x, v, s: warp(x, 1, 0, 0, 0.3 * v * s, 1, 0),
+    translate_x=lambda x, v, s: warp(x, 1, 0, -(150 / 331 * x.shape[2] * v).floor() * s, 0, 1, 0),
+    translate_y=lambda x, v, s: warp(x, 1, 0, 0, 0, 1, -(150 / 331 * x.shape[1] * v).floor() * s),
+    rotate=lambda x, v, s: _rotate(x, 30 * v * s),
+    brightness=lambda x, v, s: blend(x, torch.zeros(()), 1 + 0.9 * v * s),
+    color=lambda x, v, s: blend(x, grey(x), 1 + 0.9 * v * s),
+    contrast=lambda x, v, s: blend(x, (grey(x).double().mean((1, 2), keepdim=True) + 0.5).floor(), 1 + 0.9 * v * s),
+    sharpness=lambda x, v, s: blend(x, smooth(x), 1 + 0.9 * v * s),
+    posterize=lambda x, v, s: lookup(x, torch.arange(256) & (256 - 2 ** (4 * v).round().long())[:, None, None]),
+    solarize=lambda x, v, s: lookup(
+        x, torch.where(torch.arange(256) < (255 - 255 * v)[:, None, None], torch.arange(256), 255 - torch.arange(256))
+    ),
     autocontrast=lambda x, v, s: lookup(x, autocontrast_table(x)),
     equalize=lambda x, v, s: lookup(x, equalize_table(x)),
-    grayscale=lambda x, v, s: grey(x).expand_as(x))
-RAND_KINDS = tuple(OPERATIONS)[:14]                     # the published ones; grayscale is an extra of some training codes
+    grayscale=lambda x, v, s: grey(x).expand_as(x),
+)
+RAND_KINDS = tuple(OPERATIONS)[:14]  # the published ones; grayscale is an extra of some training codes
 
 # %% ../nbs/20_augmentation.ipynb #c018
-def apply_kinds(images:torch.Tensor, kind:torch.Tensor, actions) -> torch.Tensor:
-    "`images` after `kind.shape[1]` rounds: image i in round r becomes `actions[kind[i, r]](its group's images, the group's numbers, r)`"
+def apply_kinds(images: torch.Tensor, kind: torch.Tensor, actions) -> torch.Tensor:
+    """`images` after `kind.shape[1]` rounds: image i in round r becomes `actions[kind[i, r]](its group's images, the
+    group's numbers, r)`"""
     out = images.clone()
     for r in range(kind.shape[1]):
         for j in kind[:, r].unique().tolist():
@@ -91,79 +117,126 @@ def apply_kinds(images:torch.Tensor, kind:torch.Tensor, actions) -> torch.Tensor
             out[group] = actions[j](out[group], group, r)
     return out
 
-def rand_augment(images:torch.Tensor, g:torch.Generator, ops:int=4, magnitude:int=16, kinds=RAND_KINDS, varied:bool=False) -> torch.Tensor:
-    """RandAugment (Cubuk et al. 2020, arXiv 1909.13719): `ops` operations per image, each drawn from `kinds` (names of `OPERATIONS`) with `magnitude` of 30, or with `varied` 1..magnitude
 
-    uint8 (n, h, w, 3) -> the same; float (n, 3, h, w) in [-1, 1] -> the same, in steps of 8 bits. Image k depends on the generator's state and on k only. ValueError for unknown kinds or a magnitude outside 0..30.
+def rand_augment(
+    images: torch.Tensor, g: torch.Generator, ops: int = 4, magnitude: int = 16, kinds=RAND_KINDS, varied: bool = False
+) -> torch.Tensor:
+    """RandAugment (Cubuk et al. 2020, arXiv 1909.13719): `ops` operations per image, each drawn from `kinds` (names of
+    `OPERATIONS`) with `magnitude` of 30, or with `varied` 1..magnitude
+
+    uint8 (n, h, w, 3) -> the same; float (n, 3, h, w) in [-1, 1] -> the same, in steps of 8 bits. Image k depends on
+    the generator's state and on k only. ValueError for unknown kinds or a magnitude outside 0..30.
     """
-    if not set(kinds) <= set(OPERATIONS) or not kinds: raise ValueError(f"no operation {sorted(set(kinds)-set(OPERATIONS)) or 'given'}: choose from {', '.join(OPERATIONS)}")
-    if not varied <= magnitude <= 30: raise ValueError(f"magnitude {magnitude} is not in {int(varied)}..30")
-    if images.is_floating_point(): return to_float(rand_augment(to_uint8(images), g, ops, magnitude, kinds, varied)).to(images)
+    if not set(kinds) <= set(OPERATIONS) or not kinds:
+        raise ValueError(
+            f"no operation {sorted(set(kinds) - set(OPERATIONS)) or 'given'}: choose from {', '.join(OPERATIONS)}"
+        )
+    if not varied <= magnitude <= 30:
+        raise ValueError(f"magnitude {magnitude} is not in {int(varied)}..30")
+    if images.is_floating_point():
+        return to_float(rand_augment(to_uint8(images), g, ops, magnitude, kinds, varied)).to(images)
     kind, sign, level = torch.rand(len(images), ops, 3, generator=g, dtype=torch.float64).unbind(-1)
-    level = (1+(level*magnitude).floor())/30 if varied else torch.full_like(level, magnitude/30)
-    sign = 1-2*(sign < .5).double()
-    return apply_kinds(images, (kind*len(kinds)).long(), [lambda x, group, r, act=OPERATIONS[k]: act(x, level[group, r], sign[group, r]) for k in kinds])
+    level = (1 + (level * magnitude).floor()) / 30 if varied else torch.full_like(level, magnitude / 30)
+    sign = 1 - 2 * (sign < 0.5).double()
+    return apply_kinds(
+        images,
+        (kind * len(kinds)).long(),
+        [lambda x, group, r, act=OPERATIONS[k]: act(x, level[group, r], sign[group, r]) for k in kinds],
+    )
 
 # %% ../nbs/20_augmentation.ipynb #c022
-def random_crop(images:torch.Tensor, g:torch.Generator, least:float) -> torch.Tensor:
-    "uint8 (n, h, w, 3): rectangles of `least`..1 of the area with aspect ratio 3/4..4/3 (log-uniform), enlarged to (h, w) by linear interpolation"
+def random_crop(images: torch.Tensor, g: torch.Generator, least: float) -> torch.Tensor:
+    """uint8 (n, h, w, 3): rectangles of `least`..1 of the area with aspect ratio 3/4..4/3 (log-uniform), enlarged to
+    (h, w) by linear interpolation"""
     n, h, w, _ = images.shape
     draws = torch.rand(n, 22, generator=g)
-    area, ratio = (least+(1-least)*draws[:, :10])*h*w, ((draws[:, 10:20]*2-1)*math.log(4/3)).exp()
-    wide, high = (area*ratio).sqrt().round(), (area/ratio).sqrt().round()
+    area, ratio = (least + (1 - least) * draws[:, :10]) * h * w, ((draws[:, 10:20] * 2 - 1) * math.log(4 / 3)).exp()
+    wide, high = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = torch.cat([(wide <= w) & (high <= h), torch.ones(n, 1, dtype=torch.bool)], 1)
     first = torch.where(fits, torch.arange(11), 11).amin(1, keepdim=True)
     wide, high = (torch.cat([v, torch.full((n, 1), float(m))], 1).gather(1, first) for v, m in ((wide, w), (high, h)))
     lines = []
     for m, span, start in ((h, high, draws[:, 20:21]), (w, wide, draws[:, 21:22])):
-        start = (start*(m-span+1)).floor()
-        at = start + ((torch.arange(m)+.5)*span/m-.5).clamp(min=0).minimum(span-1)
-        lines.append((at.long(), (at.long()+1).minimum((start+span-1).long()), (at-at.floor())[..., None, None]))
+        start = (start * (m - span + 1)).floor()
+        at = start + ((torch.arange(m) + 0.5) * span / m - 0.5).clamp(min=0).minimum(span - 1)
+        lines.append(
+            (at.long(), (at.long() + 1).minimum((start + span - 1).long()), (at - at.floor())[..., None, None])
+        )
     k, x = torch.arange(n)[:, None], images
-    for low, high, part in lines: x = torch.lerp(x[k, low].float(), x[k, high].float(), part).transpose(1, 2)             # rows, then columns
+    for low, high, part in lines:
+        x = torch.lerp(x[k, low].float(), x[k, high].float(), part).transpose(1, 2)  # rows, then columns
     return x.round().byte()
 
 # %% ../nbs/20_augmentation.ipynb #c025
-def turn_hue(images:torch.Tensor, turns) -> torch.Tensor:
+def turn_hue(images: torch.Tensor, turns) -> torch.Tensor:
     "uint8 (n, h, w, 3) with the hue moved by `turns` (n,) of the colour circle"
     x = images.float()
     high, low = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
     r, g, b = x.split(1, -1)
-    span = (high-low).clamp(min=1)
-    hue = torch.where(high == r, (g-b)/span, torch.where(high == g, 2+(b-r)/span, 4+(r-g)/span)) + 6*torch.as_tensor(turns, dtype=torch.float32).reshape(-1, 1, 1, 1)
-    k = (torch.tensor([5., 3., 1.]) + hue) % 6
-    return (high - (high-low)*torch.minimum(k, 4-k).clamp(0, 1)).round().byte()
+    span = (high - low).clamp(min=1)
+    hue = torch.where(
+        high == r, (g - b) / span, torch.where(high == g, 2 + (b - r) / span, 4 + (r - g) / span)
+    ) + 6 * torch.as_tensor(turns, dtype=torch.float32).reshape(-1, 1, 1, 1)
+    k = (torch.tensor([5.0, 3.0, 1.0]) + hue) % 6
+    return (high - (high - low) * torch.minimum(k, 4 - k).clamp(0, 1)).round().byte()
 
-def colour_jitter(images:torch.Tensor, g:torch.Generator, strength:float) -> torch.Tensor:
-    "Factors 1 ± strength for brightness, contrast and saturation and turns by ± strength of the hue, uniform, in random order for each image"
+
+def colour_jitter(images: torch.Tensor, g: torch.Generator, strength: float) -> torch.Tensor:
+    """Factors 1 ± strength for brightness, contrast and saturation and turns by ± strength of the hue, uniform, in
+    random order for each image"""
     draws = torch.rand(len(images), 8, generator=g)
-    by = (2*draws[:, :4]-1)*strength
-    bases = (lambda x: torch.zeros(()), lambda x: (grey(x).double().mean((1, 2), keepdim=True)+.5).floor(), grey)
-    acts = [*(lambda x, group, r, k=k, base=base: blend(x, base(x), 1+by[group, k]) for k, base in enumerate(bases)), lambda x, group, r: turn_hue(x, by[group, 3])]
+    by = (2 * draws[:, :4] - 1) * strength
+    bases = (lambda x: torch.zeros(()), lambda x: (grey(x).double().mean((1, 2), keepdim=True) + 0.5).floor(), grey)
+    acts = [
+        *(lambda x, group, r, k=k, base=base: blend(x, base(x), 1 + by[group, k]) for k, base in enumerate(bases)),
+        lambda x, group, r: turn_hue(x, by[group, 3]),
+    ]
     return apply_kinds(images, draws[:, 4:].argsort(1), acts)
 
 # %% ../nbs/20_augmentation.ipynb #c028
-def augment(images:torch.Tensor, g:torch.Generator, flip:bool=True, shift:int=0, erase=0., crop:float=0., jitter:float=0., rand:dict=None) -> torch.Tensor:
-    """uint8 (n, h, w, 3) with random mirror images, shifts up to `shift` pixels (edges repeated), and with probability `erase` a grey rectangle
+def augment(
+    images: torch.Tensor,
+    g: torch.Generator,
+    flip: bool = True,
+    shift: int = 0,
+    erase=0.0,
+    crop: float = 0.0,
+    jitter: float = 0.0,
+    rand: dict = None,
+) -> torch.Tensor:
+    """uint8 (n, h, w, 3) with random mirror images, shifts up to `shift` pixels (edges repeated), and with probability
+    `erase` a grey rectangle
 
-    `erase`: a probability, with sides of 0.1 to 0.4; or (probability, least, greatest share of the area), with aspect ratio 0.3..3.3.
-    `crop`: least share of the area (`random_crop`; 0 = whole). `jitter`: strength of `colour_jitter`. `rand`: arguments of `rand_augment`, such as dict(ops=4, magnitude=16).
+    `erase`: a probability, with sides of 0.1 to 0.4; or (probability, least, greatest share of the area), with aspect
+    ratio 0.3..3.3.
+    `crop`: least share of the area (`random_crop`; 0 = whole). `jitter`: strength of `colour_jitter`. `rand`: arguments
+    of `rand_augment`, such as dict(ops=4, magnitude=16).
     """
     n, h, w, _ = images.shape
-    y = (torch.arange(h) + torch.randint(-shift, shift+1, (n, 1), generator=g)).clamp(0, h-1)
-    x = (torch.arange(w) + torch.randint(-shift, shift+1, (n, 1), generator=g)).clamp(0, w-1)
+    y = (torch.arange(h) + torch.randint(-shift, shift + 1, (n, 1), generator=g)).clamp(0, h - 1)
+    x = (torch.arange(w) + torch.randint(-shift, shift + 1, (n, 1), generator=g)).clamp(0, w - 1)
     mirrored = (torch.rand(n, 1, generator=g) < 0.5) & flip
-    x = torch.where(mirrored, w-1-x, x)
+    x = torch.where(mirrored, w - 1 - x, x)
     out = images[torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :]]
     top, left, high, wide, lucky = torch.rand(5, n, 1, generator=g)
     probability, *areas = erase if isinstance(erase, (tuple, list)) else (erase,)
     if areas:
-        area, ratio = areas[0]+(areas[1]-areas[0])*high, (math.log(.3)+math.log(3.3/.3)*wide).exp()
-        high, wide = (area*ratio).sqrt()*h, (area/ratio).sqrt()*w
-    else: high, wide = (0.1+0.3*high)*h, (0.1+0.3*wide)*w
-    rows, cols = ((torch.arange(m)-(start*(m-span)).floor()) for m, start, span in ((h, top, high), (w, left, wide)))
-    hole = ((rows >= 0) & (rows < high))[:, :, None] & ((cols >= 0) & (cols < wide))[:, None, :] & (lucky < probability)[:, :, None]
-    if crop: out = random_crop(out, g, crop)
-    if jitter: out = colour_jitter(out, g, jitter)
-    if rand: out = rand_augment(out, g, **rand)
+        area, ratio = areas[0] + (areas[1] - areas[0]) * high, (math.log(0.3) + math.log(3.3 / 0.3) * wide).exp()
+        high, wide = (area * ratio).sqrt() * h, (area / ratio).sqrt() * w
+    else:
+        high, wide = (0.1 + 0.3 * high) * h, (0.1 + 0.3 * wide) * w
+    rows, cols = (
+        (torch.arange(m) - (start * (m - span)).floor()) for m, start, span in ((h, top, high), (w, left, wide))
+    )
+    hole = (
+        ((rows >= 0) & (rows < high))[:, :, None]
+        & ((cols >= 0) & (cols < wide))[:, None, :]
+        & (lucky < probability)[:, :, None]
+    )
+    if crop:
+        out = random_crop(out, g, crop)
+    if jitter:
+        out = colour_jitter(out, g, jitter)
+    if rand:
+        out = rand_augment(out, g, **rand)
     return out.masked_fill_(hole[..., None], 128)

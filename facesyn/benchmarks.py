@@ -9,8 +9,10 @@ __all__ = ['BUILTIN', 'Pairs', 'everyday', 'frontal_profile', 'thirty_years', 'c
 # %% ../nbs/11_benchmarks.ipynb #c002
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from .bins import LIMIT, as_jpeg, as_png, decode_face, decode_faces, fold_order, read_bin, save_bin
 from .core import atomic
 from .parametric import TRAITS, people, render_faces
@@ -20,121 +22,178 @@ from .parametric import TRAITS, people, render_faces
 class Pairs:
     """Verification pairs: `issame` (n,) bool and `images` uint8 (2n, h, w, 3), where images 2i and 2i+1 are pair i;
     ValueError if the numbers do not fit"""
+
     name: str
     images: np.ndarray
     issame: np.ndarray
 
     def __post_init__(self):
         n = len(self.issame)
-        if len(self.images) != 2*n: raise ValueError(f"{self.name}: {len(self.images)} images for {n} pairs, expected {2*n}")
+        if len(self.images) != 2 * n:
+            raise ValueError(f"{self.name}: {len(self.images)} images for {n} pairs, expected {2 * n}")
 
-    def __len__(self): return len(self.issame)
+    def __len__(self):
+        return len(self.issame)
 
 # %% ../nbs/11_benchmarks.ipynb #c008
 def everyday(u, z):
     "Yaw and age, each (n, 2): yaw of 15 degrees (standard deviation), ages 15 to 60"
-    return 15*z[:, :2], 15+45*u[:, :1]+np.stack([0*z[:, 2], 3*z[:, 2]], 1)
+    return 15 * z[:, :2], 15 + 45 * u[:, :1] + np.stack([0 * z[:, 2], 3 * z[:, 2]], 1)
 
 # %% ../nbs/11_benchmarks.ipynb #c010
 def frontal_profile(u, z):
     "Yaw and age, each (n, 2): frontal within 8 degrees (standard deviation) against 70 to 90 degrees, at the same age"
-    return np.stack([8*z[:, 0], np.sign(z[:, 1])*(70+20*u[:, 1])], 1), 18+40*u[:, :1]+np.zeros(2)
+    return np.stack([8 * z[:, 0], np.sign(z[:, 1]) * (70 + 20 * u[:, 1])], 1), 18 + 40 * u[:, :1] + np.zeros(2)
 
 # %% ../nbs/11_benchmarks.ipynb #c012
 def thirty_years(u, z):
     "Yaw and age, each (n, 2): the second picture thirty years later, ages 18 to 75"
-    return 15*z[:, :2], 18+27*u[:, :1]+np.array([0, 30.])
+    return 15 * z[:, :2], 18 + 27 * u[:, :1] + np.array([0, 30.0])
 
 # %% ../nbs/11_benchmarks.ipynb #c014
 def cross_age(u, z):
     "Yaw and age, each (n, 2): the second picture 15 to 40 years later, ages 18 to 80"
-    return 15*z[:, :2], np.stack([18+22*u[:, 0], 33+22*u[:, 0]+25*u[:, 1]], 1)
+    return 15 * z[:, :2], np.stack([18 + 22 * u[:, 0], 33 + 22 * u[:, 0] + 25 * u[:, 1]], 1)
 
 # %% ../nbs/11_benchmarks.ipynb #c016
 def cross_pose(u, z):
     "Yaw and age, each (n, 2): both yaws anywhere within 60 degrees, at the same age"
-    return 120*u[:, :2]-60, 18+40*u[:, 2:]+np.zeros(2)
+    return 120 * u[:, :2] - 60, 18 + 40 * u[:, 2:] + np.zeros(2)
 
 # %% ../nbs/11_benchmarks.ipynb #c018
-BUILTIN = dict(p_lfw=(everyday, False), p_cfp_fp=(frontal_profile, False), p_agedb_30=(thirty_years, False), p_calfw=(cross_age, True),
-               p_cplfw=(cross_pose, True))
+BUILTIN = dict(
+    p_lfw=(everyday, False),
+    p_cfp_fp=(frontal_profile, False),
+    p_agedb_30=(thirty_years, False),
+    p_calfw=(cross_age, True),
+    p_cplfw=(cross_pose, True),
+)
 
 # %% ../nbs/11_benchmarks.ipynb #c022
-def impostors(a, pool:int, seed:int, first:int, rng, alike:bool):
+def impostors(a, pool: int, seed: int, first: int, rng, alike: bool):
     """For each person of `a` (n,), numbers in the pool (0 to pool-1), another person of the pool, (n,)
 
-    `alike`: of twenty drawn, the one most like in sex, skin and hair. Person k of the pool is identity first+k of `seed`."""
-    if not alike: return (a+rng.integers(1, pool, size=len(a))) % pool
+    `alike`: of twenty drawn, the one most like in sex, skin and hair. Person k of the pool is identity first+k of
+    `seed`.
+    """
+    if not alike:
+        return (a + rng.integers(1, pool, size=len(a))) % pool
     columns = [TRAITS.index(k) for k in ("sex", "skin", "hair_dark", "hair_length")]
-    looks = people(range(first, first+pool), seed)[:, columns].numpy()*[3, 1, 1, .5]
-    drawn = (a[:, None]+rng.integers(1, pool, size=(len(a), 20))) % pool
-    distance = ((looks[drawn]-looks[a][:, None])**2).sum(-1)
+    looks = people(range(first, first + pool), seed)[:, columns].numpy() * [3, 1, 1, 0.5]
+    drawn = (a[:, None] + rng.integers(1, pool, size=(len(a), 20))) % pool
+    distance = ((looks[drawn] - looks[a][:, None]) ** 2).sum(-1)
     return drawn[np.arange(len(a)), distance.argmin(1)]
 
 # %% ../nbs/11_benchmarks.ipynb #c026
-def plan_pairs(name:str, n:int=6000, pool:int=2000, seed:int=0, first:int=1_000_000):
+def plan_pairs(name: str, n: int = 6000, pool: int = 2000, seed: int = 0, first: int = 1_000_000):
     """Who, which picture, which yaw (degrees) and age (years), all (n, 2), and `issame` (n,) in ten balanced folds
 
-    A pure function of its arguments. ValueError: an unknown name, `n` not a multiple of 20, a pool of fewer than two people."""
-    if name not in BUILTIN: raise ValueError(f"no built-in pair set {name!r}: choose from {', '.join(BUILTIN)}")
-    if n % 20: raise ValueError(f"{n} pairs do not make ten balanced folds: take a multiple of 20")
-    if pool < 2: raise ValueError(f"a pool of {pool} has no impostors: take at least 2 people")
+    A pure function of its arguments. ValueError: an unknown name, `n` not a multiple of 20, a pool of fewer than two
+    people.
+    """
+    if name not in BUILTIN:
+        raise ValueError(f"no built-in pair set {name!r}: choose from {', '.join(BUILTIN)}")
+    if n % 20:
+        raise ValueError(f"{n} pairs do not make ten balanced folds: take a multiple of 20")
+    if pool < 2:
+        raise ValueError(f"a pool of {pool} has no impostors: take at least 2 people")
     (conditions, alike), number = BUILTIN[name], list(BUILTIN).index(name)
     rng = np.random.default_rng([seed, 11, number])
     yaw, age = conditions(rng.uniform(size=(n, 3)), rng.normal(size=(n, 3)))
-    issame, a = np.tile(np.repeat([True, False], n//20), 10), rng.integers(pool, size=n)
+    issame, a = np.tile(np.repeat([True, False], n // 20), 10), rng.integers(pool, size=n)
     b = np.where(issame, a, impostors(a, pool, seed, first, rng, alike))
-    return first+np.stack([a, b], 1), (number*2*n+np.arange(2*n)).reshape(n, 2), yaw.clip(-90, 90), age.clip(16, 80), issame
+    return (
+        first + np.stack([a, b], 1),
+        (number * 2 * n + np.arange(2 * n)).reshape(n, 2),
+        yaw.clip(-90, 90),
+        age.clip(16, 80),
+        issame,
+    )
 
 # %% ../nbs/11_benchmarks.ipynb #c032
-def builtin_pairs(name:str, size:int=32, n:int=6000, pool:int=2000, seed:int=0, first:int=1_000_000, cache=None) -> Pairs:
+def builtin_pairs(
+    name: str, size: int = 32, n: int = 6000, pool: int = 2000, seed: int = 0, first: int = 1_000_000, cache=None
+) -> Pairs:
     """One of the five drawn pair sets: `n` pairs of `size` pixels, of `pool` people numbered from `first`
 
     With `cache` (a folder) it is drawn once and read from there afterwards. ValueError as in `plan_pairs`."""
     other = "" if first == 1_000_000 else f"_from{first}"
-    file = Path(cache)/f"{name}_{size}px_{n}_of_{pool}_seed{seed}{other}.npz" if cache else None
+    file = Path(cache) / f"{name}_{size}px_{n}_of_{pool}_seed{seed}{other}.npz" if cache else None
     if file and file.is_file():
-        with np.load(file, allow_pickle=False) as f: return Pairs(name, f["images"], f["issame"])
+        with np.load(file, allow_pickle=False) as f:
+            return Pairs(name, f["images"], f["issame"])
     who, pictures, yaw, age, issame = plan_pairs(name, n, pool, seed, first)
     yaw, age = torch.tensor(yaw.ravel()).float(), torch.tensor(age.ravel()).float()
     images, _, _ = render_faces(who.ravel(), pictures.ravel(), size, seed, yaw=yaw, age=age)
     if file:
-        with atomic(file) as temporary, open(temporary, "wb") as f: np.savez(f, images=images.numpy(), issame=issame)
+        with atomic(file) as temporary, open(temporary, "wb") as f:
+            np.savez(f, images=images.numpy(), issame=issame)
     return Pairs(name, images.numpy(), issame)
 
 # %% ../nbs/11_benchmarks.ipynb #c046
-def array_pairs(path, size:int=112, prefix:str="") -> Pairs:
+def array_pairs(path, size: int = 112, prefix: str = "") -> Pairs:
     """The pair set inside an .npz file of aligned JPEGs, fold by fold, at `size` pixels (averaged or enlarged where
     the pictures have another size); `prefix` of the names `pairs`, `issame` and `fold` in the file
 
     FileNotFoundError without the file; ValueError naming the file and the array that is missing or does not fit."""
-    if not Path(path).is_file(): raise FileNotFoundError(f"no pair file {path}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no pair file {path}")
     with np.load(path, allow_pickle=False) as f:
-        if missing := {"jpeg", "offsets", prefix+"pairs", prefix+"issame"}-set(f.files): raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
-        jpeg, offsets, pairs, issame = f["jpeg"], f["offsets"], f[prefix+"pairs"], f[prefix+"issame"].astype(bool)
-        fold = f[prefix+"fold"] if prefix+"fold" in f.files else None
-    if not len(pairs) == len(issame) == len(issame if fold is None else fold): raise ValueError(f"{path}: {len(pairs)} pairs, {len(issame)} issame, {'no' if fold is None else len(fold)} fold")
-    if len(pairs) and not 0 <= pairs.min() <= pairs.max() < len(offsets)-1: raise ValueError(f"{path}: pairs name pictures outside 0 to {len(offsets)-2}")
+        if missing := {"jpeg", "offsets", prefix + "pairs", prefix + "issame"} - set(f.files):
+            raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
+        jpeg, offsets, pairs, issame = f["jpeg"], f["offsets"], f[prefix + "pairs"], f[prefix + "issame"].astype(bool)
+        fold = f[prefix + "fold"] if prefix + "fold" in f.files else None
+    if not len(pairs) == len(issame) == len(issame if fold is None else fold):
+        raise ValueError(
+            f"{path}: {len(pairs)} pairs, {len(issame)} issame, {'no' if fold is None else len(fold)} fold"
+        )
+    if len(pairs) and not 0 <= pairs.min() <= pairs.max() < len(offsets) - 1:
+        raise ValueError(f"{path}: pairs name pictures outside 0 to {len(offsets) - 2}")
     folds = min(10, issame.sum(), (~issame).sum())
-    order = np.argsort(fold, kind="stable") if fold is not None else fold_order(issame, folds) if folds else np.arange(len(issame))
+    order = (
+        np.argsort(fold, kind="stable")
+        if fold is not None
+        else fold_order(issame, folds)
+        if folds
+        else np.arange(len(issame))
+    )
     wanted = pairs[order].ravel()
     unique, back = np.unique(wanted, return_inverse=True)
-    return Pairs(prefix+Path(path).stem, np.stack([decode_face(jpeg[offsets[i]:offsets[i+1]], size, f"{path}: picture {i}") for i in unique])[back], issame[order])
+    return Pairs(
+        prefix + Path(path).stem,
+        np.stack([decode_face(jpeg[offsets[i] : offsets[i + 1]], size, f"{path}: picture {i}") for i in unique])[back],
+        issame[order],
+    )
 
 # %% ../nbs/11_benchmarks.ipynb #c061
-def load_bin(path, size:int=112, limit:int=LIMIT) -> Pairs:
+def load_bin(path, size: int = 112, limit: int = LIMIT) -> Pairs:
     """The pairs of a .bin (or .bin.xz) at `size` pixels, in their order; nothing in the file is executed
 
-    `limit`: bytes of the file, and of the pictures decoded. FileNotFoundError; ValueError naming the byte, picture or pair that is wrong (see `read_bin`)."""
+    `limit`: bytes of the file, and of the pictures decoded. FileNotFoundError; ValueError naming the byte, picture or
+    pair that is wrong (see `read_bin`).
+    """
     pictures, issame = read_bin(path, limit)
     return Pairs(Path(path).name.split(".")[0], decode_faces(pictures, size, f"{path}: picture", limit), issame)
 
-def write_bin(pairs:Pairs, path, quality:int=None, repeats:bool=False):
-    "Writes a .bin in ten balanced folds: PNG, so that the same pixels come back, or JPEG of `quality`; ValueError as in `save_bin`"
-    save_bin([as_png(image) if quality is None else as_jpeg(image, quality) for image in pairs.images], pairs.issame, path, repeats)
+
+def write_bin(pairs: Pairs, path, quality: int = None, repeats: bool = False):
+    """Writes a .bin in ten balanced folds: PNG, so that the same pixels come back, or JPEG of `quality`; ValueError as
+    in `save_bin`"""
+    save_bin(
+        [as_png(image) if quality is None else as_jpeg(image, quality) for image in pairs.images],
+        pairs.issame,
+        path,
+        repeats,
+    )
 
 # %% ../nbs/11_benchmarks.ipynb #c052
-def open_pairs(source, size:int, pairs:int=6000, pool:int=2000, prefix:str="", cache=None, first:int=1_000_000) -> list[Pairs]:
-    "The five built-in sets (`parametric`: see `builtin_pairs` for `pairs`, `pool`, `cache` and `first`), or the one in a .bin (see `load_bin`) or an .npz file (see `array_pairs`)"
-    if source == "parametric": return [builtin_pairs(name, size, pairs, pool, first=first, cache=cache) for name in BUILTIN]
-    return [load_bin(source, size) if {".bin", ".xz"} & set(Path(source).suffixes) else array_pairs(source, size, prefix)]
+def open_pairs(
+    source, size: int, pairs: int = 6000, pool: int = 2000, prefix: str = "", cache=None, first: int = 1_000_000
+) -> list[Pairs]:
+    """The five built-in sets (`parametric`: see `builtin_pairs` for `pairs`, `pool`, `cache` and `first`), or the one
+    in a .bin (see `load_bin`) or an .npz file (see `array_pairs`)"""
+    if source == "parametric":
+        return [builtin_pairs(name, size, pairs, pool, first=first, cache=cache) for name in BUILTIN]
+    return [
+        load_bin(source, size) if {".bin", ".xz"} & set(Path(source).suffixes) else array_pairs(source, size, prefix)
+    ]

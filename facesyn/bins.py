@@ -8,88 +8,143 @@ __all__ = ['LIMIT', 'MAGIC', 'SIDE', 'file_content', 'read_bin', 'bin_lists', 'i
            'csv_list', 'list_to_bin']
 
 # %% ../nbs/10_bins.ipynb #c002
-import csv, lzma, pickle
+import csv
+import lzma
+import pickle
 from io import BytesIO
 from pathlib import Path
+
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
 from .core import atomic, progress
 from .pickles import unpickle
 
 # %% ../nbs/10_bins.ipynb #c021
-LIMIT = 2**29   # bytes: CFP-FP, the largest of the five sets, is 502 MiB at 112 pixels when decoded
+LIMIT = 2**29  # bytes: CFP-FP, the largest of the five sets, is 502 MiB at 112 pixels when decoded
 
-def file_content(path, limit:int=LIMIT):
-    "The bytes of a file, decompressed if it is xz; FileNotFoundError, or ValueError beyond `limit` bytes or if the xz is damaged"
-    if not Path(path).is_file(): raise FileNotFoundError(f"no pair file {path}")
+
+def file_content(path, limit: int = LIMIT):
+    """The bytes of a file, decompressed if it is xz; FileNotFoundError, or ValueError beyond `limit` bytes or if the xz
+    is damaged"""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no pair file {path}")
     too_large = ValueError(f"{path} holds more than {limit:,} bytes: give a higher `limit` if you trust it")
-    if Path(path).stat().st_size > limit: raise too_large
+    if Path(path).stat().st_size > limit:
+        raise too_large
     with open(path, "rb") as f:
-        if f.read(6) != b"\xfd7zXZ\0": f.seek(0); return f.read()
+        if f.read(6) != b"\xfd7zXZ\0":
+            f.seek(0)
+            return f.read()
         f.seek(0)
         out, xz = bytearray(), lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2**27)
         try:
             while not xz.eof:
                 chunk = f.read(2**16) if xz.needs_input else b""
-                if xz.needs_input and not chunk: raise ValueError(f"{path} ends within its xz data: truncated")
+                if xz.needs_input and not chunk:
+                    raise ValueError(f"{path} ends within its xz data: truncated")
                 out += xz.decompress(chunk, 2**20)
-                if len(out) > limit: raise too_large
-        except (lzma.LZMAError, MemoryError) as e: raise ValueError(f"{path} is damaged: {e}") from e
+                if len(out) > limit:
+                    raise too_large
+        except (lzma.LZMAError, MemoryError) as e:
+            raise ValueError(f"{path} is damaged: {e}") from e
         return out
 
 # %% ../nbs/10_bins.ipynb #c023
 MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
-def read_bin(path, limit:int=LIMIT) -> tuple:
-    """`(pictures, issame)` of a .bin: 2n pictures as encoded bytes (JPEG or PNG) or as uint8 (h, w, 3) arrays, and n bools; nothing in the file is executed
 
-    `limit`: bytes of the file, decompressed; it may have one opcode for each 512 of them. FileNotFoundError; ValueError naming the file and the byte, picture or pair that is wrong."""
+def read_bin(path, limit: int = LIMIT) -> tuple:
+    """`(pictures, issame)` of a .bin: 2n pictures as encoded bytes (JPEG or PNG) or as uint8 (h, w, 3) arrays, and n
+    bools; nothing in the file is executed
+
+    `limit`: bytes of the file, decompressed; it may have one opcode for each 512 of them. FileNotFoundError; ValueError
+    naming the file and the byte, picture or pair that is wrong.
+    """
     pictures, issame = bin_lists(path, limit)
-    if len(pictures) != 2*len(issame) or not issame: raise ValueError(f"{path}: {len(pictures)} pictures for {len(issame)} pairs, expected twice as many")
+    if len(pictures) != 2 * len(issame) or not issame:
+        raise ValueError(f"{path}: {len(pictures)} pictures for {len(issame)} pairs, expected twice as many")
     for k, answer in enumerate(issame):
-        if not is_answer(answer): raise ValueError(f"{path}: the answer of pair {k} is {_kind(answer)}, expected True or False")
+        if not is_answer(answer):
+            raise ValueError(f"{path}: the answer of pair {k} is {_kind(answer)}, expected True or False")
     return [checked_picture(p, f"{path}: picture {k}") for k, p in enumerate(pictures)], np.array(issame, bool)
 
-def bin_lists(path, limit:int=LIMIT) -> tuple:
+
+def bin_lists(path, limit: int = LIMIT) -> tuple:
     "The two lists in a .bin as they are, whatever is in them; errors of file and pickle as in `read_bin`"
-    try: value = unpickle(file_content(path, limit), max(limit//512, 1000))
-    except ValueError as e: raise e if str(path) in str(e) else ValueError(f"{path}: {e}") from None
-    if not isinstance(value, (tuple, list)) or len(value) != 2: raise ValueError(f"{path}: expected (pictures, issame), got {_kind(value)}")
+    try:
+        value = unpickle(file_content(path, limit), max(limit // 512, 1000))
+    except ValueError as e:
+        raise e if str(path) in str(e) else ValueError(f"{path}: {e}") from None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{path}: expected (pictures, issame), got {_kind(value)}")
     pictures, issame = (list(v["array"]) if isinstance(v, dict) and np.ndim(v.get("array")) else v for v in value)
-    if not isinstance(pictures, (tuple, list)) or not isinstance(issame, (tuple, list)): raise ValueError(f"{path}: expected two lists, got {_kind(pictures)} and {_kind(issame)}")
+    if not isinstance(pictures, (tuple, list)) or not isinstance(issame, (tuple, list)):
+        raise ValueError(f"{path}: expected two lists, got {_kind(pictures)} and {_kind(issame)}")
     return pictures, issame
+
 
 def is_answer(x) -> bool:
     "True, False, 1 or 0, of Python or NumPy?"
     return isinstance(x, (int, np.generic)) and x in (0, 1)
 
-def _kind(x): return f"{type(x).__name__} of {len(x)}" if isinstance(x, (tuple, list, bytes, str, memoryview)) else "an array" if isinstance(x, dict) else type(x).__name__
+
+def _kind(x):
+    return (
+        f"{type(x).__name__} of {len(x)}"
+        if isinstance(x, (tuple, list, bytes, str, memoryview))
+        else "an array"
+        if isinstance(x, dict)
+        else type(x).__name__
+    )
+
 
 def checked_picture(item, name):
     "Encoded bytes or a (h, w, 3) array; ValueError says `name`"
     array = item.get("array") if isinstance(item, dict) else item if isinstance(item, np.ndarray) else None
     if array is not None:
-        if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size: return array
-        if array.dtype != np.uint8 or array.size != array.shape[0]*(array.ndim > 0): raise ValueError(f"{name} is an array {array.shape} of {array.dtype}, expected encoded bytes or uint8 (h, w, 3)")
+        if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
+            return array
+        if array.dtype != np.uint8 or array.size != array.shape[0] * (array.ndim > 0):
+            raise ValueError(
+                f"{name} is an array {array.shape} of {array.dtype}, expected encoded bytes or uint8 (h, w, 3)"
+            )
         item = array.tobytes()
-    if not isinstance(item, (bytes, memoryview)) or not bytes(item[:8]).startswith(MAGIC): raise ValueError(f"{name} is {_kind(item)}, expected a JPEG or a PNG")
+    if not isinstance(item, (bytes, memoryview)) or not bytes(item[:8]).startswith(MAGIC):
+        raise ValueError(f"{name} is {_kind(item)}, expected a JPEG or a PNG")
     return item
 
 # %% ../nbs/10_bins.ipynb #c025
-SIDE = 1024   # an aligned face is not larger
+SIDE = 1024  # an aligned face is not larger
 
-def decode_face(item, size:int, name="picture") -> np.ndarray:
-    "Encoded bytes (JPEG, PNG) or uint8 (h, w, 3) RGB -> uint8 (size, size, 3); ValueError says `name` if it cannot be decoded or has a side above 1024"
+
+def decode_face(item, size: int, name="picture") -> np.ndarray:
+    """Encoded bytes (JPEG, PNG) or uint8 (h, w, 3) RGB -> uint8 (size, size, 3); ValueError says `name` if it cannot be
+    decoded or has a side above 1024"""
     try:
-        im = Image.fromarray(np.ascontiguousarray(item)) if getattr(item, "ndim", 0) == 3 else Image.open(BytesIO(item), formats=("JPEG", "PNG"))
-        if max(im.size) > SIDE: raise ValueError(f"{im.width} x {im.height} pixels, expected at most {SIDE} a side")
+        im = (
+            Image.fromarray(np.ascontiguousarray(item))
+            if getattr(item, "ndim", 0) == 3
+            else Image.open(BytesIO(item), formats=("JPEG", "PNG"))
+        )
+        if max(im.size) > SIDE:
+            raise ValueError(f"{im.width} x {im.height} pixels, expected at most {SIDE} a side")
         im = im.convert("RGB")
         return np.asarray(im if im.size == (size, size) else im.resize((size, size), Image.Resampling.BOX))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"{name} is no usable picture: {'damaged' if isinstance(e, UnidentifiedImageError) else e}") from e
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise ValueError(
+            f"{name} is no usable picture: {'damaged' if isinstance(e, UnidentifiedImageError) else e}"
+        ) from e
 
-def decode_faces(items, size:int, name="picture", limit:int=LIMIT) -> np.ndarray:
-    "uint8 (n, size, size, 3) of n pictures, each object decoded once; ValueError names the picture that fails, or if the result exceeds `limit` bytes"
-    if len(items)*size*size*3 > limit: raise ValueError(f"{name}s: {len(items)} of {size} pixels take more than {limit:,} bytes: give a higher `limit` or a smaller size")
+
+def decode_faces(items, size: int, name="picture", limit: int = LIMIT) -> np.ndarray:
+    """uint8 (n, size, size, 3) of n pictures, each object decoded once; ValueError names the picture that fails, or if
+    the result exceeds `limit` bytes"""
+    if len(items) * size * size * 3 > limit:
+        raise ValueError(
+            f"{name}s: {len(items)} of {size} pixels take more than {limit:,} bytes: give a higher `limit` or a smaller"
+            " size"
+        )
     out, first = np.empty((len(items), size, size, 3), np.uint8), {}
     for k, item in enumerate(progress(items, "decoding pictures")):
         j = first.setdefault(id(item), k)
@@ -97,98 +152,152 @@ def decode_faces(items, size:int, name="picture", limit:int=LIMIT) -> np.ndarray
     return out
 
 # %% ../nbs/10_bins.ipynb #c035
-def fold_order(issame, folds:int=10) -> np.ndarray:
-    """The order (n,) in which `folds` contiguous blocks each have their share of both kinds (within one pair), genuine pairs first; unchanged where the blocks have it already
+def fold_order(issame, folds: int = 10) -> np.ndarray:
+    """The order (n,) in which `folds` contiguous blocks each have their share of both kinds (within one pair), genuine
+    pairs first; unchanged where the blocks have it already
 
     ValueError if a kind has fewer pairs than there are folds."""
     issame = np.asarray(issame, bool)
     blocks = np.array_split(np.arange(len(issame)), folds)
     for same, what in ((True, "genuine"), (False, "impostor")):
-        if (issame == same).sum() < folds: raise ValueError(f"{(issame == same).sum()} {what} pairs for {folds} folds: each fold needs at least one")
-    if all(abs(issame[b].sum()-len(b)*issame.mean()) < 1 for b in blocks) and all(0 < issame[b].sum() < len(b) for b in blocks): return np.arange(len(issame))
+        if (issame == same).sum() < folds:
+            raise ValueError(f"{(issame == same).sum()} {what} pairs for {folds} folds: each fold needs at least one")
+    if all(abs(issame[b].sum() - len(b) * issame.mean()) < 1 for b in blocks) and all(
+        0 < issame[b].sum() < len(b) for b in blocks
+    ):
+        return np.arange(len(issame))
     place = np.empty(len(issame))
-    for same in (True, False): place[issame == same] = (np.arange((issame == same).sum())+.5)/(issame == same).sum()
+    for same in (True, False):
+        place[issame == same] = (np.arange((issame == same).sum()) + 0.5) / (issame == same).sum()
     dealt = np.argsort(place, kind="stable")
     return np.concatenate([dealt[b][np.argsort(~issame[dealt[b]], kind="stable")] for b in blocks])
 
 # %% ../nbs/10_bins.ipynb #c038
 def repeated_pairs(sides) -> list:
-    "`(k, j)` for each pair k with the two sides of an earlier pair j, in either order; `sides`: 2n hashable things, 2k and 2k+1 are pair k"
+    """`(k, j)` for each pair k with the two sides of an earlier pair j, in either order; `sides`: 2n hashable things,
+    2k and 2k+1 are pair k"""
     first, sides = {}, list(sides)
     seen = [first.setdefault(frozenset(pair), k) for k, pair in enumerate(zip(sides[::2], sides[1::2]))]
     return [(k, j) for k, j in enumerate(seen) if j < k]
 
 # %% ../nbs/10_bins.ipynb #c041
-def save_bin(pictures, issame, path, repeats:bool=False):
+def save_bin(pictures, issame, path, repeats: bool = False):
     """Writes 2n encoded pictures (JPEG or PNG bytes) and n answers as a .bin in ten balanced folds (see `fold_order`)
 
-    ValueError: numbers that do not fit, a picture that is neither, too few pairs of a kind, or, without `repeats`, a pair that repeats another."""
-    if len(pictures) != 2*len(issame): raise ValueError(f"{path}: {len(pictures)} pictures for {len(issame)} pairs, expected twice as many")
-    pictures = [bytes(checked_picture(p, f"{path}: picture {k}")) if getattr(p, "ndim", 1) == 1 else as_png(p) for k, p in enumerate(pictures)]
+    ValueError: numbers that do not fit, a picture that is neither, too few pairs of a kind, or, without `repeats`, a
+    pair that repeats another.
+    """
+    if len(pictures) != 2 * len(issame):
+        raise ValueError(f"{path}: {len(pictures)} pictures for {len(issame)} pairs, expected twice as many")
+    pictures = [
+        bytes(checked_picture(p, f"{path}: picture {k}")) if getattr(p, "ndim", 1) == 1 else as_png(p)
+        for k, p in enumerate(pictures)
+    ]
     _unrepeated(pictures, path, repeats)
-    once = {p: p for p in pictures}                               # a picture in several pairs is one object, and is written once
-    try: order = fold_order(issame)
-    except ValueError as e: raise ValueError(f"{path}: {e}") from None
-    value = [once[pictures[i]] for k in order for i in (2*k, 2*k+1)], [bool(issame[k]) for k in order]
-    with atomic(path) as temporary, open(temporary, "wb") as f: pickle.dump(value, f, protocol=4)
+    once = {p: p for p in pictures}  # a picture in several pairs is one object, and is written once
+    try:
+        order = fold_order(issame)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
+    value = [once[pictures[i]] for k in order for i in (2 * k, 2 * k + 1)], [bool(issame[k]) for k in order]
+    with atomic(path) as temporary, open(temporary, "wb") as f:
+        pickle.dump(value, f, protocol=4)
+
 
 def _unrepeated(pictures, path, repeats):
     "ValueError naming the first repeated pair, unless `repeats`"
     if not repeats and (twice := repeated_pairs(pictures)):
-        raise ValueError(f"{path}: pair {twice[0][0]} repeats pair {twice[0][1]} ({len(twice)} such pairs); `repeats=True` lets them count again")
+        raise ValueError(
+            f"{path}: pair {twice[0][0]} repeats pair {twice[0][1]} ({len(twice)} such pairs); `repeats=True` lets them"
+            " count again"
+        )
+
 
 def as_png(image) -> bytes:
     "uint8 (h, w, 3) as PNG bytes: no pixel changes"
-    buffer = BytesIO(); Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=1)
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
-def as_jpeg(image, quality:int=95) -> bytes:
+
+def as_jpeg(image, quality: int = 95) -> bytes:
     "uint8 (h, w, 3) as JPEG bytes"
-    buffer = BytesIO(); Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality)
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 # %% ../nbs/10_bins.ipynb #c044
-def bin_to_npz(path, to, limit:int=LIMIT):
-    "Converts a .bin to an .npz that `array_pairs` reads: same pictures (decoded ones become PNG), same order, same folds; errors as in `read_bin`"
+def bin_to_npz(path, to, limit: int = LIMIT):
+    """Converts a .bin to an .npz that `array_pairs` reads: same pictures (decoded ones become PNG), same order, same
+    folds; errors as in `read_bin`"""
     pictures, issame = read_bin(path, limit)
     pictures = [as_png(p) if getattr(p, "ndim", 1) == 3 else bytes(p) for p in pictures]
     number = {p: k for k, p in enumerate(dict.fromkeys(pictures))}
     fold = np.concatenate([np.full(len(block), k) for k, block in enumerate(np.array_split(issame, 10))])
     with atomic(to) as temporary, open(temporary, "wb") as f:
-        np.savez(f, jpeg=np.frombuffer(b"".join(number), np.uint8), offsets=np.cumsum([0, *map(len, number)]), pairs=np.array([number[p] for p in pictures]).reshape(-1, 2), issame=issame, fold=fold)
+        np.savez(
+            f,
+            jpeg=np.frombuffer(b"".join(number), np.uint8),
+            offsets=np.cumsum([0, *map(len, number)]),
+            pairs=np.array([number[p] for p in pictures]).reshape(-1, 2),
+            issame=issame,
+            fold=fold,
+        )
 
 # %% ../nbs/10_bins.ipynb #c047
-def lfw_list(path, root, suffix:str=".jpg") -> tuple:
+def lfw_list(path, root, suffix: str = ".jpg") -> tuple:
     "`(files, issame)` of a pairs.txt as LFW has it, 2n paths under `root` and n bools; ValueError names the line"
     lines = [line.split() for line in Path(path).read_text().splitlines() if line.strip()]
-    if not lines or len(lines[0]) > 2 or not all(x.isdecimal() for x in lines[0]): raise ValueError(f"{path} line 1: expected the number of folds and of pairs of a kind in each")
+    if not lines or len(lines[0]) > 2 or not all(x.isdecimal() for x in lines[0]):
+        raise ValueError(f"{path} line 1: expected the number of folds and of pairs of a kind in each")
     folds, each = map(int, lines[0] if len(lines[0]) == 2 else ("1", lines[0][0]))
-    if len(lines)-1 != 2*folds*each: raise ValueError(f"{path}: {len(lines)-1} pairs, but line 1 announces {folds} folds with {each} genuine and {each} impostor pairs")
+    if len(lines) - 1 != 2 * folds * each:
+        raise ValueError(
+            f"{path}: {len(lines) - 1} pairs, but line 1 announces {folds} folds"
+            f" with {each} genuine and {each} impostor pairs"
+        )
     issame, files = np.tile(np.repeat([True, False], each), folds), []
     for number, (words, same) in enumerate(zip(lines[1:], issame), 2):
-        if len(words) != (3 if same else 4) or not all(w.isdecimal() for w in (words[1], words[-1])): raise ValueError(f"{path} line {number}: expected {'name, number, number' if same else 'name, number, name, number'}")
-        files += [Path(root)/name/f"{name}_{int(k):04d}{suffix}" for name, k in ((words[0], words[1]), (words[-2] if not same else words[0], words[-1]))]
+        if len(words) != (3 if same else 4) or not all(w.isdecimal() for w in (words[1], words[-1])):
+            raise ValueError(
+                f"{path} line {number}: expected {'name, number, number' if same else 'name, number, name, number'}"
+            )
+        files += [
+            Path(root) / name / f"{name}_{int(k):04d}{suffix}"
+            for name, k in ((words[0], words[1]), (words[-2] if not same else words[0], words[-1]))
+        ]
     return files, issame
 
+
 def csv_list(path, root) -> tuple:
-    "`(files, issame)` of a CSV with the columns first, second and issame (0, 1, true or false); ValueError names the line"
+    """`(files, issame)` of a CSV with the columns first, second and issame (0, 1, true or false); ValueError names the
+    line"""
     with open(path, newline="") as f:
         rows, files, issame = csv.DictReader(f), [], []
-        if missing := {"first", "second", "issame"}-set(rows.fieldnames or []): raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
+        if missing := {"first", "second", "issame"} - set(rows.fieldnames or []):
+            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
         for row in rows:
-            if not row["first"] or not row["second"] or (row["issame"] or "").strip().lower() not in ("0", "1", "true", "false"): raise ValueError(f"{path} line {rows.line_num}: expected two files and 0, 1, true or false")
-            files += [Path(root)/row["first"], Path(root)/row["second"]]
+            if (
+                not row["first"]
+                or not row["second"]
+                or (row["issame"] or "").strip().lower() not in ("0", "1", "true", "false")
+            ):
+                raise ValueError(f"{path} line {rows.line_num}: expected two files and 0, 1, true or false")
+            files += [Path(root) / row["first"], Path(root) / row["second"]]
             issame.append(row["issame"].strip().lower() in ("1", "true"))
     return files, np.array(issame, bool)
 
 # %% ../nbs/10_bins.ipynb #c049
-def list_to_bin(pairs, root, path, size:int=112, repeats:bool=False):
-    "Writes the pairs of files in `pairs` (LFW's .txt or a .csv) as a .bin, see `save_bin`; ValueError names a file that is no JPEG or PNG of size x size, FileNotFoundError one that is missing"
+def list_to_bin(pairs, root, path, size: int = 112, repeats: bool = False):
+    """Writes the pairs of files in `pairs` (LFW's .txt or a .csv) as a .bin, see `save_bin`; ValueError names a file
+    that is no JPEG or PNG of size x size, FileNotFoundError one that is missing"""
     files, issame = (csv_list if Path(pairs).suffix.lower() == ".csv" else lfw_list)(pairs, root)
     read = {}
     for file in dict.fromkeys(files):
-        if not file.is_file(): raise FileNotFoundError(f"{pairs} names {file}, which does not exist")
+        if not file.is_file():
+            raise FileNotFoundError(f"{pairs} names {file}, which does not exist")
         read[file] = bytes(checked_picture(file.read_bytes(), str(file)))
         with Image.open(BytesIO(read[file]), formats=("JPEG", "PNG")) as im:
-            if im.size != (size, size): raise ValueError(f"{file} is {im.width} x {im.height}, expected an aligned face of {size} x {size}")
+            if im.size != (size, size):
+                raise ValueError(f"{file} is {im.width} x {im.height}, expected an aligned face of {size} x {size}")
     save_bin([read[file] for file in files], issame, path, repeats)

@@ -12,6 +12,7 @@ from copy import deepcopy
 from functools import cache
 from math import ceil, sqrt
 from typing import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,28 @@ from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from scipy.optimize import isotonic_regression
 from torch import nn
+
 from .core import generator, pick_device, weights_digest
-from .diffusion import (Denoiser, FacePipeline, Patches, add_noise, build_unet, check_drop, check_faces, check_share, decode_latents, denoise, denoising_error,
-                               encode_images, estimate_x0, even_patches, face_batches, latents_digest, prediction_type, train)
+from facesyn.diffusion import (
+    Denoiser,
+    FacePipeline,
+    Patches,
+    add_noise,
+    build_unet,
+    check_drop,
+    check_faces,
+    check_share,
+    decode_latents,
+    denoise,
+    denoising_error,
+    encode_images,
+    estimate_x0,
+    even_patches,
+    face_batches,
+    latents_digest,
+    prediction_type,
+    train,
+)
 from .encoders import embed
 from .sampling import guidance_of, guided_output
 from .scores import _unit
@@ -29,120 +49,237 @@ from .sphere import select_distinct
 
 # %% ../nbs/41_cemiface.ipynb #c005
 class CemiFaceConditions(ModelMixin, ConfigMixin):
-    """Features y (n, dim) of the inquiry and similarities m (n,) -> the tokens cat(E(x), F1(m)), (n, 2, dim), or F2 of them, (n, 1, dim), with `joint`
+    """Features y (n, dim) of the inquiry and similarities m (n,) -> the tokens cat(E(x), F1(m)), (n, 2, dim), or F2 of
+    them, (n, 1, dim), with `joint`
 
-    `length`: mean length of the features in training; None: only their direction is used. ValueError for a length that is not positive. Source: arXiv 2409.18876, section 3.
-    `known` (ours): which of identity and m training hides; learned tokens stand for them where `keep` (n, 2) is False. ValueError for `keep` that hides another."""
+    `length`: mean length of the features in training; None: only their direction is used. ValueError for a length that
+    is not positive. Source: arXiv 2409.18876, section 3.
+    `known` (ours): which of identity and m training hides; learned tokens stand for them where `keep` (n, 2) is False.
+    ValueError for `keep` that hides another.
+    """
+
     @register_to_config
-    def __init__(self, dim:int=512, length:float=None, joint:bool=False, known:tuple=(False, False)):
+    def __init__(self, dim: int = 512, length: float = None, joint: bool = False, known: tuple = (False, False)):
         super().__init__()
         if length is not None and not length > 0:
             raise ValueError(f"length={length}: expected the mean length of the features, or None")
         self.similarity = nn.Linear(1, dim)
-        self.both = nn.Linear(2*dim, dim) if joint else None
-        self.empty = nn.Parameter(0.02*torch.randn(2, dim)) if any(known) else None
+        self.both = nn.Linear(2 * dim, dim) if joint else None
+        self.empty = nn.Parameter(0.02 * torch.randn(2, dim)) if any(known) else None
 
     @property
-    def width(self): return self.config.dim
+    def width(self):
+        return self.config.dim
 
     def forward(self, y, m, keep=None):
         y, m = y.to(self.similarity.weight), m.to(self.similarity.weight)
-        y = sqrt(self.config.dim)*(F.normalize(y) if self.config.length is None else y/self.config.length)
+        y = sqrt(self.config.dim) * (F.normalize(y) if self.config.length is None else y / self.config.length)
         tokens = torch.stack([y, self.similarity(m[:, None])], 1)
         if keep is not None:
             for k, name in enumerate(("identity", "m")):
                 if not keep[:, k].all() and not self.config.known[k]:
-                    raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
-            if self.empty is None: return self(y, m)
+                    raise ValueError(
+                        f"this generator was trained without hiding {name} (drop): it cannot be guided by it"
+                    )
+            if self.empty is None:
+                return self(y, m)
             tokens = torch.where(keep.to(tokens.device)[..., None], tokens, self.empty)
         return self.both(tokens.flatten(1))[:, None] if self.both else tokens
 
 # %% ../nbs/41_cemiface.ipynb #c010
-UNET_112 = dict(size=112, channels=(128, 128, 256, 256, 512), layers_per_block=(1, 1, 1, 1, 2), attention_levels=1, head_dim=64, condition_dim=512, kind="added_kv", pooled=False)
+UNET_112 = dict(
+    size=112,
+    channels=(128, 128, 256, 256, 512),
+    layers_per_block=(1, 1, 1, 1, 2),
+    attention_levels=1,
+    head_dim=64,
+    condition_dim=512,
+    kind="added_kv",
+    pooled=False,
+)
 
 # %% ../nbs/41_cemiface.ipynb #c013
-def draw_m(n:int, low:float=-1., high:float=1., step:float=0.04, generator:torch.Generator=None) -> torch.Tensor:
-    "Similarities (n,) drawn uniformly from low, low+step, ..., high; `step=0`: from the whole interval. ValueError outside [-1, 1], or if no number of steps leads from low to high (of the paper's Table 2, 0.06 does not, 0.0625 does)"
+def draw_m(
+    n: int, low: float = -1.0, high: float = 1.0, step: float = 0.04, generator: torch.Generator = None
+) -> torch.Tensor:
+    """Similarities (n,) drawn uniformly from low, low+step, ..., high; `step=0`: from the whole interval. ValueError
+    outside [-1, 1], or if no number of steps leads from low to high (of the paper's Table 2, 0.06 does not, 0.0625
+    does)"""
     if not -1 <= low <= high <= 1 or step < 0:
         raise ValueError(f"m from [{low}, {high}] in steps of {step}: expected -1 <= low <= high <= 1 and a step >= 0")
-    if step == 0: return low+(high-low)*torch.rand(n, generator=generator)
-    levels = round((high-low)/step)
-    if abs(low+levels*step-high) > 1e-6: raise ValueError(f"steps of {step} do not lead from {low} to {high}")
-    return low+step*torch.randint(levels+1, (n,), generator=generator)
+    if step == 0:
+        return low + (high - low) * torch.rand(n, generator=generator)
+    levels = round((high - low) / step)
+    if abs(low + levels * step - high) > 1e-6:
+        raise ValueError(f"steps of {step} do not lead from {low} to {high}")
+    return low + step * torch.randint(levels + 1, (n,), generator=generator)
 
 # %% ../nbs/41_cemiface.ipynb #c016
-def simmat(s:torch.Tensor, m:torch.Tensor, t, T:int=1000) -> torch.Tensor:
+def simmat(s: torch.Tensor, m: torch.Tensor, t, T: int = 1000) -> torch.Tensor:
     "(1-g)(1-s)^2 + g(m-s)^2 with g = t/T, for similarities s and asked m (n,) at the paper's steps t = 1..T"
-    g = torch.as_tensor(t, dtype=s.dtype, device=s.device)/T
-    return (1-g)*(1-s)**2+g*(m-s)**2
+    g = torch.as_tensor(t, dtype=s.dtype, device=s.device) / T
+    return (1 - g) * (1 - s) ** 2 + g * (m - s) ** 2
 
-def similarity_target(m, t, T:int=1000):
-    "s* (n,) = 1 - (t/T)(1-m), the similarity at which `simmat` is least, for m (n,) and steps t = 1..T; derived from arXiv 2409.18876, section 3"
-    return 1-torch.as_tensor(t)/T*(1-m)
+
+def similarity_target(m, t, T: int = 1000):
+    """s* (n,) = 1 - (t/T)(1-m), the similarity at which `simmat` is least, for m (n,) and steps t = 1..T; derived from
+    arXiv 2409.18876, section 3"""
+    return 1 - torch.as_tensor(t) / T * (1 - m)
 
 # %% ../nbs/41_cemiface.ipynb #c020
-def whitening(features, k:int) -> nn.Linear:
-    "The frozen map (n, dim) -> (n, k) that centres `features` (n, dim) and scales their k largest principal directions to variance 1 (ours); ValueError if they have fewer, or names a row that is not finite"
+def whitening(features, k: int) -> nn.Linear:
+    """The frozen map (n, dim) -> (n, k) that centres `features` (n, dim) and scales their k largest principal
+    directions to variance 1 (ours); ValueError if they have fewer, or names a row that is not finite"""
     x = torch.as_tensor(features, dtype=torch.float64)
     if x.ndim != 2 or len(x) < 2 or not 0 < k <= x.shape[1]:
-        raise ValueError(f"{k} directions to whiten of features {tuple(x.shape)}: expected at least two rows and 1 to dim directions")
-    if (bad := ~x.isfinite().all(1)).any(): raise ValueError(f"feature {bad.nonzero()[0].item()} is not finite")
+        raise ValueError(
+            f"{k} directions to whiten of features {tuple(x.shape)}: expected at least two rows and 1 to dim directions"
+        )
+    if (bad := ~x.isfinite().all(1)).any():
+        raise ValueError(f"feature {bad.nonzero()[0].item()} is not finite")
     variance, axes = torch.linalg.eigh(torch.cov(x.T))
-    have = int((variance > 1e-10*variance[-1]).sum())
-    if have < k: raise ValueError(f"{k} directions to whiten: the features (of {x.shape[1]}) have {have}")
+    have = int((variance > 1e-10 * variance[-1]).sum())
+    if have < k:
+        raise ValueError(f"{k} directions to whiten: the features (of {x.shape[1]}) have {have}")
     variance, axes = variance.flip(0)[:k], axes.flip(1)[:, :k]
     linear = nn.Linear(x.shape[1], k).requires_grad_(False)
-    linear.weight.copy_((axes/variance.sqrt()).T), linear.bias.copy_(-x.mean(0) @ (axes/variance.sqrt()))
+    linear.weight.copy_((axes / variance.sqrt()).T), linear.bias.copy_(-x.mean(0) @ (axes / variance.sqrt()))
     return linear
 
 # %% ../nbs/41_cemiface.ipynb #c022
-def cemiface_loss(model, scheduler, encoder, x0, y, m, t, eps, weight:float=0.05, decode=None, space=None, keep=None, weighting:str="eps", share:float=1.) -> dict:
-    """The CemiFace loss, term by term: `loss` = `denoise` + `simmat`; `similarity` (the mean of s) and `miss` (the mean of |s-s*|) are to be looked at
+def cemiface_loss(
+    model,
+    scheduler,
+    encoder,
+    x0,
+    y,
+    m,
+    t,
+    eps,
+    weight: float = 0.05,
+    decode=None,
+    space=None,
+    keep=None,
+    weighting: str = "eps",
+    share: float = 1.0,
+) -> dict:
+    """The CemiFace loss, term by term: `loss` = `denoise` + `simmat`; `similarity` (the mean of s) and `miss` (the mean
+    of |s-s*|) are to be looked at
 
     `denoise` is the mean over pixels and channels; without `weight` the last three are absent.
-    x0, eps: (n, c, h, w); y: the encoder's features (n, dim) of the images themselves; m: (n,) asked similarities; t: (n,) diffusers' steps 0..T-1.
-    `weight`: the paper's lambda, 0 is plain denoising (the encoder is not run). `decode`: latents -> images, for a latent model. `space`: features -> those whose cosine is taken (see `whitening`), None: the features themselves. arXiv 2409.18876, section 3.
-    Ours, off by default: `keep` hides conditions, `weighting` of the error (`diffusion.WEIGHTINGS`), `share`: part of the batch that SimMat looks at."""
+    x0, eps: (n, c, h, w); y: the encoder's features (n, dim) of the images themselves; m: (n,) asked similarities; t:
+    (n,) diffusers' steps 0..T-1.
+    `weight`: the paper's lambda, 0 is plain denoising (the encoder is not run). `decode`: latents -> images, for a
+    latent model. `space`: features -> those whose cosine is taken (see `whitening`), None: the features themselves.
+    arXiv 2409.18876, section 3.
+    Ours, off by default: `keep` hides conditions, `weighting` of the error (`diffusion.WEIGHTINGS`), `share`: part of
+    the batch that SimMat looks at.
+    """
     T, x_t = scheduler.config.num_train_timesteps, add_noise(scheduler, x0, eps, t)
     output = denoise(model.unet, x_t, t, model.conditions(y, m, keep)).float()
     terms = dict(denoise=denoising_error(scheduler, output, x_t, eps, t, weighting).mean())
-    if not weight: return dict(loss=terms["denoise"], **terms)
-    some = slice(0, ceil(share*len(x0)))
+    if not weight:
+        return dict(loss=terms["denoise"], **terms)
+    some = slice(0, ceil(share * len(x0)))
     y, m, t, x0_hat = y[some], m[some], t[some], estimate_x0(scheduler, output[some], x_t[some], t[some])
     seen = encoder.features((decode(x0_hat) if decode else x0_hat).clamp(-1, 1))
-    with torch.autocast(x0.device.type, enabled=False): s = F.cosine_similarity(*(v.float() if space is None else space(v.float()) for v in (y, seen)))
-    terms["simmat"] = weight*simmat(s, m, t+1, T).mean()
-    return dict(loss=sum(terms.values()), **terms, similarity=s.mean().detach(), miss=(s-similarity_target(m, (t+1).to(m), T)).abs().mean().detach())
+    with torch.autocast(x0.device.type, enabled=False):
+        s = F.cosine_similarity(*(v.float() if space is None else space(v.float()) for v in (y, seen)))
+    terms["simmat"] = weight * simmat(s, m, t + 1, T).mean()
+    return dict(
+        loss=sum(terms.values()),
+        **terms,
+        similarity=s.mean().detach(),
+        miss=(s - similarity_target(m, (t + 1).to(m), T)).abs().mean().detach(),
+    )
 
 # %% ../nbs/41_cemiface.ipynb #c023
-def cemiface_objective(scheduler, encoder, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, decode=None, space=None, drop=(0., 0.), weighting:str="eps", share:float=1.):
-    """`loss_fn` for `train`: draws steps, noise, similarities (see `draw_m`) and hidden conditions (`drop`: how often identity and m)
-    and returns `cemiface_loss` of batches with `x0` (n, c, h, w) and `y` (n, dim); the encoder must be on the training device"""
-    prediction_type(scheduler); draw_m(1, low, high, step); check_share(share)
+def cemiface_objective(
+    scheduler,
+    encoder,
+    weight: float = 0.05,
+    low: float = -1.0,
+    high: float = 1.0,
+    step: float = 0.04,
+    decode=None,
+    space=None,
+    drop=(0.0, 0.0),
+    weighting: str = "eps",
+    share: float = 1.0,
+):
+    """`loss_fn` for `train`: draws steps, noise, similarities (see `draw_m`) and hidden conditions (`drop`: how often
+    identity and m)
+    and returns `cemiface_loss` of batches with `x0` (n, c, h, w) and `y` (n, dim); the encoder must be on the training
+    device
+    """
+    prediction_type(scheduler)
+    draw_m(1, low, high, step)
+    check_share(share)
     hide = check_drop(drop, ("identity", "m"))
+
     def loss_fn(model, batch, draws):
         x0, n = batch["x0"], len(batch["x0"])
-        eps, t = torch.randn(x0.shape, generator=draws), torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws)
+        eps, t = (
+            torch.randn(x0.shape, generator=draws),
+            torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws),
+        )
         m = draw_m(n, low, high, step, draws).to(x0.device)
         keep = torch.rand(n, 2, generator=draws) >= hide if hide.any() else None
-        return cemiface_loss(model, scheduler, encoder, x0, batch["y"], m, t.to(x0.device), eps.to(x0.device), weight, decode, space, keep, weighting, share)
+        return cemiface_loss(
+            model,
+            scheduler,
+            encoder,
+            x0,
+            batch["y"],
+            m,
+            t.to(x0.device),
+            eps.to(x0.device),
+            weight,
+            decode,
+            space,
+            keep,
+            weighting,
+            share,
+        )
+
     return loss_fn
 
 # %% ../nbs/41_cemiface.ipynb #c032
-def sharpness(images:torch.Tensor) -> torch.Tensor:
+def sharpness(images: torch.Tensor) -> torch.Tensor:
     "Variance of the Laplacian over the variance (n,) of float images (n, 3, h, w), in grey"
-    grey = (images*images.new_tensor([.299, .587, .114])[:, None, None]).sum(1, keepdim=True)
-    laplace = F.conv2d(grey, grey.new_tensor([[[[0., 1, 0], [1, -4, 1], [0, 1, 0]]]]))
-    return laplace.flatten(1).var(1)/grey.flatten(1).var(1).clamp(min=1e-6)
+    grey = (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    laplace = F.conv2d(grey, grey.new_tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]]))
+    return laplace.flatten(1).var(1) / grey.flatten(1).var(1).clamp(min=1e-6)
 
 # %% ../nbs/41_cemiface.ipynb #c034
-def choose_inquiries(emb, pose, quality, people=None, limit:float=0.3, yaw:float=20., pitch:float=20., least:float=0., most:int=None) -> tuple[np.ndarray, dict]:
-    """(numbers of the chosen candidates, how many were dropped and why): screened by pose and quality, the best of each person, then distinct
+def choose_inquiries(
+    emb,
+    pose,
+    quality,
+    people=None,
+    limit: float = 0.3,
+    yaw: float = 20.0,
+    pitch: float = 20.0,
+    least: float = 0.0,
+    most: int = None,
+) -> tuple[np.ndarray, dict]:
+    """(numbers of the chosen candidates, how many were dropped and why): screened by pose and quality, the best of each
+    person, then distinct
 
-    emb (n, d); pose (n, >=2: pitch, yaw in degrees; NaN: unknown, passes), at most `pitch` and `yaw` to either side; quality (n,), at least `least`; people (n,) labels; `limit`: of the cosine between two that are kept; `most`: that many are enough.
-    Candidates are taken by falling quality; a person whose best picture is too similar to another's is dropped. ValueError if nobody is left, if rows are missing, or names an embedding that is zero or not finite."""
-    emb, pose, quality = _unit(emb, lambda k: f"candidate {k}"), np.asarray(pose, np.float32), np.asarray(quality, np.float32)
-    rows = dict(emb=len(emb), pose=len(pose), quality=len(quality)) | ({} if people is None else dict(people=len(people)))
+    emb (n, d); pose (n, >=2: pitch, yaw in degrees; NaN: unknown, passes), at most `pitch` and `yaw` to either side;
+    quality (n,), at least `least`; people (n,) labels; `limit`: of the cosine between two that are kept; `most`: that
+    many are enough.
+    Candidates are taken by falling quality; a person whose best picture is too similar to another's is dropped.
+    ValueError if nobody is left, if rows are missing, or names an embedding that is zero or not finite.
+    """
+    emb, pose, quality = (
+        _unit(emb, lambda k: f"candidate {k}"),
+        np.asarray(pose, np.float32),
+        np.asarray(quality, np.float32),
+    )
+    rows = dict(emb=len(emb), pose=len(pose), quality=len(quality)) | (
+        {} if people is None else dict(people=len(people))
+    )
     if len(set(rows.values())) > 1 or pose.ndim != 2:
         raise ValueError(f"rows of candidates differ, or pose is not (n, 2 or more): {rows}, pose {pose.shape}")
     turned = (np.abs(pose[:, 0]) > pitch) | (np.abs(pose[:, 1]) > yaw)
@@ -153,20 +290,36 @@ def choose_inquiries(emb, pose, quality, people=None, limit:float=0.3, yaw:float
     if not len(single):
         raise ValueError(f"none of {len(quality)} candidates is within yaw {yaw}, pitch {pitch} and quality {least}")
     rival = select_distinct(emb[single].astype(np.float32), limit, most=most)
-    why = dict(candidates=len(quality), turned=int(turned.sum()), poor=int(poor.sum()), same_person=len(order)-len(single), too_similar=int((rival >= 0).sum()), not_needed=int((rival == -2).sum()), chosen=int((rival == -1).sum()))
+    why = dict(
+        candidates=len(quality),
+        turned=int(turned.sum()),
+        poor=int(poor.sum()),
+        same_person=len(order) - len(single),
+        too_similar=int((rival >= 0).sum()),
+        not_needed=int((rival == -2).sum()),
+        chosen=int((rival == -1).sum()),
+    )
     return single[rival == -1], why
 
 # %% ../nbs/41_cemiface.ipynb #c037
 class CemiFacePipeline(FacePipeline):
-    "Faces at a similarity `m` to an inquiry, of which the encoder's features `y` are given: U-Net, conditions, scheduler, and a VAE for a latent model"
+    """Faces at a similarity `m` to an inquiry, of which the encoder's features `y` are given: U-Net, conditions,
+    scheduler, and a VAE for a latent model"""
+
     def check_features(self, name, y, n):
-        "Features (n, dim) on the device, None stays None; ValueError names a row that is zero or not finite, or says that they are unit vectors"
+        """Features (n, dim) on the device, None stays None; ValueError names a row that is zero or not finite, or says
+        that they are unit vectors"""
         y, length = self.check(name, y, n, self.conditions.config.dim), self.conditions.config.length
-        if y is None: return None
+        if y is None:
+            return None
         bad = (~((y.norm(dim=1) > 0) & y.isfinite().all(1))).nonzero()
-        if len(bad): raise ValueError(f"{name} row {bad[0].item()} is zero or not finite")
-        if length and abs(length-1) > .1 and (abs(y.norm(dim=1)-1) < 1e-3).all():
-            raise ValueError(f"all rows of {name} have length 1, the features in training about {length:.2f}: give embed(encoder, faces, flip=False, unit=False)")
+        if len(bad):
+            raise ValueError(f"{name} row {bad[0].item()} is zero or not finite")
+        if length and abs(length - 1) > 0.1 and (abs(y.norm(dim=1) - 1) < 1e-3).all():
+            raise ValueError(
+                f"all rows of {name} have length 1, the features in training about {length:.2f}: give embed(encoder,"
+                " faces, flip=False, unit=False)"
+            )
         return y
 
     def check_m(self, name, m, n):
@@ -174,42 +327,119 @@ class CemiFacePipeline(FacePipeline):
         m = self.check(name, m, n)
         outside = [] if m is None else (~((m >= -1) & (m <= 1))).nonzero()
         if len(outside):
-            raise ValueError(f"{name} row {outside[0].item()} is {m[outside[0]].item()}: expected a similarity in [-1, 1]")
+            raise ValueError(
+                f"{name} row {outside[0].item()} is {m[outside[0]].item()}: expected a similarity in [-1, 1]"
+            )
         return m
 
     def tokens_for(self, y, m, negative_y, negative_m):
         "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
+
         @cache
         def tokens(hidden, against):
             instead = dict(identity=negative_y, m=negative_m).get(against)
             gone = {*hidden, *([against] if against and instead is None else [])}
             keep = torch.tensor([k not in gone for k in ("identity", "m")]).expand(len(y), 2) if gone else None
-            who, asked = (instead if against == k and instead is not None else v for k, v in (("identity", y), ("m", m)))
+            who, asked = (
+                instead if against == k and instead is not None else v for k, v in (("identity", y), ("m", m))
+            )
             return self.conditions(who, asked, keep), None
+
         return tokens
 
     @torch.no_grad()
-    def __call__(self, y, m=0., num_inference_steps:int=20, eta:float=0., generator=None, latents=None, output_type:str="pil", n:int=None,
-                 guidance_scale=1., guidance_interval=(0., 1.), shown_below:float=1., negative_y=None, negative_m=None):
-        """One face per row of y (n, dim; features of inquiries, `embed(encoder, faces, flip=False, unit=False)`) and m (n,; one number for all: 0 is the paper's choice)
+    def __call__(
+        self,
+        y,
+        m=0.0,
+        num_inference_steps: int = 20,
+        eta: float = 0.0,
+        generator=None,
+        latents=None,
+        output_type: str = "pil",
+        n: int = None,
+        guidance_scale=1.0,
+        guidance_interval=(0.0, 1.0),
+        shown_below: float = 1.0,
+        negative_y=None,
+        negative_m=None,
+    ):
+        """One face per row of y (n, dim; features of inquiries, `embed(encoder, faces, flip=False, unit=False)`) and m
+        (n,; one number for all: 0 is the paper's choice)
 
-        `generator`: one, or a list of n. `latents`: the starting noise. `eta`: DDIM's (the paper's is not known). `n`: how many faces, if a single row and number stand for all. `output_type`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1]).
-        `guidance_scale`: of the identity, or a dict with `identity` and `m`; `guidance_interval`, `shown_below`: see `sampling.Guidance`; `negative_y` (n, dim) and
-        `negative_m` (n,): what guidance leads away from, None: the hidden condition, which a generator knows if it was trained with `drop`.
-        Returns an object with `images`; ValueError for an m outside [-1, 1], a row of y that is zero or not finite, or unit embeddings for a generator that was trained on features of another length."""
+        `generator`: one, or a list of n. `latents`: the starting noise. `eta`: DDIM's (the paper's is not known). `n`:
+        how many faces, if a single row and number stand for all. `output_type`: pil, np (uint8, n h w 3) or pt (float,
+        n 3 h w, in [-1, 1]).
+        `guidance_scale`: of the identity, or a dict with `identity` and `m`; `guidance_interval`, `shown_below`: see
+        `sampling.Guidance`; `negative_y` (n, dim) and
+        `negative_m` (n,): what guidance leads away from, None: the hidden condition, which a generator knows if it was
+        trained with `drop`.
+        Returns an object with `images`; ValueError for an m outside [-1, 1], a row of y that is zero or not finite, or
+        unit embeddings for a generator that was trained on features of another length.
+        """
         n = n or self.rows(latents, generator, m, *([y] if torch.as_tensor(y).ndim > 1 else []))
         negative = [name for name, v in (("identity", negative_y), ("m", negative_m)) if v is not None]
-        guidance, T = guidance_of(("identity", "m"), guidance_scale, guidance_interval, shown_below, (), negative), self.scheduler.config.num_train_timesteps
-        tokens = self.tokens_for(self.check_features("y", y, n), self.check_m("m", m, n), self.check_features("negative_y", negative_y, n), self.check_m("negative_m", negative_m, n))
-        return self.sample(n, lambda x_t, t: guided_output(self.unet, tokens, guidance, x_t, t, T), num_inference_steps, eta, generator, latents, output_type)
+        guidance, T = (
+            guidance_of(("identity", "m"), guidance_scale, guidance_interval, shown_below, (), negative),
+            self.scheduler.config.num_train_timesteps,
+        )
+        tokens = self.tokens_for(
+            self.check_features("y", y, n),
+            self.check_m("m", m, n),
+            self.check_features("negative_y", negative_y, n),
+            self.check_m("negative_m", negative_m, n),
+        )
+        return self.sample(
+            n,
+            lambda x_t, t: guided_output(self.unet, tokens, guidance, x_t, t, T),
+            num_inference_steps,
+            eta,
+            generator,
+            latents,
+            output_type,
+        )
 
 # %% ../nbs/41_cemiface.ipynb #c040
-def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=0.05, low:float=-1., high:float=1., step:float=0.04, whiten:int=0, raw:bool=True, joint:bool=False, patch:int=1, scaling:float=1., channels=(64, 96, 96),
-                   layers=1, attention_levels:int=1, head_dim:int=32, prediction:str="epsilon", drop=(0., 0.), weighting:str="eps", share:float=1., power:float=0., seed:int=0, device:str="auto", settings:dict=None, **options) -> CemiFacePipeline:
-    """Trains on uint8 faces (n, h, h, 3) with the features of a frozen `encoder` for `steps` updates, checkpoints in the folder `work`, and returns the pipeline (arXiv 2409.18876)
+def train_cemiface(
+    images,
+    encoder,
+    work,
+    steps: int,
+    batch: int = 32,
+    weight: float = 0.05,
+    low: float = -1.0,
+    high: float = 1.0,
+    step: float = 0.04,
+    whiten: int = 0,
+    raw: bool = True,
+    joint: bool = False,
+    patch: int = 1,
+    scaling: float = 1.0,
+    channels=(64, 96, 96),
+    layers=1,
+    attention_levels: int = 1,
+    head_dim: int = 32,
+    prediction: str = "epsilon",
+    drop=(0.0, 0.0),
+    weighting: str = "eps",
+    share: float = 1.0,
+    power: float = 0.0,
+    seed: int = 0,
+    device: str = "auto",
+    settings: dict = None,
+    **options,
+) -> CemiFacePipeline:
+    """Trains on uint8 faces (n, h, h, 3) with the features of a frozen `encoder` for `steps` updates, checkpoints in
+    the folder `work`, and returns the pipeline (arXiv 2409.18876)
 
-    `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction; `drop`, `weighting`, `share`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0: none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`, `scaling`: see `Patches`; `power`: of `even_patches`, 0: patches as they are; `channels`, `layers`, `attention_levels`, `head_dim`: see `build_unet`.
-    `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other pictures, encoder or settings. ValueError for images that are not uint8 and square, or not of whole patches."""
+    `weight`: lambda; `low`, `high`, `step`: see `draw_m`; `prediction`: epsilon or v_prediction; `drop`, `weighting`,
+    `share`: see `cemiface_objective`. `whiten`: directions of the `whitening` in which SimMat's cosine is taken, 0:
+    none (the paper's). `raw`: features keep their length in the token; `joint`: one token instead of two. `patch`,
+    `scaling`: see `Patches`; `power`: of `even_patches`, 0: patches as they are; `channels`, `layers`,
+    `attention_levels`, `head_dim`: see `build_unet`.
+    `settings` and `options` go to `diffusion.train`, which resumes and refuses a checkpoint of other pictures, encoder
+    or settings. ValueError for images that are not uint8 and square, or not of whole patches.
+    """
     images = check_faces(images)
     if patch < 1 or images.shape[1] % patch:
         raise ValueError(f"patch={patch} does not divide images of {images.shape[1]} pixels")
@@ -218,29 +448,77 @@ def train_cemiface(images, encoder, work, steps:int, batch:int=32, weight:float=
     space = whitening(np.concatenate([y, mirrored]), whiten).to(pick_device(device)) if whiten else None
     torch.manual_seed(seed)
     vae = even_patches(images, patch, power) if power else Patches(patch, scaling)
-    unet = build_unet(size//patch, channels, encoder.dim, 3*patch**2, layers_per_block=tuple(layers) if isinstance(layers, (list, tuple)) else layers, attention_levels=attention_levels, head_dim=head_dim, kind="added_kv", pooled=False)
-    model = Denoiser(unet, CemiFaceConditions(encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint, [p > 0 for p in drop]))
-    scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing", clip_sample=not power, clip_sample_range=scaling)
+    unet = build_unet(
+        size // patch,
+        channels,
+        encoder.dim,
+        3 * patch**2,
+        layers_per_block=tuple(layers) if isinstance(layers, (list, tuple)) else layers,
+        attention_levels=attention_levels,
+        head_dim=head_dim,
+        kind="added_kv",
+        pooled=False,
+    )
+    model = Denoiser(
+        unet,
+        CemiFaceConditions(
+            encoder.dim, float(np.linalg.norm(y, axis=1).mean()) if raw else None, joint, [p > 0 for p in drop]
+        ),
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="linear",
+        prediction_type=prediction,
+        timestep_spacing="trailing",
+        clip_sample=not power,
+        clip_sample_range=scaling,
+    )
     batches = face_batches(images, dict(y=y), batch, seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x))
-    settings = dict(settings or {}, images=latents_digest(vae, images), encoder=weights_digest(dict(encoder=encoder)), patch=patch, scaling=scaling, channels=list(channels), prediction=prediction, weight=weight, m=[low, high, step], whiten=whiten, raw=raw, joint=joint, batch=batch, layers=layers, attention_levels=attention_levels, head_dim=head_dim, drop=list(drop), weighting=weighting, share=share)
-    seen = deepcopy(vae).to(pick_device(device))                                     # batches are cut on the CPU, the loss looks where it trains
-    objective = cemiface_objective(scheduler, encoder, weight, low, high, step, lambda z: decode_latents(seen, z), space, drop, weighting, share)
+    settings = dict(
+        settings or {},
+        images=latents_digest(vae, images),
+        encoder=weights_digest(dict(encoder=encoder)),
+        patch=patch,
+        scaling=scaling,
+        channels=list(channels),
+        prediction=prediction,
+        weight=weight,
+        m=[low, high, step],
+        whiten=whiten,
+        raw=raw,
+        joint=joint,
+        batch=batch,
+        layers=layers,
+        attention_levels=attention_levels,
+        head_dim=head_dim,
+        drop=list(drop),
+        weighting=weighting,
+        share=share,
+    )
+    seen = deepcopy(vae).to(pick_device(device))  # batches are cut on the CPU, the loss looks where it trains
+    objective = cemiface_objective(
+        scheduler, encoder, weight, low, high, step, lambda z: decode_latents(seen, z), space, drop, weighting, share
+    )
     model = train(model, batches, objective, steps, work, seed=seed, device=device, settings=settings, **options)
     return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
 
 # %% ../nbs/41_cemiface.ipynb #c044
-def asked_similarities(people:int, images:int, seed:int=0, m=0., interval=None) -> np.ndarray:
-    "Similarities (people, images): `m`, or each drawn from several `m`, or instead from `interval` (low, high); ValueError outside [-1, 1] (mixtures and intervals: arXiv 2409.18876, Table 3)"
+def asked_similarities(people: int, images: int, seed: int = 0, m=0.0, interval=None) -> np.ndarray:
+    """Similarities (people, images): `m`, or each drawn from several `m`, or instead from `interval` (low, high);
+    ValueError outside [-1, 1] (mixtures and intervals: arXiv 2409.18876, Table 3)"""
     m = np.atleast_1d(np.asarray(m, float))
-    if not len(m) or not (abs(m) <= 1).all(): raise ValueError(f"m = {m.tolist()}: expected similarities in [-1, 1]")
+    if not len(m) or not (abs(m) <= 1).all():
+        raise ValueError(f"m = {m.tolist()}: expected similarities in [-1, 1]")
     if interval is not None and not (len(interval) == 2 and -1 <= interval[0] <= interval[1] <= 1):
         raise ValueError(f"interval {interval}: expected low and high with -1 <= low <= high <= 1")
-    u = np.array([[torch.rand((), generator=generator(seed, i, j, 4)).item() for j in range(images)] for i in range(people)]).reshape(people, images)
-    return m[(u*len(m)).astype(int)] if interval is None else interval[0]+(interval[1]-interval[0])*u
+    u = np.array(
+        [[torch.rand((), generator=generator(seed, i, j, 4)).item() for j in range(images)] for i in range(people)]
+    ).reshape(people, images)
+    return m[(u * len(m)).astype(int)] if interval is None else interval[0] + (interval[1] - interval[0]) * u
 
 # %% ../nbs/41_cemiface.ipynb #c047
-def calibrate(measure:Callable, m=np.linspace(-1, 1, 11)) -> tuple[np.ndarray, np.ndarray]:
-    "(m, reached): mean similarities `measure(m)`, a float, at each asked m (rising, in [-1, 1]), made monotone: where they fall, neighbours are averaged. ValueError for other m, or if a measurement is not finite"
+def calibrate(measure: Callable, m=tuple(i / 5 - 1 for i in range(11))) -> tuple[np.ndarray, np.ndarray]:
+    """(m, reached): mean similarities `measure(m)`, a float, at each asked m (rising, in [-1, 1]), made monotone: where
+    they fall, neighbours are averaged. ValueError for other m, or if a measurement is not finite"""
     m = np.asarray(m, float)
     if len(m) < 2 or not (np.diff(m) > 0).all() or not (abs(m) <= 1).all():
         raise ValueError(f"m = {m.tolist()}: expected at least two rising similarities in [-1, 1]")
@@ -249,28 +527,42 @@ def calibrate(measure:Callable, m=np.linspace(-1, 1, 11)) -> tuple[np.ndarray, n
         raise ValueError(f"the similarity reached at m = {m[~np.isfinite(reached)][0]} is not finite")
     return m, isotonic_regression(reached).x
 
-def m_for(similarity:float, m, reached) -> float:
+
+def m_for(similarity: float, m, reached) -> float:
     "The m to ask for a mean similarity, by a curve of `calibrate`; ValueError names the range that can be reached"
     if not reached[0] <= similarity <= reached[-1]:
-        raise ValueError(f"a mean similarity of {similarity} is out of reach: m from {m[0]:g} to {m[-1]:g} gave {reached[0]:.3f} to {reached[-1]:.3f}")
-    k = int(np.searchsorted(reached, similarity))                 # the first point that is not below: where the curve is flat, the lowest m
-    return float(np.interp(similarity, reached[k-1:k+1], m[k-1:k+1])) if k else float(m[0])
+        raise ValueError(
+            f"a mean similarity of {similarity} is out of reach: m from {m[0]:g} to {m[-1]:g} gave {reached[0]:.3f} to"
+            f" {reached[-1]:.3f}"
+        )
+    k = int(np.searchsorted(reached, similarity))  # the first point not below; where the curve is flat, the lowest m
+    return float(np.interp(similarity, reached[k - 1 : k + 1], m[k - 1 : k + 1])) if k else float(m[0])
 
 # %% ../nbs/41_cemiface.ipynb #c056
-def ranked_groups(emb, labels, groups:int=5) -> tuple[np.ndarray, np.ndarray]:
-    """(group (n,) 0..groups-1 from most to least similar, cosine to the person's centre (n,)) for embeddings (n, d) and labels (n,)
+def ranked_groups(emb, labels, groups: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """(group (n,) 0..groups-1 from most to least similar, cosine to the person's centre (n,)) for embeddings (n, d) and
+    labels (n,)
 
-    The centre is the mean of a person's unit embeddings, the picture's own among them; the groups of a person are as equal as the number of pictures allows. ValueError names a person with fewer pictures than groups, or a picture whose embedding is zero or not finite. After arXiv 2409.18876, Table 1."""
+    The centre is the mean of a person's unit embeddings, the picture's own among them; the groups of a person are as
+    equal as the number of pictures allows. ValueError names a person with fewer pictures than groups, or a picture
+    whose embedding is zero or not finite. After arXiv 2409.18876, Table 1.
+    """
     emb = _unit(emb, lambda k: f"picture {k}")
     if len(labels) != len(emb) or groups < 1:
-        raise ValueError(f"{len(emb)} embeddings, {len(labels)} labels, {groups} groups: expected a label for each and at least one group")
+        raise ValueError(
+            f"{len(emb)} embeddings, {len(labels)} labels, {groups} groups: expected a label for each and at least one"
+            " group"
+        )
     names, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if (counts < groups).any():
-        raise ValueError(f"identity {names[(counts < groups).argmax()]} has {counts[(counts < groups).argmax()]} pictures for {groups} groups")
+        raise ValueError(
+            f"identity {names[(counts < groups).argmax()]} has {counts[(counts < groups).argmax()]} pictures for"
+            f" {groups} groups"
+        )
     centre = np.zeros((len(names), emb.shape[1]))
     np.add.at(centre, labels, emb)
-    similarity = (emb*_unit(centre, lambda k: f"the centre of identity {names[k]}")[labels]).sum(1)
+    similarity = (emb * _unit(centre, lambda k: f"the centre of identity {names[k]}")[labels]).sum(1)
     order = np.lexsort((-similarity, labels))
     rank = np.empty(len(labels), int)
-    rank[order] = np.arange(len(labels))-np.repeat(np.cumsum(counts)-counts, counts)
-    return rank*groups//counts[labels], similarity
+    rank[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank * groups // counts[labels], similarity

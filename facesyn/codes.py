@@ -9,10 +9,13 @@ __all__ = ['GRAPHS', 'LATTICES', 'one_thread', 'Code', 'simplex', 'orthoplex', '
            'e8_roots', 'leech', 'fill_spare', 'side_by_side', 'known_codes', 'best_code']
 
 # %% ../nbs/01_codes.ipynb #c002
-import itertools, math, operator
-from functools import cache
+import itertools
+import math
+import operator
 from contextlib import contextmanager
+from functools import cache
 from typing import Callable, NamedTuple
+
 import numpy as np
 import torch
 
@@ -22,359 +25,578 @@ def one_thread():
     "torch on one thread: with more, the last bits of a product can depend on their number"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try: yield threads
-    finally: torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 # %% ../nbs/01_codes.ipynb #c006b
 def _check(n, dim, least=2) -> tuple:
     "(n, dim) as ints; ValueError unless there is at least one point, in at least `least` dimensions"
     for name, value, low in (("n", n, 1), ("dim", dim, least)):
-        try: good = operator.index(value) >= low and not isinstance(value, bool)
-        except TypeError: good = False
-        if not good: raise ValueError(f"{name} must be a whole number >= {low}, got {value}")
+        try:
+            good = operator.index(value) >= low and not isinstance(value, bool)
+        except TypeError:
+            good = False
+        if not good:
+            raise ValueError(f"{name} must be a whole number >= {low}, got {value}")
     return int(n), int(dim)
+
 
 def _within(index, size):
     "`index` as an array; IndexError names a number that is not one of a row"
     index = np.asarray(index)
-    if (bad := (index < 0)|(index >= size)).any(): raise IndexError(f"row {index[bad][0]} of a code of {size:,}")
+    if (bad := (index < 0) | (index >= size)).any():
+        raise IndexError(f"row {index[bad][0]} of a code of {size:,}")
     return index
 
 # %% ../nbs/01_codes.ipynb #c006
 class Code(NamedTuple):
-    "`size` unit vectors in `dim` dimensions: `rows(index)` (k, dim) float64 for whole numbers below `size`. No cosine of two rows exceeds `cosine`; that of two rows of one part (`part` rows that follow each other) does not exceed `inside`"
+    """`size` unit vectors in `dim` dimensions: `rows(index)` (k, dim) float64 for whole numbers below `size`. No cosine
+    of two rows exceeds `cosine`; that of two rows of one part (`part` rows that follow each other) does not exceed
+    `inside`"""
+
     name: str
     size: int
     dim: int
     cosine: float
     rows: Callable
     part: int = 0
-    inside: float = 0.
+    inside: float = 0.0
 
 # %% ../nbs/01_codes.ipynb #c009
-def simplex(n:int) -> np.ndarray:
+def simplex(n: int) -> np.ndarray:
     "`n` >= 2 unit vectors in n-1 dimensions with all cosines -1/(n-1): a Helmert matrix"
-    _check(n-1, 1, 1)
+    _check(n - 1, 1, 1)
     k = np.arange(1, n)
-    h = np.triu(np.ones((n, n-1)))                     # column k-1 holds k ones, then -k, then zeros
-    h[k, k-1] = -k
-    return h/np.sqrt(k*(k+1))*math.sqrt(n/(n-1))
+    h = np.triu(np.ones((n, n - 1)))  # column k-1 holds k ones, then -k, then zeros
+    h[k, k - 1] = -k
+    return h / np.sqrt(k * (k + 1)) * math.sqrt(n / (n - 1))
 
-def orthoplex(dim:int) -> np.ndarray:
+
+def orthoplex(dim: int) -> np.ndarray:
     "The 2 dim unit vectors e_1, -e_1, e_2, ..."
     return np.stack([np.eye(dim), -np.eye(dim)], 1).reshape(-1, dim)
+
 
 def _code(name, table, cosine):
     "A code whose rows are looked up in the array that `table()` makes"
     table = cache(table)
     return Code(name, *table().shape, cosine, lambda index: table()[np.asarray(index)])
 
-def optimal_code(n:int, dim:int):
+
+def optimal_code(n: int, dim: int):
     "The `Code` that is optimal for n <= 2 dim or dim = 2, else None"
-    if n == 1: return _code("one point", lambda: np.eye(1, dim), -1.)
-    if n <= dim+1: return _code("simplex", lambda: simplex(n), -1/(n-1))
-    if n <= 2*dim: return _code("orthoplex", lambda: orthoplex(dim), 0.)
-    if dim == 2: return _code("polygon", lambda: np.stack([np.cos(2*np.pi/n*np.arange(n)), np.sin(2*np.pi/n*np.arange(n))], 1), math.cos(2*math.pi/n))
+    if n == 1:
+        return _code("one point", lambda: np.eye(1, dim), -1.0)
+    if n <= dim + 1:
+        return _code("simplex", lambda: simplex(n), -1 / (n - 1))
+    if n <= 2 * dim:
+        return _code("orthoplex", lambda: orthoplex(dim), 0.0)
+    if dim == 2:
+        return _code(
+            "polygon",
+            lambda: np.stack([np.cos(2 * np.pi / n * np.arange(n)), np.sin(2 * np.pi / n * np.arange(n))], 1),
+            math.cos(2 * math.pi / n),
+        )
 
 # %% ../nbs/01_codes.ipynb #c012
-def prime_power(q:int):
+def prime_power(q: int):
     "(p, s) with q = p^s for a prime p, else None"
-    p = next((p for p in range(2, math.isqrt(q)+1) if q%p == 0), q)
+    p = next((p for p in range(2, math.isqrt(q) + 1) if q % p == 0), q)
     s = round(math.log(q, p)) if q > 1 else 0
     return (p, s) if q > 1 and p**s == q else None
 
+
 class Field(NamedTuple):
     "GF(q): tables `add`, `mul` (q, q) and `trace` (q,)"
+
     add: np.ndarray
     mul: np.ndarray
     trace: np.ndarray
 
+
 def _powers(p, s, low):
     "1, x, x^2, ... modulo x^s = low, as numbers, until 1 comes back"
-    place, found, x = p**np.arange(s), [], (1,)+(0,)*(s-1)
+    place, found, x = p ** np.arange(s), [], (1,) + (0,) * (s - 1)
     while (number := int(np.dot(x, place))) not in found[:1]:
         found.append(number)
-        x = tuple((a+x[-1]*b)%p for a, b in zip((0,)+x[:-1], low))
+        x = tuple((a + x[-1] * b) % p for a, b in zip((0,) + x[:-1], low))
     return found
 
+
 @cache
-def finite_field(q:int) -> Field:
+def finite_field(q: int) -> Field:
     "ValueError unless q is a power of a prime"
-    if not prime_power(q): raise ValueError(f"a finite field has a power of a prime of elements, not {q}")
+    if not prime_power(q):
+        raise ValueError(f"a finite field has a power of a prime of elements, not {q}")
     p, s = prime_power(q)
-    digits, place = np.arange(q)[:, None]//p**np.arange(s)%p, p**np.arange(s)
-    add = (digits[:, None]+digits[None])%p@place
-    powers = next(found for low in itertools.product(range(p), repeat=s) if low[0] and len(found := _powers(p, s, low)) == q-1)
+    digits, place = np.arange(q)[:, None] // p ** np.arange(s) % p, p ** np.arange(s)
+    add = (digits[:, None] + digits[None]) % p @ place
+    powers = next(
+        found for low in itertools.product(range(p), repeat=s) if low[0] and len(found := _powers(p, s, low)) == q - 1
+    )
     log = np.zeros(q, int)
-    log[powers] = np.arange(q-1)
-    mul = np.array(powers)[(log[:, None]+log)%(q-1)]
+    log[powers] = np.arange(q - 1)
+    mul = np.array(powers)[(log[:, None] + log) % (q - 1)]
     mul[0] = mul[:, 0] = 0
     trace, x = np.zeros(q, int), np.arange(q)
-    for _ in range(s): trace, x = add[trace, x], _power(mul, x, p)
+    for _ in range(s):
+        trace, x = add[trace, x], _power(mul, x, p)
     return Field(add, mul, trace)
+
 
 def _power(mul, x, k):
     "x^k for k >= 1, by the multiplication table"
     y = x
-    for bit in bin(k)[3:]: y = mul[mul[y, y], x] if bit == "1" else mul[y, y]
+    for bit in bin(k)[3:]:
+        y = mul[mul[y, y], x] if bit == "1" else mul[y, y]
     return y
 
 # %% ../nbs/01_codes.ipynb #c015
-def symbols_to_rows(words:np.ndarray, p:int) -> np.ndarray:
+def symbols_to_rows(words: np.ndarray, p: int) -> np.ndarray:
     "Words (k, length) of symbols below `p` -> unit vectors (k, length (p-1))"
-    return (simplex(p)/math.sqrt(words.shape[1]))[words].reshape(len(words), words.shape[1]*(p-1))
+    return (simplex(p) / math.sqrt(words.shape[1]))[words].reshape(len(words), words.shape[1] * (p - 1))
 
 # %% ../nbs/01_codes.ipynb #c018
-def trace_forms(p:int, m:int, exponents) -> Callable:
-    "`forms(index)` (k, p^m): the values of Tr(a_1 x^e_1 + a_2 x^e_2 + ...) over GF(p^m); the digits of `index` to the base p^m are a_1, a_2, ..."
+def trace_forms(p: int, m: int, exponents) -> Callable:
+    """`forms(index)` (k, p^m): the values of Tr(a_1 x^e_1 + a_2 x^e_2 + ...) over GF(p^m); the digits of `index` to the
+    base p^m are a_1, a_2, ..."""
+
     @cache
     def table(e):
         f = finite_field(p**m)
         return f.trace[f.mul[:, _power(f.mul, np.arange(p**m), e)]].astype(np.int16)
-    return lambda index: sum(table(e)[np.asarray(index)//p**(m*i)%p**m] for i, e in enumerate(exponents))%p
 
-def kerdock_forms(m:int, with_cubes:bool=False) -> Callable:
-    "The 2^(m-1) Kerdock forms on GF(2^(m-1)) x GF(2), m >= 4 even; `with_cubes`: each with Tr(b x^3) added, Delsarte and Goethals' 2^(2m-2)"
-    if m < 4 or m%2: raise ValueError(f"Kerdock's forms are for an even number of variables from 4 on, got {m}")
-    half = 2**(m-1)
+    return lambda index: sum(table(e)[np.asarray(index) // p ** (m * i) % p**m] for i, e in enumerate(exponents)) % p
+
+
+def kerdock_forms(m: int, with_cubes: bool = False) -> Callable:
+    """The 2^(m-1) Kerdock forms on GF(2^(m-1)) x GF(2), m >= 4 even; `with_cubes`: each with Tr(b x^3) added, Delsarte
+    and Goethals' 2^(2m-2)"""
+    if m < 4 or m % 2:
+        raise ValueError(f"Kerdock's forms are for an even number of variables from 4 on, got {m}")
+    half = 2 ** (m - 1)
+
     @cache
     def table():
-        f = finite_field(half)                                # sum_i Tr((a x)^(2^i+1)) + e Tr(a x) at (x, e): f.mul is a x
-        q = sum(f.trace[_power(f.mul, f.mul, 2**i+1)] for i in range(1, m//2))%2
-        return np.concatenate([q, (q+f.trace[f.mul])%2], 1).astype(np.int16)
-    cubes = trace_forms(2, m-1, [3])
-    return lambda index: (table()[np.asarray(index)%half]+(np.tile(cubes(np.asarray(index)//half), 2) if with_cubes else 0))%2
+        f = finite_field(half)  # sum_i Tr((a x)^(2^i+1)) + e Tr(a x) at (x, e): f.mul is a x
+        q = sum(f.trace[_power(f.mul, f.mul, 2**i + 1)] for i in range(1, m // 2)) % 2
+        return np.concatenate([q, (q + f.trace[f.mul]) % 2], 1).astype(np.int16)
+
+    cubes = trace_forms(2, m - 1, [3])
+    return lambda index: (
+        (table()[np.asarray(index) % half] + (np.tile(cubes(np.asarray(index) // half), 2) if with_cubes else 0)) % 2
+    )
 
 # %% ../nbs/01_codes.ipynb #c020
-def quadratic_code(name:str, p:int, m:int, forms:Callable, count:int, cosine:float, shorten:int=0) -> Code:
-    "The words Q(x)+u.x+c for `count` forms over GF(p) in `m` variables, as unit vectors, `shorten` <= m+1 places dropped; `cosine`: the guarantee before shortening"
-    places, fixed = p**m, max(shorten-1, 0)
-    axes, part, left = (2*places if p == 2 and not shorten else 0), p**(m-fixed)*(1 if shorten else p), places-shorten
+def quadratic_code(name: str, p: int, m: int, forms: Callable, count: int, cosine: float, shorten: int = 0) -> Code:
+    """The words Q(x)+u.x+c for `count` forms over GF(p) in `m` variables, as unit vectors, `shorten` <= m+1 places
+    dropped; `cosine`: the guarantee before shortening"""
+    places, fixed = p**m, max(shorten - 1, 0)
+    axes, part, left = (
+        (2 * places if p == 2 and not shorten else 0),
+        p ** (m - fixed) * (1 if shorten else p),
+        places - shorten,
+    )
+
     def rows(index):
-        index, unit, x = _within(index, axes+count*part), p**np.arange(m), np.arange(places)
-        k = index[index >= axes]-axes
-        q, rest = forms(k//part), k%part
-        c, rest = (np.zeros_like(rest), rest) if shorten else (rest%p, rest//p)
-        u = np.concatenate([-q[:, unit[:fixed]], rest[:, None]//p**np.arange(m-fixed)%p], 1)
-        words = (q+u@(x[:, None]//unit%p).T+c[:, None])%p
-        out = np.zeros((len(index), left*(p-1)))
+        index, unit, x = _within(index, axes + count * part), p ** np.arange(m), np.arange(places)
+        k = index[index >= axes] - axes
+        q, rest = forms(k // part), k % part
+        c, rest = (np.zeros_like(rest), rest) if shorten else (rest % p, rest // p)
+        u = np.concatenate([-q[:, unit[:fixed]], rest[:, None] // p ** np.arange(m - fixed) % p], 1)
+        words = (q + u @ (x[:, None] // unit % p).T + c[:, None]) % p
+        out = np.zeros((len(index), left * (p - 1)))
         out[index >= axes] = symbols_to_rows(words[:, ~np.isin(x, [0, *unit[:fixed]][:shorten])], p)
         a = np.flatnonzero(index < axes)
-        out[a, index[a]//2] = 1-2*(index[a]%2)
+        out[a, index[a] // 2] = 1 - 2 * (index[a] % 2)
         return out
-    return Code(f"{name}, shortened by {shorten}" if shorten else name, axes+count*part, left*(p-1), (cosine*places-shorten)/left, rows, part, -shorten/left)
 
-def quadratic_codes(p:int, m:int, shorten:int=0):
+    return Code(
+        f"{name}, shortened by {shorten}" if shorten else name,
+        axes + count * part,
+        left * (p - 1),
+        (cosine * places - shorten) / left,
+        rows,
+        part,
+        -shorten / left,
+    )
+
+
+def quadratic_codes(p: int, m: int, shorten: int = 0):
     "All `quadratic_code`s of the table over GF(p) in `m` variables"
     places = p**m
-    if p > 2: yield quadratic_code(f"quadratic forms over GF({p}), m={m}", p, m, trace_forms(p, m, [2]), places, 1/((p-1)*p**((m-1)/2)) if m%2 else places**-.5, shorten)
-    elif m%2:
-        for t in range(1, (m-1)//2): yield quadratic_code("Gold" if t == 1 else f"dual BCH {t}", 2, m, trace_forms(2, m, [2**i+1 for i in range(1, t+1)]), places**t, math.sqrt(2**(2*t-1)/places), shorten)
+    if p > 2:
+        yield quadratic_code(
+            f"quadratic forms over GF({p}), m={m}",
+            p,
+            m,
+            trace_forms(p, m, [2]),
+            places,
+            1 / ((p - 1) * p ** ((m - 1) / 2)) if m % 2 else places**-0.5,
+            shorten,
+        )
+    elif m % 2:
+        for t in range(1, (m - 1) // 2):
+            yield quadratic_code(
+                "Gold" if t == 1 else f"dual BCH {t}",
+                2,
+                m,
+                trace_forms(2, m, [2**i + 1 for i in range(1, t + 1)]),
+                places**t,
+                math.sqrt(2 ** (2 * t - 1) / places),
+                shorten,
+            )
     else:
-        yield quadratic_code("Kerdock", 2, m, kerdock_forms(m), places//2, places**-.5, shorten)
-        if m > 4: yield quadratic_code("Delsarte-Goethals", 2, m, kerdock_forms(m, True), places**2//4, 2*places**-.5, shorten)
+        yield quadratic_code("Kerdock", 2, m, kerdock_forms(m), places // 2, places**-0.5, shorten)
+        if m > 4:
+            yield quadratic_code(
+                "Delsarte-Goethals", 2, m, kerdock_forms(m, True), places**2 // 4, 2 * places**-0.5, shorten
+            )
 
 # %% ../nbs/01_codes.ipynb #c025
-def largest_of_forms(q:np.ndarray, p:int) -> float:
+def largest_of_forms(q: np.ndarray, p: int) -> float:
     "The largest cosine that words q(x)+u.x+c have with 0, over all u and c, for the forms q (k, p^m)"
-    q = np.asarray(q, int)                                   # multiplied by numbers up to p below
+    q = np.asarray(q, int)  # multiplied by numbers up to p below
     places = q.shape[1]
-    digits = np.arange(places)[:, None]//p**np.arange(round(math.log(places, p)))%p
-    root = np.exp(2j*np.pi/p*np.arange(p)) if p > 2 else np.array([1., -1.], np.float32)
-    total = np.array([(root[a*q%p]@root[a*(digits@digits.T)%p]).ravel() for a in range(1, p)])       # the sum over x of exp(2 pi i a (q(x)+u.x)/p) for every u
-    return max(float((root[np.arange(1, p)*c%p]@total).real.max()) for c in range(p))/((p-1)*places)
+    digits = np.arange(places)[:, None] // p ** np.arange(round(math.log(places, p))) % p
+    root = np.exp(2j * np.pi / p * np.arange(p)) if p > 2 else np.array([1.0, -1.0], np.float32)
+    total = np.array(
+        [(root[a * q % p] @ root[a * (digits @ digits.T) % p]).ravel() for a in range(1, p)]
+    )  # the sum over x of exp(2 pi i a (q(x)+u.x)/p) for every u
+    return max(float((root[np.arange(1, p) * c % p] @ total).real.max()) for c in range(p)) / ((p - 1) * places)
 
 # %% ../nbs/01_codes.ipynb #c030
-def reed_solomon(q:int, length:int, k:int) -> Code:
+def reed_solomon(q: int, length: int, k: int) -> Code:
     "Polynomials of degree below `k` over GF(q) at `length` <= q+1 places, as unit vectors in length (q-1) dimensions"
-    if not 2 <= k <= length <= q+1: raise ValueError(f"need 2 <= k <= length <= q+1, got q={q}, length={length}, k={k}")
+    if not 2 <= k <= length <= q + 1:
+        raise ValueError(f"need 2 <= k <= length <= q+1, got q={q}, length={length}, k={k}")
+
     def rows(index):
         f = finite_field(q)
-        coefficients = _within(index, q**k)[:, None]//q**np.arange(k)%q
+        coefficients = _within(index, q**k)[:, None] // q ** np.arange(k) % q
         words = np.zeros((len(coefficients), min(length, q)), int)
-        for a in coefficients.T[::-1]: words = f.add[f.mul[words, np.arange(words.shape[1])], a[:, None]]
+        for a in coefficients.T[::-1]:
+            words = f.add[f.mul[words, np.arange(words.shape[1])], a[:, None]]
         return symbols_to_rows(np.concatenate([words, coefficients[:, -1:]], 1) if length > q else words, q)
-    def cosine(agree): return (q*agree/length-1)/(q-1)
-    return Code(f"Reed-Solomon [{length},{k}] over GF({q})", q**k, length*(q-1), cosine(k-1), rows, q**(k-1), cosine(k-1 if length > q else k-2))
+
+    def cosine(agree):
+        return (q * agree / length - 1) / (q - 1)
+
+    return Code(
+        f"Reed-Solomon [{length},{k}] over GF({q})",
+        q**k,
+        length * (q - 1),
+        cosine(k - 1),
+        rows,
+        q ** (k - 1),
+        cosine(k - 1 if length > q else k - 2),
+    )
 
 # %% ../nbs/01_codes.ipynb #c033
-def graph_code(name:str, adjacency:Callable, n:int, degree:int, eigenvalue:int, dim:int) -> Code:
-    "The `n` vertices of a strongly regular graph, `adjacency()` (n, n), in the eigenspace (of `dim` dimensions) of its negative `eigenvalue`"
-    near, far = eigenvalue/degree, -(1+eigenvalue)/(n-degree-1)
+def graph_code(name: str, adjacency: Callable, n: int, degree: int, eigenvalue: int, dim: int) -> Code:
+    """The `n` vertices of a strongly regular graph, `adjacency()` (n, n), in the eigenspace (of `dim` dimensions) of
+    its negative `eigenvalue`"""
+    near, far = eigenvalue / degree, -(1 + eigenvalue) / (n - degree - 1)
+
     @cache
     def table():
         a = np.asarray(adjacency(), bool)
-        if a.shape != (n, n) or (a.sum(1) != degree).any(): raise ValueError(f"{name}: not a graph of {n} vertices of degree {degree}")
+        if a.shape != (n, n) or (a.sum(1) != degree).any():
+            raise ValueError(f"{name}: not a graph of {n} vertices of degree {degree}")
         r = torch.from_numpy(np.random.default_rng(0).standard_normal((n, dim)))
-        with one_thread():                                                              # the Gram matrix has rank dim and is n/dim times a projection: times r, a block at a time
-            y = torch.cat([(near-far)*(torch.from_numpy(a[k:k+512]).double()@r) for k in range(0, n, 512)])+far*r.sum(0)+(1-far)*r
-            return torch.linalg.qr(y)[0].numpy()*math.sqrt(n/dim)
+        with one_thread():  # the Gram matrix has rank dim and is n/dim times a projection: times r, a block at a time
+            y = (
+                torch.cat([(near - far) * (torch.from_numpy(a[k : k + 512]).double() @ r) for k in range(0, n, 512)])
+                + far * r.sum(0)
+                + (1 - far) * r
+            )
+            return torch.linalg.qr(y)[0].numpy() * math.sqrt(n / dim)
+
     return Code(name, n, dim, far, lambda index: table()[np.asarray(index)])
 
 # %% ../nbs/01_codes.ipynb #c035
-def quadrangle(q:int) -> Code:
+def quadrangle(q: int) -> Code:
     "The points of the generalized quadrangle GQ(q, q^2), for q a power of a prime"
+
     def adjacency():
         add, mul, _ = finite_field(q)
         z, two = np.arange(q), add[1, 1] if q > 2 else 0
         c = next(c for c in range(1, q) if (add[add[mul[z, z], z], c] != 0).all()) if q > 2 else 1
-        v = np.arange(q**6)[:, None]//q**np.arange(6)%q
-        v = v[v[np.arange(q**6), (v > 0).argmax(1)] == 1]                             # the first coordinate that is not 0 is 1: one vector for each point
-        def total(*terms): return add[terms[0], total(*terms[1:])] if len(terms) > 1 else terms[0]
+        v = np.arange(q**6)[:, None] // q ** np.arange(6) % q
+        v = v[
+            v[np.arange(q**6), (v > 0).argmax(1)] == 1
+        ]  # the first coordinate that is not 0 is 1: one vector for each point
+
+        def total(*terms):
+            return add[terms[0], total(*terms[1:])] if len(terms) > 1 else terms[0]
+
         x = v.T
         v = v[total(mul[x[0], x[1]], mul[x[2], x[3]], mul[x[4], x[4]], mul[x[4], x[5]], mul[c, mul[x[5], x[5]]]) == 0]
         x = v.T
         polar = [x[1], x[0], x[3], x[2], add[mul[two, x[4]], x[5]], add[x[4], mul[two, mul[c, x[5]]]]]
-        def meets(k): return total(*(mul[a[k:k+256, None], b] for a, b in zip(x, polar))) == 0
+
+        def meets(k):
+            return total(*(mul[a[k : k + 256, None], b] for a, b in zip(x, polar))) == 0
+
         meet = np.concatenate([meets(k) for k in range(0, len(v), 256)])
         np.fill_diagonal(meet, False)
         return meet
-    return graph_code(f"GQ({q},{q*q})", adjacency, (q+1)*(q**3+1), q*(q*q+1), -(q*q+1), q*(q*q-q+1))
+
+    return graph_code(
+        f"GQ({q},{q * q})", adjacency, (q + 1) * (q**3 + 1), q * (q * q + 1), -(q * q + 1), q * (q * q - q + 1)
+    )
 
 # %% ../nbs/01_codes.ipynb #c038
 @cache
 def golay() -> np.ndarray:
     "The 4096 words (4096, 24) of the extended binary Golay code: multiples of a divisor of x^23-1, and a parity"
-    shifts = np.stack([np.bincount(i+np.array([0, 2, 4, 5, 6, 10, 11]), minlength=24) for i in range(12)])
-    shifts[:, 23] = shifts.sum(1)%2
-    return (np.arange(4096)[:, None]>>np.arange(12)&1)@shifts%2
+    shifts = np.stack([np.bincount(i + np.array([0, 2, 4, 5, 6, 10, 11]), minlength=24) for i in range(12)])
+    shifts[:, 23] = shifts.sum(1) % 2
+    return (np.arange(4096)[:, None] >> np.arange(12) & 1) @ shifts % 2
+
 
 def _blocks():
     octads = golay()[golay().sum(1) == 8]
-    return octads[(octads[:, 0] == 1)&(octads[:, 1] == 1)][:, 2:]
+    return octads[(octads[:, 0] == 1) & (octads[:, 1] == 1)][:, 2:]
 
-def _apart(blocks): return blocks@blocks.T == 0
+
+def _apart(blocks):
+    return blocks @ blocks.T == 0
+
 
 def _higman_sims():
     b = _blocks()
     a = np.zeros((100, 100), int)
     a[0, 1:23], a[1:23, 23:], a[23:, 23:] = 1, b.T, np.triu(_apart(b))
-    return a+a.T
+    return a + a.T
+
 
 def _hoffman_singleton():
     h, i, j = np.mgrid[0:5, 0:5, 0:5].reshape(3, -1)
     a = np.zeros((50, 50), int)
-    a[5*h+j, 5*h+(j+1)%5] = a[25+5*i+j, 25+5*i+(j+2)%5] = a[5*h+j, 25+5*i+(h*i+j)%5] = 1
-    return a|a.T
+    a[5 * h + j, 5 * h + (j + 1) % 5] = a[25 + 5 * i + j, 25 + 5 * i + (j + 2) % 5] = a[
+        5 * h + j, 25 + 5 * i + (h * i + j) % 5
+    ] = 1
+    return a | a.T
 
-GRAPHS = (graph_code("Hoffman-Singleton graph", _hoffman_singleton, 50, 7, -3, 21), graph_code("Gewirtz graph", lambda: _apart(_blocks()[_blocks()[:, 0] == 0]), 56, 10, -4, 20),
-          graph_code("M22 graph", lambda: _apart(_blocks()), 77, 16, -6, 21), graph_code("Higman-Sims graph", _higman_sims, 100, 22, -8, 22))
+
+GRAPHS = (
+    graph_code("Hoffman-Singleton graph", _hoffman_singleton, 50, 7, -3, 21),
+    graph_code("Gewirtz graph", lambda: _apart(_blocks()[_blocks()[:, 0] == 0]), 56, 10, -4, 20),
+    graph_code("M22 graph", lambda: _apart(_blocks()), 77, 16, -6, 21),
+    graph_code("Higman-Sims graph", _higman_sims, 100, 22, -8, 22),
+)
 
 # %% ../nbs/01_codes.ipynb #c041
-def _unit(x): return x/np.linalg.norm(x, axis=1, keepdims=True)
+def _unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
-def seen_from(x:np.ndarray, axes:np.ndarray) -> np.ndarray:
+
+def seen_from(x: np.ndarray, axes: np.ndarray) -> np.ndarray:
     "Unit rows (k, d - number of axes): what is left of x (k, d) at right angles to `axes`"
     q = np.linalg.qr(np.concatenate([axes, np.eye(x.shape[1])]).T)[0]
-    return _unit(x@q[:, len(axes):])
+    return _unit(x @ q[:, len(axes) :])
 
-def derived(x:np.ndarray, cosine:float) -> np.ndarray:
+
+def derived(x: np.ndarray, cosine: float) -> np.ndarray:
     "The rows of x that have this cosine with its first row, seen from there: a code one dimension lower"
-    return seen_from(x[np.isclose(x@x[0], cosine)], x[:1])
+    return seen_from(x[np.isclose(x @ x[0], cosine)], x[:1])
 
-def d_roots(dim:int) -> np.ndarray:
+
+def d_roots(dim: int) -> np.ndarray:
     "The 2 dim (dim-1) unit vectors along e_i + e_j and the like"
     i, j = np.triu_indices(dim, 1)
-    e = np.eye(dim)/math.sqrt(2)
-    return np.concatenate([a*e[i]+b*e[j] for a in (1, -1) for b in (1, -1)])
+    e = np.eye(dim) / math.sqrt(2)
+    return np.concatenate([a * e[i] + b * e[j] for a in (1, -1) for b in (1, -1)])
 
-def _signs(k): return 1-2*(np.arange(2**k)[:, None]>>np.arange(k)&1)
-def _even(k): return _signs(k)[_signs(k).prod(1) > 0]
+
+def _signs(k):
+    return 1 - 2 * (np.arange(2**k)[:, None] >> np.arange(k) & 1)
+
+
+def _even(k):
+    return _signs(k)[_signs(k).prod(1) > 0]
+
 
 @cache
-def e8_roots() -> np.ndarray: return np.concatenate([d_roots(8), _even(8)/math.sqrt(8)])
+def e8_roots() -> np.ndarray:
+    return np.concatenate([d_roots(8), _even(8) / math.sqrt(8)])
+
 
 @cache
 def leech() -> np.ndarray:
     "The 196,560 shortest vectors (of squared length 32) of the Leech lattice"
     octads = golay()[golay().sum(1) == 8]
     twos = np.zeros((759, 128, 24))
-    twos[np.arange(759)[:, None, None], np.arange(128)[:, None], np.nonzero(octads)[1].reshape(759, 1, 8)] = 2*_even(8)
-    odd = (1-4*np.eye(24))[:, None]*(1-2*golay())
-    return np.concatenate([twos.reshape(-1, 24), odd.reshape(-1, 24), math.sqrt(32)*d_roots(24)])
+    twos[np.arange(759)[:, None, None], np.arange(128)[:, None], np.nonzero(octads)[1].reshape(759, 1, 8)] = 2 * _even(
+        8
+    )
+    odd = (1 - 4 * np.eye(24))[:, None] * (1 - 2 * golay())
+    return np.concatenate([twos.reshape(-1, 24), odd.reshape(-1, 24), math.sqrt(32) * d_roots(24)])
+
 
 @cache
 def _of_e8(name):
     x = e8_roots()
     if name in ("E7 roots", "E6 roots"):
-        axes = x[[0, np.isclose(x@x[0], .5).argmax()]][:8-int(name[1])]
-        return seen_from(x[(np.abs(x@axes.T) < 1e-9).all(1)], axes)
-    for a in (1/2, 1/3, 1/4, 1/5)[:(56, 27, 16, 10).index(int(name))+1]: x = derived(x, a)
+        axes = x[[0, np.isclose(x @ x[0], 0.5).argmax()]][: 8 - int(name[1])]
+        return seen_from(x[(np.abs(x @ axes.T) < 1e-9).all(1)], axes)
+    for a in (1 / 2, 1 / 3, 1 / 4, 1 / 5)[: (56, 27, 16, 10).index(int(name)) + 1]:
+        x = derived(x, a)
     return x
+
 
 @cache
 def _of_leech(name):
-    if name == "4600": return derived(leech()/math.sqrt(32), 1/2)
+    if name == "4600":
+        return derived(leech() / math.sqrt(32), 1 / 2)
     if name == "552":
-        v = np.ones((1, 24)); v[0, 0] = 5
-        return seen_from(leech()[np.isclose(leech()@v[0], 24)], v)
-    before, a = {"891": ("4600", 1/3), "336": ("891", 1/4), "275": ("552", 1/5), "162": ("275", 1/6)}[name]
+        v = np.ones((1, 24))
+        v[0, 0] = 5
+        return seen_from(leech()[np.isclose(leech() @ v[0], 24)], v)
+    before, a = {"891": ("4600", 1 / 3), "336": ("891", 1 / 4), "275": ("552", 1 / 5), "162": ("275", 1 / 6)}[name]
     return derived(_of_leech(before), a)
+
 
 @cache
 def _cell600():
-    "The 120 icosians: even permutations of (golden ratio, 1, its inverse, 0)/2 with all signs, and the 24 units of Hurwitz"
-    g = (1+math.sqrt(5))/2
+    """The 120 icosians: even permutations of (golden ratio, 1, its inverse, 0)/2 with all signs, and the 24 units of
+    Hurwitz"""
+    g = (1 + math.sqrt(5)) / 2
     even = [p for p in itertools.permutations(range(4)) if round(np.linalg.det(np.eye(4)[list(p)])) == 1]
-    v = np.array([g, 1, 1/g, 0])/2
-    return np.concatenate([orthoplex(4), _signs(4)/2, *(np.stack([v*s for s in np.unique(_signs(4)*[1, 1, 1, 0], axis=0)])[:, p] for p in even)])
+    v = np.array([g, 1, 1 / g, 0]) / 2
+    return np.concatenate(
+        [
+            orthoplex(4),
+            _signs(4) / 2,
+            *(np.stack([v * s for s in np.unique(_signs(4) * [1, 1, 1, 0], axis=0)])[:, p] for p in even),
+        ]
+    )
 
-def _table(name, size, dim, cosine, rows): return Code(name, size, dim, cosine, lambda index: rows()[np.asarray(index)])
 
-LATTICES = (_table("D4 roots", 24, 4, 1/2, lambda: d_roots(4)), _table("D5 roots", 40, 5, 1/2, lambda: d_roots(5)), _table("600-cell", 120, 4, (1+math.sqrt(5))/4, _cell600), _table("E8 roots", 240, 8, 1/2, e8_roots),
-            *(_table(f"{name}, of E8" if name.isdigit() else name, size, dim, c, lambda name=name: _of_e8(name)) for name, size, dim, c in (("E7 roots", 126, 7, 1/2), ("E6 roots", 72, 6, 1/2), ("56", 56, 7, 1/3), ("27", 27, 6, 1/4), ("16", 16, 5, 1/5), ("10", 10, 4, 1/6))),
-            _table("Leech lattice", 196560, 24, 1/2, cache(lambda: leech()/math.sqrt(32))), *(_table(f"{name}, of Leech's lattice", int(name), dim, c, lambda name=name: _of_leech(name)) for name, dim, c in (("4600", 23, 1/3), ("891", 22, 1/4), ("336", 21, 1/5), ("552", 23, 1/5), ("275", 22, 1/6), ("162", 21, 1/7))))
+def _table(name, size, dim, cosine, rows):
+    return Code(name, size, dim, cosine, lambda index: rows()[np.asarray(index)])
+
+
+LATTICES = (
+    _table("D4 roots", 24, 4, 1 / 2, lambda: d_roots(4)),
+    _table("D5 roots", 40, 5, 1 / 2, lambda: d_roots(5)),
+    _table("600-cell", 120, 4, (1 + math.sqrt(5)) / 4, _cell600),
+    _table("E8 roots", 240, 8, 1 / 2, e8_roots),
+    *(
+        _table(f"{name}, of E8" if name.isdigit() else name, size, dim, c, lambda name=name: _of_e8(name))
+        for name, size, dim, c in (
+            ("E7 roots", 126, 7, 1 / 2),
+            ("E6 roots", 72, 6, 1 / 2),
+            ("56", 56, 7, 1 / 3),
+            ("27", 27, 6, 1 / 4),
+            ("16", 16, 5, 1 / 5),
+            ("10", 10, 4, 1 / 6),
+        )
+    ),
+    _table("Leech lattice", 196560, 24, 1 / 2, cache(lambda: leech() / math.sqrt(32))),
+    *(
+        _table(f"{name}, of Leech's lattice", int(name), dim, c, lambda name=name: _of_leech(name))
+        for name, dim, c in (
+            ("4600", 23, 1 / 3),
+            ("891", 22, 1 / 4),
+            ("336", 21, 1 / 5),
+            ("552", 23, 1 / 5),
+            ("275", 22, 1 / 6),
+            ("162", 21, 1 / 7),
+        )
+    ),
+)
 
 # %% ../nbs/01_codes.ipynb #c044
-def fill_spare(code:Code, n:int, dim:int) -> Code:
+def fill_spare(code: Code, n: int, dim: int) -> Code:
     "`code` for its first `n` rows, with parts told apart in the dimensions up to `dim` if that lowers the guarantee"
-    if not code.part or n > code.size: return code
-    parts, spare = -(-n//code.part), dim-code.dim
-    if parts == 1: return code._replace(name=f"{code.name}, one part", size=code.part, cosine=code.inside)
-    b = simplex(parts) if parts <= spare+1 else orthoplex(-(-parts//2))[:parts] if parts <= 2*spare else None
-    if b is None or not (between := -1/(parts-1) if parts <= spare+1 else 0.) < code.cosine: return code
-    t = (code.cosine-code.inside)/(code.cosine-code.inside+1-between)
-    def rows(index): return np.concatenate([math.sqrt(1-t)*code.rows(index), math.sqrt(t)*b[np.asarray(index)//code.part]], 1)
-    return Code(f"{code.name}, {b.shape[1]} spare dimensions", parts*code.part, code.dim+b.shape[1], t+(1-t)*code.inside, rows)
+    if not code.part or n > code.size:
+        return code
+    parts, spare = -(-n // code.part), dim - code.dim
+    if parts == 1:
+        return code._replace(name=f"{code.name}, one part", size=code.part, cosine=code.inside)
+    b = simplex(parts) if parts <= spare + 1 else orthoplex(-(-parts // 2))[:parts] if parts <= 2 * spare else None
+    if b is None or not (between := -1 / (parts - 1) if parts <= spare + 1 else 0.0) < code.cosine:
+        return code
+    t = (code.cosine - code.inside) / (code.cosine - code.inside + 1 - between)
+
+    def rows(index):
+        return np.concatenate(
+            [math.sqrt(1 - t) * code.rows(index), math.sqrt(t) * b[np.asarray(index) // code.part]], 1
+        )
+
+    return Code(
+        f"{code.name}, {b.shape[1]} spare dimensions",
+        parts * code.part,
+        code.dim + b.shape[1],
+        t + (1 - t) * code.inside,
+        rows,
+    )
 
 # %% ../nbs/01_codes.ipynb #c047
-def side_by_side(a:Code, b:Code) -> Code:
+def side_by_side(a: Code, b: Code) -> Code:
     "Both codes, in dimensions of their own"
+
     def rows(index):
         index = np.asarray(index)
-        x = np.zeros((len(index), a.dim+b.dim))
+        x = np.zeros((len(index), a.dim + b.dim))
         first = index < a.size
-        x[first, :a.dim] = a.rows(index[first])
-        x[~first, a.dim:] = b.rows(index[~first]-a.size)
+        x[first, : a.dim] = a.rows(index[first])
+        x[~first, a.dim :] = b.rows(index[~first] - a.size)
         return x
-    return Code(f"{a.name} and {b.name}", a.size+b.size, a.dim+b.dim, max(a.cosine, b.cosine, 0.), rows)
+
+    return Code(f"{a.name} and {b.name}", a.size + b.size, a.dim + b.dim, max(a.cosine, b.cosine, 0.0), rows)
 
 # %% ../nbs/01_codes.ipynb #c050
 @cache
 def _codes_below(limit):
     def found():
         yield from (*LATTICES, *GRAPHS)
-        for q in filter(prime_power, range(2, limit+2)):
-            if q*(q*q-q+1) <= limit: yield quadrangle(q)
-            yield from (reed_solomon(q, length, k) for k in (2, 3, 4, 5, 6) for length in range(k, min(q+1, limit//(q-1))+1) if q*(k-1) < length*(q-1))
-        for p in (p for p in range(2, limit+2) if prime_power(p) == (p, 1)):
-            for m in itertools.takewhile(lambda m: (p-1)*(p**m-m-1) <= limit, itertools.count(4 if p == 2 else 1)):
-                for shorten in range(m+2): yield from quadratic_codes(p, m, shorten)
-    return tuple(sorted((c for c in found() if 2*c.dim < c.size), key=lambda c: (c.cosine, c.dim)))
+        for q in filter(prime_power, range(2, limit + 2)):
+            if q * (q * q - q + 1) <= limit:
+                yield quadrangle(q)
+            yield from (
+                reed_solomon(q, length, k)
+                for k in (2, 3, 4, 5, 6)
+                for length in range(k, min(q + 1, limit // (q - 1)) + 1)
+                if q * (k - 1) < length * (q - 1)
+            )
+        for p in (p for p in range(2, limit + 2) if prime_power(p) == (p, 1)):
+            m = 4 if p == 2 else 1
+            while (p - 1) * (p**m - m - 1) <= limit:
+                for shorten in range(m + 2):
+                    yield from quadratic_codes(p, m, shorten)
+                m += 1
 
-def known_codes(dim:int) -> list:
+    return tuple(sorted((c for c in found() if 2 * c.dim < c.size), key=lambda c: (c.cosine, c.dim)))
+
+
+def known_codes(dim: int) -> list:
     "Every `Code` of this notebook with at most `dim` dimensions, the smallest guarantee first"
-    return [c for c in _codes_below(2**math.ceil(math.log2(dim))) if c.dim <= dim]
+    return [c for c in _codes_below(2 ** math.ceil(math.log2(dim))) if c.dim <= dim]
+
 
 @cache
-def best_code(n:int, dim:int):
-    "The `Code` with the smallest guaranteed cosine for `n` points in `dim` dimensions, or None if none is large enough; ValueError unless both are whole and positive"
+def best_code(n: int, dim: int):
+    """The `Code` with the smallest guaranteed cosine for `n` points in `dim` dimensions, or None if none is large
+    enough; ValueError unless both are whole and positive"""
     n, dim = _check(n, dim, 1)
-    if c := optimal_code(n, dim): return c
+    if c := optimal_code(n, dim):
+        return c
     codes = known_codes(dim)
     fits = [fill_spare(c, n, dim) for c in codes if c.size >= n]
     best = min(fits, key=lambda c: (c.cosine, c.dim), default=None)
-    for c in codes:                                                               # a smaller code, and another for the rest
-        if best and c.cosine >= best.cosine: break
-        if n/2 <= c.size < n and c.dim < dim and (rest := best_code(n-c.size, dim-c.dim)) and (not best or max(c.cosine, rest.cosine, 0) < best.cosine): best = side_by_side(c, rest)
+    for c in codes:  # a smaller code, and another for the rest
+        if best and c.cosine >= best.cosine:
+            break
+        if (
+            n / 2 <= c.size < n
+            and c.dim < dim
+            and (rest := best_code(n - c.size, dim - c.dim))
+            and (not best or max(c.cosine, rest.cosine, 0) < best.cosine)
+        ):
+            best = side_by_side(c, rest)
     return best

@@ -8,237 +8,434 @@ __all__ = ['ATTRIBUTES', 'begin', 'suffix_of', 'open_folder', 'image_root', 'wri
            'write_parquet', 'open_parquet', 'plain', 'class_names']
 
 # %% ../nbs/12_containers.ipynb #c002
-import json, os, tarfile
+import json
+import os
+import tarfile
 from hashlib import sha256
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
+
 import numpy as np
+
 from .core import atomic, progress
-from .imagesets import Encoded, known_about, known_card, known_names, numbered, of_image, write_about, write_names
+from facesyn.imagesets import (
+    Encoded,
+    known_about,
+    known_card,
+    known_names,
+    numbered,
+    of_image,
+    write_about,
+    write_names,
+)
 from .records import SUFFIXES, begin_dataset, folder_images, rank_within, read_manifest
 
 # %% ../nbs/12_containers.ipynb #c010
-def begin(encoded:Encoded, folder, order, **settings):
+def begin(encoded: Encoded, folder, order, **settings):
     "Notes what is written to `folder`, and the names; ValueError if something else was begun there"
     about, first = sha256(np.asarray(encoded.labels)[order].astype("<i8").tobytes()), int(order[0])
-    about.update(sha256(encoded.read(first)).digest()+json.dumps(encoded.about and encoded.about(first)).encode())
+    about.update(sha256(encoded.read(first)).digest() + json.dumps(encoded.about and encoded.about(first)).encode())
     begin_dataset(folder, dict(images=len(encoded), identities=len(encoded.names), **settings, about=about.hexdigest()))
     write_names(folder, encoded.names)
 
-def suffix_of(data:bytes) -> str:
+
+def suffix_of(data: bytes) -> str:
     "`.jpg` or `.png`, by the first bytes"
     return ".jpg" if data[:2] == b"\xff\xd8" else ".png"
 
 # %% ../nbs/12_containers.ipynb #c012
 def open_folder(root) -> Encoded:
-    "The set in `root/<identity>/<image>` or `root/imgs/<identity>/<image>`, its identities in alphabetical order; `root/manifest.jsonl` names its images by their path below `root`"
+    """The set in `root/<identity>/<image>` or `root/imgs/<identity>/<image>`, its identities in alphabetical order;
+    `root/manifest.jsonl` names its images by their path below `root`"""
     root, images = Path(root), image_root(root)
-    if (root/"settings.json").exists() and not (root/"card.json").exists(): raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
+    if (root / "settings.json").exists() and not (root / "card.json").exists():
+        raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
     people, called = folder_images(images), known_names(root)
     paths = [p for group in people.values() for p in group]
     names = called if called and len(called) == len(people) else list(people)
-    rows = {row.get("file"): of_image(row) for row in read_manifest(root)} if (root/"manifest.jsonl").is_file() else {}
-    def about(k): return rows.get(str(paths[k].relative_to(root)), {})
-    return Encoded(np.repeat(np.arange(len(people)), [len(group) for group in people.values()]), names, lambda k: paths[k].read_bytes(), lambda k: str(paths[k]), known_card(root), about if rows else None)
+    rows = (
+        {row.get("file"): of_image(row) for row in read_manifest(root)} if (root / "manifest.jsonl").is_file() else {}
+    )
+
+    def about(k):
+        return rows.get(str(paths[k].relative_to(root)), {})
+
+    return Encoded(
+        np.repeat(np.arange(len(people)), [len(group) for group in people.values()]),
+        names,
+        lambda k: paths[k].read_bytes(),
+        lambda k: str(paths[k]),
+        known_card(root),
+        about if rows else None,
+    )
+
 
 def image_root(root) -> Path:
     "`root/imgs` if it is a folder of folders, else `root`"
-    images = Path(root)/"imgs"
+    images = Path(root) / "imgs"
     return images if images.is_dir() and any(p.is_dir() for p in images.iterdir()) else Path(root)
 
-def write_images(encoded:Encoded, folder, order, shard:int=0):
+
+def write_images(encoded: Encoded, folder, order, shard: int = 0):
     "`imgs/000012/0003.jpg`: image 3 of identity 12"
     begin(encoded, folder, order, format="folder")
     rank, written = rank_within(encoded.labels), []
-    wide, long = max(6, len(str(len(encoded.names)-1))), max(4, len(str(rank.max())))
+    wide, long = max(6, len(str(len(encoded.names) - 1))), max(4, len(str(rank.max())))
     for k in progress(order, "images"):
         stem = f"imgs/{encoded.labels[k]:0{wide}d}/{rank[k]:0{long}d}"
-        there = [stem+s for s in (".jpg", ".png") if (Path(folder)/(stem+s)).exists()]
+        there = [stem + s for s in (".jpg", ".png") if (Path(folder) / (stem + s)).exists()]
         if not there:
-            data = encoded.read(int(k)); there = [stem+suffix_of(data)]
-            with atomic(Path(folder)/there[0]) as temporary: temporary.write_bytes(data)
+            data = encoded.read(int(k))
+            there = [stem + suffix_of(data)]
+            with atomic(Path(folder) / there[0]) as temporary:
+                temporary.write_bytes(data)
         written.append(there[0])
     write_about(folder, encoded, order, written)
 
 # %% ../nbs/12_containers.ipynb #c015
-def shards(folder, count:int, shard:int, ending:str):
+def shards(folder, count: int, shard: int, ending: str):
     "(file, from, to) for each shard of at most `shard` images that is not there yet"
-    total = -(-count//shard)
+    total = -(-count // shard)
     for s in range(total):
-        path = Path(folder)/(f"train-{s:05d}-of-{total:05d}.parquet" if ending == "parquet" else f"train-{s:06d}.{ending}")
-        if not path.exists(): yield path, s*shard, min((s+1)*shard, count)
+        path = Path(folder) / (
+            f"train-{s:05d}-of-{total:05d}.parquet" if ending == "parquet" else f"train-{s:06d}.{ending}"
+        )
+        if not path.exists():
+            yield path, s * shard, min((s + 1) * shard, count)
 
-def write_tars(encoded:Encoded, folder, order, shard:int=10_000):
+
+def write_tars(encoded: Encoded, folder, order, shard: int = 10_000):
     "`train-000000.tar`, ... of `shard` images each"
     begin(encoded, folder, order, format="webdataset", shard=shard)
     for path, start, stop in shards(folder, len(order), shard, "tar"):
         with atomic(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
             for k in progress(range(start, stop), path.name):
-                data, more = encoded.read(int(order[k])), [(".json", json.dumps(encoded.about(int(order[k]))).encode())] if encoded.about else []
+                data, more = (
+                    encoded.read(int(order[k])),
+                    ([(".json", json.dumps(encoded.about(int(order[k]))).encode())] if encoded.about else []),
+                )
                 for ending, content in ((suffix_of(data), data), (".cls", b"%d" % encoded.labels[order[k]]), *more):
-                    member = tarfile.TarInfo(f"{k:09d}{ending}"); member.size = len(content)
+                    member = tarfile.TarInfo(f"{k:09d}{ending}")
+                    member.size = len(content)
                     tar.addfile(member, BytesIO(content))
 
 # %% ../nbs/12_containers.ipynb #c017
 def tar_samples(path):
-    "(name, byte offset and length of the image, those of its json or None, label) of each sample of a tar; ValueError names a sample without an image or a label"
+    """(name, byte offset and length of the image, those of its json or None, label) of each sample of a tar; ValueError
+    names a sample without an image or a label"""
+
     def members():
         try:
             with tarfile.open(path, "r:") as tar:
                 for m in tar:
                     folder, _, base = m.name.rpartition("/")
-                    if m.isfile() and not base.startswith("."): yield f"{folder}/"*bool(folder)+base.partition(".")[0], base.partition(".")[2].lower(), m.offset_data, m.size
-        except (tarfile.TarError, EOFError) as e: raise ValueError(f"{path} is not a whole tar file: {e}") from e
+                    if m.isfile() and not base.startswith("."):
+                        yield (
+                            f"{folder}/" * bool(folder) + base.partition(".")[0],
+                            base.partition(".")[2].lower(),
+                            m.offset_data,
+                            m.size,
+                        )
+        except (tarfile.TarError, EOFError) as e:
+            raise ValueError(f"{path} is not a whole tar file: {e}") from e
+
     with open(path, "rb") as f:
-        def content(offset, size): f.seek(offset); return f.read(min(size, 2**20))
+
+        def content(offset, size):
+            f.seek(offset)
+            return f.read(min(size, 2**20))
+
         for name, group in groupby(members(), key=lambda m: m[0]):
             parts = {ending: (offset, size) for _, ending, offset, size in group}
             image = next((parts[e[1:]] for e in sorted(SUFFIXES) if e[1:] in parts), None)
-            if not image: raise ValueError(f"{path}: sample {name} has no image ({', '.join(sorted(parts))})")
-            try: label = float(content(*parts["cls"])) if "cls" in parts else float(json.loads(content(*parts["json"]))["label"])
-            except (KeyError, TypeError, ValueError) as e: raise ValueError(f"{path}: sample {name} has no label, neither a number in cls nor `label` in json") from e
+            if not image:
+                raise ValueError(f"{path}: sample {name} has no image ({', '.join(sorted(parts))})")
+            try:
+                label = (
+                    float(content(*parts["cls"]))
+                    if "cls" in parts
+                    else float(json.loads(content(*parts["json"]))["label"])
+                )
+            except (KeyError, TypeError, ValueError) as e:
+                raise ValueError(
+                    f"{path}: sample {name} has no label, neither a number in cls nor `label` in json"
+                ) from e
             yield name, image, parts.get("json"), label
+
 
 def open_tars(paths) -> Encoded:
     "The set in one or several tar files"
     samples = [(path, *sample) for path in map(Path, paths) for sample in tar_samples(path)]
-    if not samples: raise ValueError(f"{paths[0]} has no samples")
-    def where(k): return f"{samples[k][0]} (sample {samples[k][1]})"
+    if not samples:
+        raise ValueError(f"{paths[0]} has no samples")
+
+    def where(k):
+        return f"{samples[k][0]} (sample {samples[k][1]})"
+
     def content(k, part):
         path, (offset, size) = samples[k][0], part
-        with open(path, "rb", buffering=0) as f: data = os.pread(f.fileno(), size, offset)
-        if len(data) < size: raise ValueError(f"{where(k)} is cut off")
+        with open(path, "rb", buffering=0) as f:
+            data = os.pread(f.fileno(), size, offset)
+        if len(data) < size:
+            raise ValueError(f"{where(k)} is cut off")
         return data
-    def read(k): return content(k, samples[k][2])
+
+    def read(k):
+        return content(k, samples[k][2])
+
     def about(k):
-        try: return of_image(json.loads(content(k, samples[k][3]))) if samples[k][3] else {}
-        except (AttributeError, ValueError) as e: raise ValueError(f"{where(k)}: its json is not an object: {e}") from e
+        try:
+            return of_image(json.loads(content(k, samples[k][3]))) if samples[k][3] else {}
+        except (AttributeError, ValueError) as e:
+            raise ValueError(f"{where(k)}: its json is not an object: {e}") from e
+
     folder = Path(paths[0]).parent
-    return Encoded(*numbered([s[4] for s in samples], where, known_names(folder)), read, where, known_card(folder), about if any(s[3] for s in samples) else None)
+    return Encoded(
+        *numbered([s[4] for s in samples], where, known_names(folder)),
+        read,
+        where,
+        known_card(folder),
+        about if any(s[3] for s in samples) else None,
+    )
 
 # %% ../nbs/12_containers.ipynb #c020
-def needs(module:str):
+def needs(module: str):
     "The module, or an ImportError that says how to get it"
     from importlib import import_module
-    try: return import_module(module)
-    except ImportError as e: raise ImportError(f"this format needs {module}: pip install 'facesyn[formats]'") from e
 
-def write_lmdb(encoded:Encoded, folder, order, shard:int=0):
+    try:
+        return import_module(module)
+    except ImportError as e:
+        raise ImportError(f"this format needs {module}: pip install 'facesyn[formats]'") from e
+
+
+def write_lmdb(encoded: Encoded, folder, order, shard: int = 0):
     "`train.lmdb`"
     lmdb, msgpack = needs("lmdb"), needs("msgpack")
-    begin(encoded, folder, order, format="lmdb"); write_about(folder, encoded, order)
-    if (Path(folder)/"train.lmdb").exists(): return
-    with atomic(Path(folder)/"train.lmdb") as temporary, lmdb.open(str(temporary), subdir=False, map_size=2**40, lock=False, sync=False) as base:
+    begin(encoded, folder, order, format="lmdb")
+    write_about(folder, encoded, order)
+    if (Path(folder) / "train.lmdb").exists():
+        return
+    with (
+        atomic(Path(folder) / "train.lmdb") as temporary,
+        lmdb.open(str(temporary), subdir=False, map_size=2**40, lock=False, sync=False) as base,
+    ):
         ranks = progress(range(len(order)), "LMDB images")
         for chunk in range(0, len(order), 1000):
             with base.begin(write=True) as txn:
-                for k in range(chunk, min(chunk+1000, len(order))): txn.put(b"%d" % next(ranks), msgpack.packb((encoded.read(int(order[k])), int(encoded.labels[order[k]]))))
+                for k in range(chunk, min(chunk + 1000, len(order))):
+                    txn.put(
+                        b"%d" % next(ranks), msgpack.packb((encoded.read(int(order[k])), int(encoded.labels[order[k]])))
+                    )
         with base.begin(write=True) as txn:
-            for key, value in dict(keys=[b"%d" % k for k in range(len(order))], len=len(order), classnum=len(encoded.names)).items(): txn.put(f"__{key}__".encode(), msgpack.packb(value))
+            for key, value in dict(
+                keys=[b"%d" % k for k in range(len(order))], len=len(order), classnum=len(encoded.names)
+            ).items():
+                txn.put(f"__{key}__".encode(), msgpack.packb(value))
         base.sync(True)
 
+
 def open_lmdb(path) -> Encoded:
-    "The set in an LMDB of (image, label) or (image, feature, label); opened for each read, since LMDB must not be open across a fork or twice in a process"
+    """The set in an LMDB of (image, label) or (image, feature, label); opened for each read, since LMDB must not be
+    open across a fork or twice in a process"""
     lmdb, msgpack, path = needs("lmdb"), needs("msgpack"), Path(path)
-    if not path.exists(): raise FileNotFoundError(f"no LMDB {path}")
+    if not path.exists():
+        raise FileNotFoundError(f"no LMDB {path}")
+
     def values(keys):
         key = b""
         try:
-            with lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False) as base, base.begin() as txn:
+            with (
+                lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False) as base,
+                base.begin() as txn,
+            ):
                 for key in keys:
-                    if (data := txn.get(key)) is None: raise ValueError("it is missing")
+                    if (data := txn.get(key)) is None:
+                        raise ValueError("it is missing")
                     yield msgpack.unpackb(data, raw=True)
-        except (lmdb.Error, ValueError, msgpack.UnpackException) as e: raise ValueError(f"{path} (key {key.decode(errors='replace')}): {str(e) or type(e).__name__}") from e
-    keys, = values([b"__keys__"])
-    if not isinstance(keys, list) or not keys or not all(isinstance(key, bytes) for key in keys): raise ValueError(f"{path}: __keys__ must be a list of keys")
-    def where(k): return f"{path} (key {keys[k].decode(errors='replace')})"
+        except (lmdb.Error, ValueError, msgpack.UnpackException) as e:
+            raise ValueError(f"{path} (key {key.decode(errors='replace')}): {str(e) or type(e).__name__}") from e
+
+    (keys,) = values([b"__keys__"])
+    if not isinstance(keys, list) or not keys or not all(isinstance(key, bytes) for key in keys):
+        raise ValueError(f"{path}: __keys__ must be a list of keys")
+
+    def where(k):
+        return f"{path} (key {keys[k].decode(errors='replace')})"
+
     def rows(some):
         for k, row in zip(some, values(keys[k] for k in some)):
-            if not isinstance(row, list) or len(row) not in (2, 3) or not isinstance(row[0], bytes) or not isinstance(row[-1], (int, float)): raise ValueError(f"{where(k)} is not (image, label)")
+            if (
+                not isinstance(row, list)
+                or len(row) not in (2, 3)
+                or not isinstance(row[0], bytes)
+                or not isinstance(row[-1], (int, float))
+            ):
+                raise ValueError(f"{where(k)} is not (image, label)")
             yield row[0], row[-1]
+
     labels = [label for _, label in progress(rows(range(len(keys))), "LMDB labels", len(keys))]
-    def read(k): (image, _), = rows([k]); return image
+
+    def read(k):
+        ((image, _),) = rows([k])
+        return image
+
     labels, names = numbered(labels, where, known_names(path.parent))
     return Encoded(labels, names, read, where, known_card(path.parent), known_about(path.parent, labels))
 
 # %% ../nbs/12_containers.ipynb #c023
 ATTRIBUTES = ("pitch", "yaw", "roll", "age")
 
-def as_columns(row:dict) -> dict:
+
+def as_columns(row: dict) -> dict:
     "What is known of an image, with four columns in place of `attributes`"
-    if not isinstance(a := row.get("attributes"), list) or len(a) != 4: return row
+    if not isinstance(a := row.get("attributes"), list) or len(a) != 4:
+        return row
     return {k: v for k, v in row.items() if k != "attributes"} | dict(zip(ATTRIBUTES, a))
 
-def from_columns(row:dict) -> dict:
-    "The other way"
-    if not row.keys() >= {*ATTRIBUTES}: return of_image(row)
-    a = [row[name] for name in ATTRIBUTES]
-    return of_image({k: v for k, v in row.items() if k not in ATTRIBUTES} | dict(attributes=None if a == [None]*4 else a))
 
-def column_types(encoded:Encoded, order) -> list:
-    "(name, arrow type) of the columns that hold what is known of the images; ValueError for a kind of knowledge that is now text and now a number"
+def from_columns(row: dict) -> dict:
+    "The other way"
+    if not row.keys() >= {*ATTRIBUTES}:
+        return of_image(row)
+    a = [row[name] for name in ATTRIBUTES]
+    return of_image(
+        {k: v for k, v in row.items() if k not in ATTRIBUTES} | dict(attributes=None if a == [None] * 4 else a)
+    )
+
+
+def column_types(encoded: Encoded, order) -> list:
+    """(name, arrow type) of the columns that hold what is known of the images; ValueError for a kind of knowledge that
+    is now text and now a number"""
     pa, schema = needs("pyarrow"), None
-    for chunk in np.array_split(order, -(-len(order)//1000)) if encoded.about else ():
+    for chunk in np.array_split(order, -(-len(order) // 1000)) if encoded.about else ():
         rows = [as_columns(encoded.about(int(k))) for k in chunk]
         try:
-            here = pa.schema([(name, pa.array([row.get(name) for row in rows]).type) for name in dict.fromkeys(name for row in rows for name in row)])
+            here = pa.schema(
+                [
+                    (name, pa.array([row.get(name) for row in rows]).type)
+                    for name in dict.fromkeys(name for row in rows for name in row)
+                ]
+            )
             schema = pa.unify_schemas([schema or here, here], promote_options="permissive")
-        except pa.ArrowException as e: raise ValueError(f"what is known of images {chunk[0]} to {chunk[-1]} does not fit in columns: {e}") from e
+        except pa.ArrowException as e:
+            raise ValueError(f"what is known of images {chunk[0]} to {chunk[-1]} does not fit in columns: {e}") from e
     return [(field.name, field.type) for field in schema or ()]
 
 # %% ../nbs/12_containers.ipynb #c023c
-def write_parquet(encoded:Encoded, folder, order, shard:int=10_000):
+def write_parquet(encoded: Encoded, folder, order, shard: int = 10_000):
     "`train-00000-of-00002.parquet`, ... of `shard` images each"
     pa, pq = needs("pyarrow"), needs("pyarrow.parquet")
     begin(encoded, folder, order, format="parquet", shard=shard)
     features = dict(image=dict(_type="Image"), label=dict(names=encoded.names, _type="ClassLabel"))
-    schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64()), *column_types(encoded, order)], metadata=dict(huggingface=json.dumps(dict(info=dict(features=features)))))
-    def row(k, i): return dict(image=dict(bytes=(data := encoded.read(i)), path=f"{k:09d}{suffix_of(data)}"), label=int(encoded.labels[i])) | (as_columns(encoded.about(i)) if encoded.about else {})
+    schema = pa.schema(
+        [
+            ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            ("label", pa.int64()),
+            *column_types(encoded, order),
+        ],
+        metadata=dict(huggingface=json.dumps(dict(info=dict(features=features)))),
+    )
+
+    def row(k, i):
+        return dict(
+            image=dict(bytes=(data := encoded.read(i)), path=f"{k:09d}{suffix_of(data)}"), label=int(encoded.labels[i])
+        ) | (as_columns(encoded.about(i)) if encoded.about else {})
+
     for path, start, stop in shards(folder, len(order), shard, "parquet"):
-        with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
+        with (
+            atomic(path) as temporary,
+            pq.ParquetWriter(
+                temporary, schema, compression="none", use_dictionary=False, write_statistics=False
+            ) as writer,
+        ):
             for chunk in progress(range(start, stop, 100), f"{path.name} row groups"):
-                writer.write_table(pa.Table.from_pylist([row(k, int(order[k])) for k in range(chunk, min(chunk+100, stop))], schema))
+                writer.write_table(
+                    pa.Table.from_pylist([row(k, int(order[k])) for k in range(chunk, min(chunk + 100, stop))], schema)
+                )
 
 # %% ../nbs/12_containers.ipynb #c023e
 def open_parquet(paths) -> Encoded:
-    "The set in one or several parquet files with columns `image` (bytes, or a struct with `bytes`) and `label` (whole numbers); other columns of numbers and text are what is known of the images"
+    """The set in one or several parquet files with columns `image` (bytes, or a struct with `bytes`) and `label` (whole
+    numbers); other columns of numbers and text are what is known of the images"""
     pa, pq, groups, labels, called, more = needs("pyarrow"), needs("pyarrow.parquet"), [], [], None, {}
+
     def rows(path, columns, group=None):
         try:
-            with pq.ParquetFile(path) as f: return f.read(columns) if group is None else f.read_row_group(group, columns)
-        except (pa.ArrowException, OSError, IndexError) as e: raise ValueError(f"{path}: cannot read {', '.join(columns)}: {e}") from e
+            with pq.ParquetFile(path) as f:
+                return f.read(columns) if group is None else f.read_row_group(group, columns)
+        except (pa.ArrowException, OSError, IndexError) as e:
+            raise ValueError(f"{path}: cannot read {', '.join(columns)}: {e}") from e
+
     for path in map(Path, paths):
         try:
-            with pq.ParquetFile(path) as f: sizes, schema = [f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)], f.schema_arrow
-        except (pa.ArrowException, OSError) as e: raise ValueError(f"{path} is not a parquet file: {e}") from e
-        if missing := {"image", "label"}-set(schema.names): raise ValueError(f"{path} has no column {sorted(missing)[0]} (it has {', '.join(schema.names)})")
-        if not pa.types.is_integer(schema.field("label").type): raise ValueError(f"{path}: column label is {schema.field('label').type}, expected whole numbers")
-        labels += rows(path, ["label"]).column(0).to_pylist(); groups += [(path, g, n) for g, n in enumerate(sizes)]
-        called, more[path] = called or class_names(schema), [field.name for field in schema if field.name not in ("image", "label") and plain(field.type)]
+            with pq.ParquetFile(path) as f:
+                sizes, schema = [f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)], f.schema_arrow
+        except (pa.ArrowException, OSError) as e:
+            raise ValueError(f"{path} is not a parquet file: {e}") from e
+        if missing := {"image", "label"} - set(schema.names):
+            raise ValueError(f"{path} has no column {sorted(missing)[0]} (it has {', '.join(schema.names)})")
+        if not pa.types.is_integer(schema.field("label").type):
+            raise ValueError(f"{path}: column label is {schema.field('label').type}, expected whole numbers")
+        labels += rows(path, ["label"]).column(0).to_pylist()
+        groups += [(path, g, n) for g, n in enumerate(sizes)]
+        called, more[path] = (
+            called or class_names(schema),
+            [field.name for field in schema if field.name not in ("image", "label") and plain(field.type)],
+        )
     begins, last = np.cumsum([0, *(n for _, _, n in groups)]), {}
-    if not begins[-1]: raise ValueError(f"{paths[0]} has no rows")
-    def place(k): return (g := int(np.searchsorted(begins, k, "right"))-1), int(k-begins[g])
-    def where(k): return f"{groups[place(k)[0]][0]} (row {k-begins[next(i for i, x in enumerate(groups) if x[0] == groups[place(k)[0]][0])]})"
+    if not begins[-1]:
+        raise ValueError(f"{paths[0]} has no rows")
+
+    def place(k):
+        return (g := int(np.searchsorted(begins, k, "right")) - 1), int(k - begins[g])
+
+    def where(k):
+        return (
+            f"{groups[place(k)[0]][0]} (row"
+            f" {k - begins[next(i for i, x in enumerate(groups) if x[0] == groups[place(k)[0]][0])]})"
+        )
+
     def row(k, what):
         "Row k of the image column or of what is known; the row group read last is kept"
         g, r = place(k)
-        if last.get(what, (None,))[0] != g: last[what] = g, rows(groups[g][0], ["image"] if what == "image" else more[groups[g][0]], groups[g][1])
+        if last.get(what, (None,))[0] != g:
+            last[what] = g, rows(groups[g][0], ["image"] if what == "image" else more[groups[g][0]], groups[g][1])
         return {name: column[r].as_py() for name, column in zip(last[what][1].column_names, last[what][1].columns)}
+
     def read(k):
         image = row(k, "image")["image"]
         data = image.get("bytes") if isinstance(image, dict) else image
-        if not isinstance(data, bytes): raise ValueError(f"{where(k)} has no image bytes")
+        if not isinstance(data, bytes):
+            raise ValueError(f"{where(k)} has no image bytes")
         return data
+
     folder = Path(paths[0]).parent
-    return Encoded(*numbered([np.nan if v is None else v for v in labels], where, known_names(folder) or called), read, where, known_card(folder), (lambda k: from_columns(row(k, "about"))) if any(more.values()) else None)
+    return Encoded(
+        *numbered([np.nan if v is None else v for v in labels], where, known_names(folder) or called),
+        read,
+        where,
+        known_card(folder),
+        (lambda k: from_columns(row(k, "about"))) if any(more.values()) else None,
+    )
+
 
 def plain(kind) -> bool:
     "Can JSON hold values of an arrow type: numbers, truth values, text, and lists of them?"
     t = needs("pyarrow").types
-    return plain(kind.value_type) if t.is_list(kind) else any(f(kind) for f in (t.is_integer, t.is_floating, t.is_boolean, t.is_string, t.is_large_string, t.is_null))
+    return (
+        plain(kind.value_type)
+        if t.is_list(kind)
+        else any(
+            f(kind) for f in (t.is_integer, t.is_floating, t.is_boolean, t.is_string, t.is_large_string, t.is_null)
+        )
+    )
 
-def class_names(schema) -> list[str]|None:
+
+def class_names(schema) -> list[str] | None:
     "The names of the classes in a Hugging Face schema, None if it has none"
-    try: return json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    except (KeyError, TypeError, ValueError): return None
+    try:
+        return json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -8,12 +8,19 @@ __all__ = ['repo_root', 'generator', 'noise', 'pick_device', 'to_float', 'to_uin
            'assigned', 'run_parameters', 'progress']
 
 # %% ../nbs/00_core.ipynb #c002
-import ast, json, os, platform, shutil, subprocess, time
+import ast
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -23,26 +30,32 @@ def repo_root(start=None) -> Path:
     "The folder that holds `settings.ini`, looked for upwards from `start` (default: the working directory)"
     start = Path(start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
-        if (folder/"settings.ini").is_file(): return folder
+        if (folder / "settings.ini").is_file():
+            return folder
     raise FileNotFoundError(f"no settings.ini in {start} or above it: run from inside the facesyn repository")
 
 # %% ../nbs/00_core.ipynb #c008
-def generator(seed:int, *keys:int) -> torch.Generator:
+def generator(seed: int, *keys: int) -> torch.Generator:
     "A CPU generator for the stream named by `(seed, *keys)`; different names give independent streams"
-    if any(int(k) < 0 for k in (seed, *keys)): raise ValueError(f"seed and keys must be >= 0, got {(seed, *keys)}")
+    if any(int(k) < 0 for k in (seed, *keys)):
+        raise ValueError(f"seed and keys must be >= 0, got {(seed, *keys)}")
     name = "/".join(str(int(k)) for k in (seed, *keys))
     return torch.Generator().manual_seed(int.from_bytes(sha256(name.encode()).digest()[:4], "little"))
 
 # %% ../nbs/00_core.ipynb #c011
-def noise(shape, seed:int, identities, images) -> torch.Tensor:
+def noise(shape, seed: int, identities, images) -> torch.Tensor:
     "Standard normal noise (n, *shape), row k from the stream `(seed, identities[k], images[k])`"
-    return torch.stack([torch.randn(shape, generator=generator(seed, i, j)) for i, j in zip(identities, images, strict=True)])
+    return torch.stack(
+        [torch.randn(shape, generator=generator(seed, i, j)) for i, j in zip(identities, images, strict=True)]
+    )
 
 # %% ../nbs/00_core.ipynb #c015
-def pick_device(name:str="auto") -> torch.device:
+def pick_device(name: str = "auto") -> torch.device:
     "`auto` is the first GPU if there is one; any other name is taken as it is"
-    if name != "auto": return torch.device(name)
-    if torch.cuda.is_available(): return torch.device("cuda")
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 # %% ../nbs/00_core.ipynb #c017
@@ -54,7 +67,7 @@ def to_float(images) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 # %% ../nbs/00_core.ipynb #c018
-def to_uint8(images:torch.Tensor) -> torch.Tensor:
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
     "Float tensor (n, 3, h, w) in [-1, 1] -> 8-bit RGB (n, h, w, 3), rounded; refuses NaN and infinity"
     if not torch.isfinite(images).all():
         bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero()[0].item()
@@ -62,126 +75,168 @@ def to_uint8(images:torch.Tensor) -> torch.Tensor:
     return images.float().add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().contiguous()
 
 # %% ../nbs/00_core.ipynb #c021
-def decode_image(source, size:int=None, name=None) -> np.ndarray:
+def decode_image(source, size: int = None, name=None) -> np.ndarray:
     "8-bit RGB (h, w, 3) from a path or an open binary file, resized to (size, size) if asked; ValueError says `name`"
     try:
         with Image.open(source) as im:
             im = im.convert("RGB")
             if size and im.size != (size, size):
-                im = im.resize((size, size), Image.Resampling.BOX if min(im.size) >= 2*size else Image.Resampling.BICUBIC)
+                im = im.resize(
+                    (size, size), Image.Resampling.BOX if min(im.size) >= 2 * size else Image.Resampling.BICUBIC
+                )
             return np.array(im)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise ValueError(f"cannot read {name or source} as an image: {e}") from e
 
 # %% ../nbs/00_core.ipynb #c022
-def read_image(path, size:int=None) -> np.ndarray:
+def read_image(path, size: int = None) -> np.ndarray:
     "`decode_image` of a file; FileNotFoundError or ValueError names it"
-    if not Path(path).is_file(): raise FileNotFoundError(f"no image file {path}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no image file {path}")
     return decode_image(path, size)
 
 # %% ../nbs/00_core.ipynb #c025
-def image_grid(images, ncol:int=10, zoom:int=1, pad:int=2) -> Image.Image:
+def image_grid(images, ncol: int = 10, zoom: int = 1, pad: int = 2) -> Image.Image:
     "One PIL picture of many: 8-bit images (n, h, w, 3) in rows of `ncol`, enlarged `zoom` times"
     images = np.asarray(images)
     n, h, w, _ = images.shape
-    nrow = -(-n//ncol)
-    sheet = np.full((nrow*(h+pad)-pad, ncol*(w+pad)-pad, 3), 255, np.uint8)
+    nrow = -(-n // ncol)
+    sheet = np.full((nrow * (h + pad) - pad, ncol * (w + pad) - pad, 3), 255, np.uint8)
     for k, im in enumerate(images):
         r, c = divmod(k, ncol)
-        sheet[r*(h+pad):r*(h+pad)+h, c*(w+pad):c*(w+pad)+w] = im
+        sheet[r * (h + pad) : r * (h + pad) + h, c * (w + pad) : c * (w + pad) + w] = im
     sheet = Image.fromarray(sheet)
-    return sheet.resize((sheet.width*zoom, sheet.height*zoom), Image.Resampling.NEAREST if zoom < 2 else Image.Resampling.BICUBIC)
+    return sheet.resize(
+        (sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST if zoom < 2 else Image.Resampling.BICUBIC
+    )
 
 # %% ../nbs/00_core.ipynb #c028
 @contextmanager
 def atomic(path):
     "Yields a temporary path in the same folder; renamed to `path` when the block ends well, removed when it fails"
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #c029
 def write_json(obj, path):
     "JSON with two-space indentation, written atomically"
-    with atomic(path) as temporary: temporary.write_text(json.dumps(obj, indent=2, default=_plain, allow_nan=False)+"\n")
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(obj, indent=2, default=_plain, allow_nan=False) + "\n")
+
 
 def _plain(x):
     "numpy and torch scalars, arrays and paths as plain JSON values"
-    if isinstance(x, (np.generic, np.ndarray, torch.Tensor)): return x.tolist()
-    if isinstance(x, Path): return str(x)
+    if isinstance(x, (np.generic, np.ndarray, torch.Tensor)):
+        return x.tolist()
+    if isinstance(x, Path):
+        return str(x)
     raise TypeError(f"{type(x).__name__} does not go into JSON")
 
 # %% ../nbs/00_core.ipynb #c030
 def read_json(path):
     "The content of a JSON file; errors name the file"
-    if not Path(path).is_file(): raise FileNotFoundError(f"no JSON file {path}")
-    try: return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as e: raise ValueError(f"{path} is not JSON: {e}") from e
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no JSON file {path}")
+    try:
+        return json.loads(Path(path).read_text())
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{path} is not JSON: {e}") from e
 
 # %% ../nbs/00_core.ipynb #d001
-def arrays_digest(arrays:dict) -> str:
+def arrays_digest(arrays: dict) -> str:
     "sha256 over names, types, shapes and values of tensors or arrays"
     digest = sha256()
     for name, x in sorted(arrays.items()):
         x = np.ascontiguousarray(torch.as_tensor(x).detach().cpu().float().numpy())
-        digest.update(f"{name} {x.shape}".encode()); digest.update(x)
+        digest.update(f"{name} {x.shape}".encode())
+        digest.update(x)
     return digest.hexdigest()
 
-def weights_digest(modules:dict) -> str:
+
+def weights_digest(modules: dict) -> str:
     "`arrays_digest` of all parameters and buffers of named networks; what is no network is left out"
-    return arrays_digest({f"{name}.{k}": v for name, net in modules.items() if isinstance(net, torch.nn.Module) for k, v in net.state_dict().items()})
+    return arrays_digest(
+        {
+            f"{name}.{k}": v
+            for name, net in modules.items()
+            if isinstance(net, torch.nn.Module)
+            for k, v in net.state_dict().items()
+        }
+    )
 
 # %% ../nbs/00_core.ipynb #c033
 def environment() -> dict:
     "What the numbers of a run depend on besides its parameters: versions, commit, processor, threads"
     packages = {p: version(p) for p in ("torch", "diffusers", "accelerate", "numpy")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return dict(python=platform.python_version(), **packages, commit=_commit(), device=device, threads=torch.get_num_threads())
+    return dict(
+        python=platform.python_version(), **packages, commit=_commit(), device=device, threads=torch.get_num_threads()
+    )
 
-def _commit() -> str|None:
+
+def _commit() -> str | None:
     "Short git commit of the code, with `-dirty` if files differ from it; None outside a checkout or without git"
-    if not shutil.which("git"): return None
+    if not shutil.which("git"):
+        return None
     folder = Path(__file__).parent if "__file__" in globals() else None
-    git = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True, cwd=folder)
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True, cwd=folder
+    )
     return git.stdout.strip() or None
 
 # %% ../nbs/00_core.ipynb #c034
-def write_record(path, run:str, parameters:dict, results:dict, started:float):
+def write_record(path, run: str, parameters: dict, results: dict, started: float):
     "The JSON record of a run: `started` is `time.time()` at its beginning; `parameters` and `results` are plain dicts"
-    record = dict(run=run, finished=datetime.now(timezone.utc).isoformat(timespec="seconds"), seconds=round(time.time()-started, 1),
-                  parameters=parameters, environment=environment(), results=results)
+    record = dict(
+        run=run,
+        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seconds=round(time.time() - started, 1),
+        parameters=parameters,
+        environment=environment(),
+        results=results,
+    )
     write_json(record, path)
     return record
 
 # %% ../nbs/00_core.ipynb #c037
-def assigned(source:str) -> dict:
+def assigned(source: str) -> dict:
     "Name -> value if `source` is nothing but assignments of literals, else an empty dict"
-    try: return {t.id: ast.literal_eval(node.value) for node in ast.parse(source).body for t in node.targets}
-    except (AttributeError, SyntaxError, ValueError): return {}
+    try:
+        return {t.id: ast.literal_eval(node.value) for node in ast.parse(source).body for t in node.targets}
+    except (AttributeError, SyntaxError, ValueError):
+        return {}
 
 # %% ../nbs/00_core.ipynb #c038
-def run_parameters(namespace:dict) -> dict:
-    "The parameters of a run notebook, from its `globals()`; ValueError for an unknown name or a value of another type than the default's"
+def run_parameters(namespace: dict) -> dict:
+    """The parameters of a run notebook, from its `globals()`; ValueError for an unknown name or a value of another type
+    than the default's"""
     cells = [str(c) for c in namespace["In"] if assigned(str(c))]
     defaults = {k: v for c in cells if not c.startswith("# Parameters") for k, v in assigned(c).items()}
     asked = {k: v for c in cells if c.startswith("# Parameters") for k, v in assigned(c).items()}
     for name, value in asked.items():
-        if name not in defaults: raise ValueError(f"unknown parameter {name!r}: this notebook knows {', '.join(defaults)}")
+        if name not in defaults:
+            raise ValueError(f"unknown parameter {name!r}: this notebook knows {', '.join(defaults)}")
         default = defaults[name]
-        if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int): raise ValueError(f"parameter {name}: expected a {type(default).__name__} such as {default!r}, got {value!r}")
+        if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
+            raise ValueError(
+                f"parameter {name}: expected a {type(default).__name__} such as {default!r}, got {value!r}"
+            )
     return {k: namespace[k] for k in defaults}
 
 # %% ../nbs/00_core.ipynb #c041
-def progress(iterable, label:str, total:int=None, every:float=20.):
+def progress(iterable, label: str, total: int = None, every: float = 20.0):
     "Yields from `iterable`, printing `label done/total, rate, time left` every `every` seconds"
     total = total if total is not None else len(iterable)
     start = last = time.time()
     for done, item in enumerate(iterable, 1):
         yield item
         now = time.time()
-        if now-last >= every or (done == total and now-start >= every):
-            last, rate = now, done/(now-start)
-            print(f"{label} {done}/{total}  {rate:.1f}/s  {(total-done)/rate:.0f} s left", flush=True)
+        if now - last >= every or (done == total and now - start >= every):
+            last, rate = now, done / (now - start)
+            print(f"{label} {done}/{total}  {rate:.1f}/s  {(total - done) / rate:.0f} s left", flush=True)

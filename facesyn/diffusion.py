@@ -10,18 +10,29 @@ __all__ = ['WEIGHTINGS', 'BLOCKS', 'prediction_type', 'signal_noise', 'add_noise
            'learning_rate', 'load_weights', 'train', 'FacePipeline']
 
 # %% ../nbs/30_diffusion.ipynb #c003
-import inspect, json, time
+import inspect
+import json
+import time
 from contextlib import nullcontext
 from functools import lru_cache
 from hashlib import sha256
 from math import cos, gcd, pi
 from pathlib import Path
 from types import SimpleNamespace
+
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import send_to_device
-from diffusers import AutoencoderKL, AutoencoderTiny, ConfigMixin, DiffusionPipeline, ImagePipelineOutput, ModelMixin, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    ConfigMixin,
+    DiffusionPipeline,
+    ImagePipelineOutput,
+    ModelMixin,
+    UNet2DConditionModel,
+)
 from diffusers.configuration_utils import register_to_config
 from diffusers.training_utils import EMAModel
 from diffusers.utils.torch_utils import randn_tensor
@@ -29,6 +40,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
 from .core import atomic, generator, read_json, to_float, to_uint8, weights_digest, write_json
 from .recognition import check_finite
 
@@ -37,153 +49,223 @@ def prediction_type(scheduler) -> str:
     "`epsilon` or `v_prediction`; ValueError for schedulers of another kind (flow matching, sample prediction)"
     name, kind = type(scheduler).__name__, getattr(scheduler.config, "prediction_type", None)
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(f"{name} has no alphas_cumprod: a variance-preserving scheduler such as DDIMScheduler is needed")
+        raise ValueError(
+            f"{name} has no alphas_cumprod: a variance-preserving scheduler such as DDIMScheduler is needed"
+        )
     if kind not in ("epsilon", "v_prediction"):
         raise ValueError(f"{name} has prediction_type={kind!r}: only 'epsilon' and 'v_prediction' are supported")
     return kind
 
 # %% ../nbs/30_diffusion.ipynb #c008
-def signal_noise(scheduler, t, like:torch.Tensor):
+def signal_noise(scheduler, t, like: torch.Tensor):
     "sqrt(abar_t) and sqrt(1-abar_t), shaped (n, 1, 1, 1) for `like`; `t`: int or (n,) whole steps 0..T-1"
     t = torch.as_tensor(t)
     if t.is_floating_point() and (t != t.round()).any():
-        raise ValueError(f"{type(scheduler).__name__} steps at t={t.flatten()[0].item()}: whole steps are needed, set timestep_spacing='leading' or 'trailing'")
-    abar = scheduler.alphas_cumprod[t.long().cpu()].to(like.device, like.dtype).reshape(-1, *[1]*(like.ndim-1))
-    return abar**0.5, (1-abar)**0.5
+        raise ValueError(
+            f"{type(scheduler).__name__} steps at t={t.flatten()[0].item()}: whole steps are needed, set"
+            " timestep_spacing='leading' or 'trailing'"
+        )
+    abar = scheduler.alphas_cumprod[t.long().cpu()].to(like.device, like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+    return abar**0.5, (1 - abar) ** 0.5
 
 # %% ../nbs/30_diffusion.ipynb #c009
-def add_noise(scheduler, x0:torch.Tensor, eps:torch.Tensor, t) -> torch.Tensor:
+def add_noise(scheduler, x0: torch.Tensor, eps: torch.Tensor, t) -> torch.Tensor:
     "x_t = sqrt(abar_t) x0 + sqrt(1-abar_t) eps"
     a, b = signal_noise(scheduler, t, x0)
-    return a*x0+b*eps
+    return a * x0 + b * eps
 
 # %% ../nbs/30_diffusion.ipynb #c010
-def target(scheduler, x0:torch.Tensor, eps:torch.Tensor, t) -> torch.Tensor:
+def target(scheduler, x0: torch.Tensor, eps: torch.Tensor, t) -> torch.Tensor:
     "What the network must predict: eps, or v = sqrt(abar_t) eps - sqrt(1-abar_t) x0"
-    if prediction_type(scheduler) == "epsilon": return eps
+    if prediction_type(scheduler) == "epsilon":
+        return eps
     a, b = signal_noise(scheduler, t, x0)
-    return a*eps-b*x0
+    return a * eps - b * x0
 
 # %% ../nbs/30_diffusion.ipynb #c011
-def estimate_x0(scheduler, output:torch.Tensor, x_t:torch.Tensor, t) -> torch.Tensor:
+def estimate_x0(scheduler, output: torch.Tensor, x_t: torch.Tensor, t) -> torch.Tensor:
     "The one-step estimate of x0 from the network's `output` at x_t"
     a, b = signal_noise(scheduler, t, x_t)
-    return (x_t-b*output)/a if prediction_type(scheduler) == "epsilon" else a*x_t-b*output
+    return (x_t - b * output) / a if prediction_type(scheduler) == "epsilon" else a * x_t - b * output
 
 # %% ../nbs/30_diffusion.ipynb #c012
-def estimate_eps(scheduler, output:torch.Tensor, x_t:torch.Tensor, t) -> torch.Tensor:
+def estimate_eps(scheduler, output: torch.Tensor, x_t: torch.Tensor, t) -> torch.Tensor:
     "The noise that the network sees in x_t; the score is -eps/sqrt(1-abar_t)"
     a, b = signal_noise(scheduler, t, x_t)
-    return output if prediction_type(scheduler) == "epsilon" else a*output+b*x_t
+    return output if prediction_type(scheduler) == "epsilon" else a * output + b * x_t
 
 # %% ../nbs/30_diffusion.ipynb #c013
-def output_from_eps(scheduler, eps:torch.Tensor, x_t:torch.Tensor, t) -> torch.Tensor:
+def output_from_eps(scheduler, eps: torch.Tensor, x_t: torch.Tensor, t) -> torch.Tensor:
     "The network output that means `eps`: the inverse of `estimate_eps`"
     a, b = signal_noise(scheduler, t, x_t)
-    return eps if prediction_type(scheduler) == "epsilon" else (eps-b*x_t)/a
+    return eps if prediction_type(scheduler) == "epsilon" else (eps - b * x_t) / a
 
 # %% ../nbs/30_diffusion.ipynb #w001
 WEIGHTINGS = ("eps", "v", "min_snr")
 
-def error_weight(scheduler, t, weighting:str="eps") -> torch.Tensor:
+
+def error_weight(scheduler, t, weighting: str = "eps") -> torch.Tensor:
     "c_t (n,) of the squared error of eps at diffusers' steps t (n,); ValueError for a weighting not in WEIGHTINGS"
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting={weighting!r}: expected one of {', '.join(WEIGHTINGS)}")
     abar = scheduler.alphas_cumprod.to(t.device)[t]
-    if weighting == "min_snr": return (5*(1-abar)/abar).clamp(max=1)
-    return 1/abar if weighting == "v" else torch.ones_like(abar)
+    if weighting == "min_snr":
+        return (5 * (1 - abar) / abar).clamp(max=1)
+    return 1 / abar if weighting == "v" else torch.ones_like(abar)
 
 # %% ../nbs/30_diffusion.ipynb #w004
-def denoising_error(scheduler, output:torch.Tensor, x_t:torch.Tensor, eps:torch.Tensor, t, weighting:str="eps") -> torch.Tensor:
+def denoising_error(
+    scheduler, output: torch.Tensor, x_t: torch.Tensor, eps: torch.Tensor, t, weighting: str = "eps"
+) -> torch.Tensor:
     "c_t times the mean squared error of eps (n,), whatever the network predicts; `output`, `x_t`, `eps`: (n, c, h, w)"
-    error = (estimate_eps(scheduler, output, x_t, t)-eps).square().flatten(1).mean(1)
-    return error_weight(scheduler, t, weighting)*error
+    error = (estimate_eps(scheduler, output, x_t, t) - eps).square().flatten(1).mean(1)
+    return error_weight(scheduler, t, weighting) * error
 
 # %% ../nbs/30_diffusion.ipynb #c017
-BLOCKS = {"added_kv": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "UNetMidBlock2DSimpleCrossAttn", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-          "cross":    ("DownBlock2D", "CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", "CrossAttnUpBlock2D", "UpBlock2D")}
+BLOCKS = {
+    "added_kv": (
+        "ResnetDownsampleBlock2D",
+        "SimpleCrossAttnDownBlock2D",
+        "UNetMidBlock2DSimpleCrossAttn",
+        "SimpleCrossAttnUpBlock2D",
+        "ResnetUpsampleBlock2D",
+    ),
+    "cross": ("DownBlock2D", "CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", "CrossAttnUpBlock2D", "UpBlock2D"),
+}
 
-def build_unet(size:int, channels=(32, 64, 96), condition_dim:int=768, in_channels:int=3, layers:int=1, attention_levels:int=1,
-               head_dim:int=32, kind:str="added_kv", pooled:bool=True, **config) -> UNet2DConditionModel:
-    "U-Net for `size` x `size` inputs: one level per entry of `channels`, attention at the last `attention_levels`; `config`: any UNet2DConditionModel option"
-    if kind not in BLOCKS: raise ValueError(f"kind={kind!r}: expected one of {list(BLOCKS)}")
+
+def build_unet(
+    size: int,
+    channels=(32, 64, 96),
+    condition_dim: int = 768,
+    in_channels: int = 3,
+    layers: int = 1,
+    attention_levels: int = 1,
+    head_dim: int = 32,
+    kind: str = "added_kv",
+    pooled: bool = True,
+    **config,
+) -> UNet2DConditionModel:
+    """U-Net for `size` x `size` inputs: one level per entry of `channels`, attention at the last `attention_levels`;
+    `config`: any UNet2DConditionModel option"""
+    if kind not in BLOCKS:
+        raise ValueError(f"kind={kind!r}: expected one of {list(BLOCKS)}")
     n, k = len(channels), attention_levels
-    if size % 2**(n-1):
-        raise ValueError(f"size={size} cannot be halved {n-1} times: use fewer channels entries or another size")
-    if any(c % head_dim for c in channels[n-k:]):
-        raise ValueError(f"head_dim={head_dim} does not divide the channels {tuple(channels[n-k:])} of the attention levels")
+    if size % 2 ** (n - 1):
+        raise ValueError(f"size={size} cannot be halved {n - 1} times: use fewer channels entries or another size")
+    if any(c % head_dim for c in channels[n - k :]):
+        raise ValueError(
+            f"head_dim={head_dim} does not divide the channels {tuple(channels[n - k :])} of the attention levels"
+        )
     down, down_attn, mid, up_attn, up = BLOCKS[kind]
-    if pooled: config = dict(class_embed_type="simple_projection", projection_class_embeddings_input_dim=condition_dim, **config)
-    return UNet2DConditionModel(**{**dict(
-        sample_size=size, in_channels=in_channels, out_channels=in_channels, block_out_channels=tuple(channels), layers_per_block=layers,
-        down_block_types=(down,)*(n-k)+(down_attn,)*k, mid_block_type=mid, up_block_types=(up_attn,)*k+(up,)*(n-k), cross_attention_dim=condition_dim,
-        attention_head_dim=head_dim if kind == "added_kv" else tuple(max(c//head_dim, 1) for c in channels), norm_num_groups=gcd(32, *channels), resnet_time_scale_shift="scale_shift"), **config})
+    if pooled:
+        config = dict(
+            class_embed_type="simple_projection", projection_class_embeddings_input_dim=condition_dim, **config
+        )
+    return UNet2DConditionModel(
+        **{
+            **dict(
+                sample_size=size,
+                in_channels=in_channels,
+                out_channels=in_channels,
+                block_out_channels=tuple(channels),
+                layers_per_block=layers,
+                down_block_types=(down,) * (n - k) + (down_attn,) * k,
+                mid_block_type=mid,
+                up_block_types=(up_attn,) * k + (up,) * (n - k),
+                cross_attention_dim=condition_dim,
+                attention_head_dim=head_dim if kind == "added_kv" else tuple(max(c // head_dim, 1) for c in channels),
+                norm_num_groups=gcd(32, *channels),
+                resnet_time_scale_shift="scale_shift",
+            ),
+            **config,
+        }
+    )
 
 # %% ../nbs/30_diffusion.ipynb #c018
-def denoise(unet, x_t:torch.Tensor, t, tokens:torch.Tensor, pooled:torch.Tensor=None) -> torch.Tensor:
-    "The network's output; `tokens` (n, k, condition_dim), `pooled` (n, condition_dim) is used if the network was built with it"
-    return unet(x_t, t, encoder_hidden_states=tokens, class_labels=pooled if unet.config.class_embed_type else None).sample
+def denoise(unet, x_t: torch.Tensor, t, tokens: torch.Tensor, pooled: torch.Tensor = None) -> torch.Tensor:
+    """The network's output; `tokens` (n, k, condition_dim), `pooled` (n, condition_dim) is used if the network was
+    built with it"""
+    return unet(
+        x_t, t, encoder_hidden_states=tokens, class_labels=pooled if unet.config.class_embed_type else None
+    ).sample
 
 # %% ../nbs/30_diffusion.ipynb #c021
 class Denoiser(nn.Module):
     "What the training loop trains: a U-Net and its conditions"
-    def __init__(self, unet, conditions): super().__init__(); self.unet, self.conditions = unet, conditions
+
+    def __init__(self, unet, conditions):
+        super().__init__()
+        self.unet, self.conditions = unet, conditions
 
 # %% ../nbs/30_diffusion.ipynb #c023
 class Patches(ModelMixin, ConfigMixin):
-    "The lossless autoencoder between images (n, 3, h, w) and patches (n, 3*patch**2, h/patch, w/patch); the interface is AutoencoderKL's"
+    """The lossless autoencoder between images (n, 3, h, w) and patches (n, 3*patch**2, h/patch, w/patch); the interface
+    is AutoencoderKL's"""
+
     @register_to_config
-    def __init__(self, patch:int=2, scaling_factor:float=1.):
+    def __init__(self, patch: int = 2, scaling_factor: float = 1.0):
         super().__init__()
-        self.register_buffer("unit", torch.ones(1))                            # a model without any tensor can be neither saved nor moved
+        self.register_buffer("unit", torch.ones(1))  # a model without any tensor can be neither saved nor moved
 
     def encode(self, images):
         z = nn.functional.pixel_unshuffle(images, self.config.patch)
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: z))
 
-    def decode(self, z): return SimpleNamespace(sample=nn.functional.pixel_shuffle(z, self.config.patch))
+    def decode(self, z):
+        return SimpleNamespace(sample=nn.functional.pixel_shuffle(z, self.config.patch))
 
 # %% ../nbs/30_diffusion.ipynb #c026
 def encode_images(vae, images):
     "Images in [-1, 1] -> scaled latents (the mode: no draw); `vae`: Patches, an AutoencoderKL or an AutoencoderTiny"
     out = vae.encode(images)
-    return (out.latents if hasattr(out, "latents") else out.latent_dist.mode())*vae.config.scaling_factor
+    return (out.latents if hasattr(out, "latents") else out.latent_dist.mode()) * vae.config.scaling_factor
+
 
 def decode_latents(vae, latents):
     "Scaled latents -> images"
-    return vae.decode(latents/vae.config.scaling_factor).sample
+    return vae.decode(latents / vae.config.scaling_factor).sample
 
 # %% ../nbs/30_diffusion.ipynb #n002
 class EvenPatches(Patches):
     """`Patches` whose directions are made more equal, by a symmetric matrix: mean variance 1; made by `even_patches`"""
+
     @register_to_config
-    def __init__(self, patch:int=2, scaling_factor:float=1., power:float=1.):
+    def __init__(self, patch: int = 2, scaling_factor: float = 1.0, power: float = 1.0):
         super(Patches, self).__init__()
-        n = 3*patch**2
-        for name, v in dict(mean=torch.zeros(n), forth=torch.eye(n), back=torch.eye(n)).items(): self.register_buffer(name, v)
+        n = 3 * patch**2
+        for name, v in dict(mean=torch.zeros(n), forth=torch.eye(n), back=torch.eye(n)).items():
+            self.register_buffer(name, v)
 
     def encode(self, images):
-        p = nn.functional.pixel_unshuffle(images, self.config.patch)-self.mean[:, None, None]
+        p = nn.functional.pixel_unshuffle(images, self.config.patch) - self.mean[:, None, None]
         z = torch.einsum("nchw,cd->ndhw", p, self.forth).contiguous()
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: z))
 
     def decode(self, z):
-        p = torch.einsum("ndhw,dc->nchw", z, self.back)+self.mean[:, None, None]
+        p = torch.einsum("ndhw,dc->nchw", z, self.back) + self.mean[:, None, None]
         return SimpleNamespace(sample=nn.functional.pixel_shuffle(p.contiguous(), self.config.patch))
 
-def even_patches(images, patch:int=2, power:float=1., most:int=2000) -> EvenPatches:
+
+def even_patches(images, patch: int = 2, power: float = 1.0, most: int = 2000) -> EvenPatches:
     """`EvenPatches` for uint8 faces (n, h, w, 3), from at most `most` of them, evenly over the list
 
     ValueError for a power outside [0, 1] or faces without any variance."""
-    if not 0 <= power <= 1: raise ValueError(f"power={power}: expected a number in [0, 1]")
-    some = torch.as_tensor(images)[torch.linspace(0, len(images)-1, min(most, len(images))).round().long()]
+    if not 0 <= power <= 1:
+        raise ValueError(f"power={power}: expected a number in [0, 1]")
+    some = torch.as_tensor(images)[torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()]
     p = nn.functional.pixel_unshuffle(to_float(some), patch).permute(1, 0, 2, 3).flatten(1).double()
     lam, directions = torch.linalg.eigh(torch.cov(p))
-    if lam[-1] <= 0: raise ValueError("all patches are the same: their directions cannot be made even")
-    lam = lam.clamp(min=1e-5*lam[-1])
-    gain = lam**(-power/2)/(lam**(1-power)).mean().sqrt()
-    vae = EvenPatches(patch, 1., power)
-    vae.mean.copy_(p.mean(1)), vae.forth.copy_(directions*gain @ directions.T), vae.back.copy_(directions/gain @ directions.T)
+    if lam[-1] <= 0:
+        raise ValueError("all patches are the same: their directions cannot be made even")
+    lam = lam.clamp(min=1e-5 * lam[-1])
+    gain = lam ** (-power / 2) / (lam ** (1 - power)).mean().sqrt()
+    vae = EvenPatches(patch, 1.0, power)
+    (
+        vae.mean.copy_(p.mean(1)),
+        vae.forth.copy_(directions * gain @ directions.T),
+        vae.back.copy_(directions / gain @ directions.T),
+    )
     return vae
 
 # %% ../nbs/30_diffusion.ipynb #v001
@@ -192,80 +274,113 @@ def open_vae(path):
 
     FileNotFoundError without configuration or weights, ValueError for another class."""
     known = {kind.__name__: kind for kind in (Patches, EvenPatches, AutoencoderKL, AutoencoderTiny)}
-    file = Path(path)/"config.json"
+    file = Path(path) / "config.json"
     config = read_json(file)
     name = config.get("_class_name") if isinstance(config, dict) else None
-    if name not in known: raise ValueError(f"{file}: _class_name is {name!r}, expected one of {', '.join(known)}")
-    try: vae = known[name].from_pretrained(path, local_files_only=True, use_safetensors=True)
-    except OSError as e: raise FileNotFoundError(f"no weights as safetensors in {path}: {e}") from e
+    if name not in known:
+        raise ValueError(f"{file}: _class_name is {name!r}, expected one of {', '.join(known)}")
+    try:
+        vae = known[name].from_pretrained(path, local_files_only=True, use_safetensors=True)
+    except OSError as e:
+        raise FileNotFoundError(f"no weights as safetensors in {path}: {e}") from e
     return check_finite(vae, str(path)).float().eval().requires_grad_(False)
 
 # %% ../nbs/30_diffusion.ipynb #v004
 def latents_digest(vae, images) -> str:
     "sha256 over uint8 images (n, h, w, 3) and the kind, weights and configuration of an autoencoder"
     images, config = np.ascontiguousarray(images), {k: v for k, v in vae.config.items() if not k.startswith("_")}
-    digest = sha256(json.dumps([images.shape, type(vae).__name__, config, weights_digest(dict(vae=vae))], default=str).encode())
+    digest = sha256(
+        json.dumps([images.shape, type(vae).__name__, config, weights_digest(dict(vae=vae))], default=str).encode()
+    )
     digest.update(images)
     return digest.hexdigest()
 
-def stored_latents(vae, images, path, batch:int=64, device="cpu") -> np.ndarray:
+
+def stored_latents(vae, images, path, batch: int = 64, device="cpu") -> np.ndarray:
     """Latents (2, n, c, h, w) float16 of uint8 images (n, h, w, 3) and of their mirror images, memory-mapped from the
     .npy file `path`, which is written if it is missing, damaged, or made from other images or weights
 
     ValueError names an image whose latents are not finite."""
     path, images = Path(path), torch.as_tensor(images)
     about = dict(made_from=latents_digest(vae, images), bytes=None)
-    if (kept := _kept_latents(path, about["made_from"])) is not None: return kept
+    if (kept := _kept_latents(path, about["made_from"])) is not None:
+        return kept
     vae, dtype = vae.to(device), next(iter(vae.state_dict().values())).dtype
+
     @torch.no_grad()
     def encode(k, flip):
-        x = images[k:k+batch]
+        x = images[k : k + batch]
         z = encode_images(vae, to_float(x.flip(2) if flip else x).to(device, dtype)).half().cpu()
         if len(bad := (~z.isfinite()).flatten(1).any(1).nonzero()):
-            raise ValueError(f"the latents of image {k+bad[0].item()} are not finite in float16")
+            raise ValueError(f"the latents of image {k + bad[0].item()} are not finite in float16")
         return z.numpy()
+
     path.with_suffix(".json").unlink(missing_ok=True)
     with atomic(path) as temporary:
         out = np.lib.format.open_memmap(temporary, "w+", np.float16, (2, len(images), *encode(0, False).shape[1:]))
-        for k in range(0, len(images), batch): out[0, k:k+batch], out[1, k:k+batch] = encode(k, False), encode(k, True)
+        for k in range(0, len(images), batch):
+            out[0, k : k + batch], out[1, k : k + batch] = encode(k, False), encode(k, True)
         out.flush()
     write_json(about | dict(bytes=path.stat().st_size), path.with_suffix(".json"))
     return np.load(path, mmap_mode="r")
 
+
 def _kept_latents(path, made_from):
     "The latents in `path` if they are whole and made from that, else None"
-    try: about = read_json(path.with_suffix(".json"))
-    except (FileNotFoundError, ValueError): return None
-    if not isinstance(about, dict) or about.get("made_from") != made_from: return None
+    try:
+        about = read_json(path.with_suffix(".json"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(about, dict) or about.get("made_from") != made_from:
+        return None
     return np.load(path, mmap_mode="r") if path.is_file() and path.stat().st_size == about.get("bytes") else None
 
 # %% ../nbs/30_diffusion.ipynb #c029
 @lru_cache(2)
-def _order(n, seed, rank, epoch): return torch.randperm(n, generator=generator(seed, 1, rank, epoch))
+def _order(n, seed, rank, epoch):
+    return torch.randperm(n, generator=generator(seed, 1, rank, epoch))
 
-def shuffled_rows(n:int, batch:int, step:int, rank:int=0, seed:int=0) -> torch.Tensor:
+
+def shuffled_rows(n: int, batch: int, step: int, rank: int = 0, seed: int = 0) -> torch.Tensor:
     "Rows (batch,) of `n` for this step: process `rank` walks through its own shuffle of all rows, a new one each epoch"
-    first = step*batch
-    return torch.stack([_order(n, seed, rank, k//n)[k % n] for k in range(first, first+batch)])
+    first = step * batch
+    return torch.stack([_order(n, seed, rank, k // n)[k % n] for k in range(first, first + batch)])
 
 # %% ../nbs/30_diffusion.ipynb #c032
-def face_batches(images, conditions:dict, batch:int, seed:int=0, mirrored:dict=None, encode=None):
-    """`batch_at(k, rank)` for `train`: `x0` of uint8 images (n, h, w, 3), and rows of the `conditions`, float arrays (n, ...) by name
+def face_batches(images, conditions: dict, batch: int, seed: int = 0, mirrored: dict = None, encode=None):
+    """`batch_at(k, rank)` for `train`: `x0` of uint8 images (n, h, w, 3), and rows of the `conditions`, float arrays
+    (n, ...) by name
 
-    With `mirrored`, the same conditions of the mirrored images, a random half of each batch is mirrored. `encode`: images -> latents.
+    With `mirrored`, the same conditions of the mirrored images, a random half of each batch is mirrored. `encode`:
+    images -> latents.
     Instead of images: their `stored_latents` (2, n, c, h, w). ValueError if the numbers of rows differ."""
     latents = images if isinstance(images, np.ndarray) and images.dtype == np.float16 else None
     images = torch.as_tensor(images) if latents is None else latents[0]
-    conditions, mirrored = ({k: torch.as_tensor(v, dtype=torch.float32) for k, v in (given or {}).items()} for given in (conditions, mirrored))
+    conditions, mirrored = (
+        {k: torch.as_tensor(v, dtype=torch.float32) for k, v in (given or {}).items()}
+        for given in (conditions, mirrored)
+    )
     wrong = {k: len(v) for v in (conditions, mirrored) for k, v in v.items() if len(v) != len(images)}
-    if wrong: raise ValueError(f"{len(images)} images, but rows of conditions: {wrong}")
+    if wrong:
+        raise ValueError(f"{len(images)} images, but rows of conditions: {wrong}")
+
     def batch_at(k, rank=0):
         rows = shuffled_rows(len(images), batch, k, rank, seed)
         flip = torch.rand(batch, generator=generator(seed, 2, rank, k)) < (0.5 if mirrored else 0)
-        if latents is None: x = to_float(torch.where(flip[:, None, None, None], images[rows].flip(2), images[rows]))
-        else: x = torch.from_numpy(latents[flip.long().numpy(), rows.numpy()]).float()
-        pick = lambda name: torch.where(flip[:, None], mirrored[name][rows], conditions[name][rows]) if mirrored else conditions[name][rows]
+        if latents is None:
+            x = to_float(torch.where(flip[:, None, None, None], images[rows].flip(2), images[rows]))
+        else:
+            x = torch.from_numpy(latents[flip.long().numpy(), rows.numpy()]).float()
+
+        def pick(name):
+            return (
+                torch.where(flip[:, None], mirrored[name][rows], conditions[name][rows])
+                if mirrored
+                else conditions[name][rows]
+            )
+
         return dict(x0=encode(x) if encode else x, **{name: pick(name) for name in conditions})
+
     return batch_at
 
 # %% ../nbs/30_diffusion.ipynb #v009
@@ -275,44 +390,73 @@ def check_drop(drop, conditions=("identity", "attributes")) -> torch.Tensor:
         raise ValueError(f"drop={drop}: expected a probability for each of {', '.join(conditions)}")
     return torch.tensor([float(p) for p in drop])
 
+
 def check_faces(images) -> torch.Tensor:
     "uint8 square faces (n, h, h, 3) as a tensor; ValueError for anything else, or none"
     images = torch.as_tensor(images)
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1], images.shape[1], 3) or not len(images):
+    if (
+        images.dtype != torch.uint8
+        or images.ndim != 4
+        or images.shape[1:] != (images.shape[1], images.shape[1], 3)
+        or not len(images)
+    ):
         raise ValueError(f"expected uint8 images (n, h, h, 3), got {images.dtype} {tuple(images.shape)}")
     return images
 
-def check_share(share:float):
+
+def check_share(share: float):
     "ValueError unless `share` is a part of a batch, above 0 and at most 1"
     if not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise ValueError(f"share={share!r}: expected a part of the batch, above 0 and at most 1")
 
 # %% ../nbs/30_diffusion.ipynb #c035
-def learning_rate(step:int, lr:float, steps:int, warmup:int=0, decay:str="constant") -> float:
-    "Learning rate of update `step` (0-based): linear warm-up, then `constant`, `linear` or `cosine` decay to 0 at `steps`"
+def learning_rate(step: int, lr: float, steps: int, warmup: int = 0, decay: str = "constant") -> float:
+    """Learning rate of update `step` (0-based): linear warm-up, then `constant`, `linear` or `cosine` decay to 0 at
+    `steps`"""
     if decay not in ("constant", "linear", "cosine"):
         raise ValueError(f"decay={decay!r}: expected constant, linear or cosine")
-    done = max(step-warmup, 0)/max(steps-warmup, 1)
-    return lr*min(1, (step+1)/max(warmup, 1))*{"constant": 1., "linear": 1-done, "cosine": (1+cos(pi*min(done, 1)))/2}[decay]
+    done = max(step - warmup, 0) / max(steps - warmup, 1)
+    return (
+        lr
+        * min(1, (step + 1) / max(warmup, 1))
+        * {"constant": 1.0, "linear": 1 - done, "cosine": (1 + cos(pi * min(done, 1))) / 2}[decay]
+    )
 
 # %% ../nbs/30_diffusion.ipynb #c038
 class _Objective(nn.Module):
     "The loss as a forward pass, so that accelerate's wrapper for several processes sees the whole of it"
-    def __init__(self, model, loss_fn): super().__init__(); self.model, self.loss_fn = model, loss_fn
-    def forward(self, batch, draws): return self.loss_fn(self.model, batch, draws)
+
+    def __init__(self, model, loss_fn):
+        super().__init__()
+        self.model, self.loss_fn = model, loss_fn
+
+    def forward(self, batch, draws):
+        return self.loss_fn(self.model, batch, draws)
+
 
 class _State:
     "Model, moving average and optimiser, saved and restored together"
-    def __init__(self, model, optimizer, ema): self.model, self.optimizer, self.ema, self.named = model, optimizer, ema, dict(model.named_parameters())
+
+    def __init__(self, model, optimizer, ema):
+        self.model, self.optimizer, self.ema, self.named = model, optimizer, ema, dict(model.named_parameters())
 
     def tensors(self):
         average = dict(zip(self.named, self.ema.shadow_params))
-        moments = {f"{field}.{name}": v for name, p in self.named.items() for field, v in self.optimizer.state.get(p, {}).items()}
-        return {**{f"model.{n}": v for n, v in self.model.state_dict().items()}, **{f"ema.{n}": v for n, v in average.items()}, **moments}
+        moments = {
+            f"{field}.{name}": v
+            for name, p in self.named.items()
+            for field, v in self.optimizer.state.get(p, {}).items()
+        }
+        return {
+            **{f"model.{n}": v for n, v in self.model.state_dict().items()},
+            **{f"ema.{n}": v for n, v in average.items()},
+            **moments,
+        }
 
     def save(self, path, step, settings):
         tensors = {n: v.detach().contiguous().cpu() for n, v in self.tensors().items()}
-        with atomic(path) as temporary: save_file(tensors, temporary, metadata=dict(step=str(step), settings=json.dumps(settings)))
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, metadata=dict(step=str(step), settings=json.dumps(settings)))
 
     @torch.no_grad()
     def restore(self, path, settings) -> int:
@@ -321,134 +465,256 @@ class _State:
             _same_settings(path, json.loads(header["settings"]), settings)
             for name, p in self.named.items():
                 fields = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}.{name}" in keys]
-                if fields: self.optimizer.state[p] = {k: f.get_tensor(f"{k}.{name}") if k == "step" else torch.empty_like(p).copy_(f.get_tensor(f"{k}.{name}")) for k in fields}
+                if fields:
+                    self.optimizer.state[p] = {
+                        k: (
+                            f.get_tensor(f"{k}.{name}")
+                            if k == "step"
+                            else torch.empty_like(p).copy_(f.get_tensor(f"{k}.{name}"))
+                        )
+                        for k in fields
+                    }
             have = {n: v for n, v in self.tensors().items() if n.startswith(("model.", "ema."))}
             for name, v in have.items():
                 if name not in keys or list(v.shape) != f.get_slice(name).get_shape():
-                    raise ValueError(f"{path}: {name} is missing or of another shape than {tuple(v.shape)}: another network was trained here")
+                    raise ValueError(
+                        f"{path}: {name} is missing or of another shape than {tuple(v.shape)}: another network was"
+                        " trained here"
+                    )
                 v.copy_(f.get_tensor(name))
         self.ema.optimization_step = int(header["step"])
         return int(header["step"])
 
+
 def _same_settings(path, old, new):
     new = json.loads(json.dumps(new))
-    differ = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    differ = [
+        f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in sorted({*old, *new}) if old.get(k) != new.get(k)
+    ]
     if differ:
-        raise ValueError(f"{path} was made with other settings ({'; '.join(differ)}): use another folder, or remove it to start again")
+        raise ValueError(
+            f"{path} was made with other settings ({'; '.join(differ)}): use another folder, or remove it to start"
+            " again"
+        )
 
 # %% ../nbs/30_diffusion.ipynb #c039
-def load_weights(model:nn.Module, out, which:str="ema") -> int:
+def load_weights(model: nn.Module, out, which: str = "ema") -> int:
     "Copies the `ema` (or `model`) weights of the checkpoint in folder `out` into `model`; returns its step"
-    path = Path(out)/"checkpoint.safetensors"
-    if not path.is_file(): raise FileNotFoundError(f"no checkpoint {path}")
+    path = Path(out) / "checkpoint.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
     with safe_open(path, "pt") as f:
-        model.load_state_dict({k.split(".", 1)[1]: f.get_tensor(k) for k in f.keys() if k.startswith(which+".")}, strict=which == "model")
+        model.load_state_dict(
+            {k.split(".", 1)[1]: f.get_tensor(k) for k in f.keys() if k.startswith(which + ".")},
+            strict=which == "model",
+        )
         return int(f.metadata()["step"])
 
 # %% ../nbs/30_diffusion.ipynb #c041
 class _Log:
-    "Means of the loss terms, one JSON line each `every` steps; lines later than `step` are dropped, they will be written again"
-    def __init__(self, path, step, steps, every, active):
-        self.path, self.steps, self.every, self.active, self.rows, self.start, self.shown, self.first = Path(path), steps, every, active, [], time.time(), time.time(), step
-        if not active: return
-        lines = [line for line in (self.path.read_text().splitlines() if self.path.is_file() else []) if line.endswith("}") and json.loads(line)["step"] <= step]
-        with atomic(self.path) as temporary: temporary.write_text("".join(line+"\n" for line in lines))
+    """Means of the loss terms, one JSON line each `every` steps; lines later than `step` are dropped, they will be
+    written again"""
 
-    def add(self, step, terms:dict):
+    def __init__(self, path, step, steps, every, active):
+        self.path, self.steps, self.every, self.active, self.rows, self.start, self.shown, self.first = (
+            Path(path),
+            steps,
+            every,
+            active,
+            [],
+            time.time(),
+            time.time(),
+            step,
+        )
+        if not active:
+            return
+        lines = [
+            line
+            for line in (self.path.read_text().splitlines() if self.path.is_file() else [])
+            if line.endswith("}") and json.loads(line)["step"] <= step
+        ]
+        with atomic(self.path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in lines))
+
+    def add(self, step, terms: dict):
         values = torch.stack([torch.as_tensor(v, dtype=torch.float32).detach().cpu() for v in terms.values()])
         if not values.isfinite().all():
-            raise FloatingPointError(f"step {step}: the term(s) {[k for k, v in zip(terms, values) if not v.isfinite()]} are not finite ({dict(zip(terms, values.tolist()))})")
-        self.rows.append(values); self.names = list(terms)
+            raise FloatingPointError(
+                f"step {step}: the term(s) {[k for k, v in zip(terms, values) if not v.isfinite()]} are not finite"
+                f" ({dict(zip(terms, values.tolist()))})"
+            )
+        self.rows.append(values)
+        self.names = list(terms)
 
     def flush(self, step, lr, force=False):
-        if not self.rows or not (force or step % self.every == 0): return
+        if not self.rows or not (force or step % self.every == 0):
+            return
         means, self.rows = dict(zip(self.names, torch.stack(self.rows).mean(0).tolist())), []
-        if not self.active: return
-        with self.path.open("a") as f: f.write(json.dumps(dict(step=step, **means, lr=lr, seconds=round(time.time()-self.start, 2)))+"\n")
-        if time.time()-self.shown > 20 or step == self.steps:
-            self.shown, rate = time.time(), (step-self.first)/(time.time()-self.start)
-            print(f"step {step}/{self.steps}  "+"  ".join(f"{k} {v:.4f}" for k, v in means.items())+f"  {rate:.2f} steps/s  {(self.steps-step)/rate:.0f} s left", flush=True)
+        if not self.active:
+            return
+        with self.path.open("a") as f:
+            f.write(json.dumps(dict(step=step, **means, lr=lr, seconds=round(time.time() - self.start, 2))) + "\n")
+        if time.time() - self.shown > 20 or step == self.steps:
+            self.shown, rate = time.time(), (step - self.first) / (time.time() - self.start)
+            print(
+                f"step {step}/{self.steps}  "
+                + "  ".join(f"{k} {v:.4f}" for k, v in means.items())
+                + f"  {rate:.2f} steps/s  {(self.steps - step) / rate:.0f} s left",
+                flush=True,
+            )
 
 # %% ../nbs/30_diffusion.ipynb #c042
-def train(model:nn.Module, batch_at, loss_fn, steps:int, out, lr:float=1e-4, warmup:int=0, decay:str="constant", weight_decay:float=0., clip:float=1.,
-          ema:float=0.9999, ema_power:float=0.75, accumulate:int=1, checkpoint_every:int=1000, log_every:int=50, seed:int=0, precision:str="no", device:str="auto", settings:dict=None) -> nn.Module:
-    """Trains `model` for `steps` updates and returns it with its averaged weights, in eval mode; goes on from `out`/checkpoint.safetensors if there is one.
+def train(
+    model: nn.Module,
+    batch_at,
+    loss_fn,
+    steps: int,
+    out,
+    lr: float = 1e-4,
+    warmup: int = 0,
+    decay: str = "constant",
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+    ema: float = 0.9999,
+    ema_power: float = 0.75,
+    accumulate: int = 1,
+    checkpoint_every: int = 1000,
+    log_every: int = 50,
+    seed: int = 0,
+    precision: str = "no",
+    device: str = "auto",
+    settings: dict = None,
+) -> nn.Module:
+    """Trains `model` for `steps` updates and returns it with its averaged weights, in eval mode; goes on from
+    `out`/checkpoint.safetensors if there is one.
 
-    `batch_at(k, rank)`: tensors of micro-batch k. `loss_fn(model, batch, draws)`: dict of scalar terms with `loss`. `settings`: plain values of your own (data, loss weights) that must not change between restarts.
-    AdamW; EMA decay min(ema, 1-(1+step)**-ema_power) (diffusers' EMAModel). `precision`: no | bf16. ValueError if the checkpoint was made with other settings; FloatingPointError names step and term."""
-    if precision not in ("no", "bf16"): raise ValueError(f"precision={precision!r}: expected 'no' (float32) or 'bf16'")
-    accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu", kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-    settings = dict(settings or {}, lr=lr, warmup=warmup, decay=decay, weight_decay=weight_decay, clip=clip, ema=ema, ema_power=ema_power, accumulate=accumulate, seed=seed,
-                    precision=precision, processes=accelerator.num_processes, **({} if decay == "constant" else dict(steps=steps)))
+    `batch_at(k, rank)`: tensors of micro-batch k. `loss_fn(model, batch, draws)`: dict of scalar terms with `loss`.
+    `settings`: plain values of your own (data, loss weights) that must not change between restarts.
+    AdamW; EMA decay min(ema, 1-(1+step)**-ema_power) (diffusers' EMAModel). `precision`: no | bf16. ValueError if the
+    checkpoint was made with other settings; FloatingPointError names step and term.
+    """
+    if precision not in ("no", "bf16"):
+        raise ValueError(f"precision={precision!r}: expected 'no' (float32) or 'bf16'")
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        cpu=device == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    settings = dict(
+        settings or {},
+        lr=lr,
+        warmup=warmup,
+        decay=decay,
+        weight_decay=weight_decay,
+        clip=clip,
+        ema=ema,
+        ema_power=ema_power,
+        accumulate=accumulate,
+        seed=seed,
+        precision=precision,
+        processes=accelerator.num_processes,
+        **({} if decay == "constant" else dict(steps=steps)),
+    )
     model.to(accelerator.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
-    state = _State(model, optimizer, EMAModel(model.parameters(), decay=ema, use_ema_warmup=True, power=ema_power, foreach=True))
-    path, rank = Path(out)/"checkpoint.safetensors", accelerator.process_index
+    state = _State(
+        model, optimizer, EMAModel(model.parameters(), decay=ema, use_ema_warmup=True, power=ema_power, foreach=True)
+    )
+    path, rank = Path(out) / "checkpoint.safetensors", accelerator.process_index
     first = state.restore(path, settings) if path.is_file() else 0
     objective = accelerator.prepare(_Objective(model, loss_fn))
-    log = _Log(Path(out)/"log.jsonl", first, steps, log_every, accelerator.is_main_process)
+    log = _Log(Path(out) / "log.jsonl", first, steps, log_every, accelerator.is_main_process)
     with torch.random.fork_rng():
         for step in range(first, steps):
-            for group in optimizer.param_groups: group["lr"] = learning_rate(step, lr, steps, warmup, decay)
-            for k in range(step*accumulate, (step+1)*accumulate):
-                draws = generator(seed, 0, k, rank); torch.manual_seed(draws.initial_seed())
-                with nullcontext() if k % accumulate == accumulate-1 else accelerator.no_sync(objective):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, lr, steps, warmup, decay)
+            for k in range(step * accumulate, (step + 1) * accumulate):
+                draws = generator(seed, 0, k, rank)
+                torch.manual_seed(draws.initial_seed())
+                with nullcontext() if k % accumulate == accumulate - 1 else accelerator.no_sync(objective):
                     terms = objective(send_to_device(batch_at(k, rank), accelerator.device), draws)
-                    log.add(step+1, terms)
-                    accelerator.backward(terms["loss"]/accumulate)
+                    log.add(step + 1, terms)
+                    accelerator.backward(terms["loss"] / accumulate)
             norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
             if not norm.isfinite():
-                raise FloatingPointError(f"step {step+1}: the gradient is not finite although every term is ({terms})")
-            optimizer.step(); optimizer.zero_grad(); state.ema.step(model.parameters())
-            save = (step+1) % checkpoint_every == 0 or step+1 == steps
-            log.flush(step+1, optimizer.param_groups[0]["lr"], force=save)
-            if save and accelerator.is_main_process: state.save(path, step+1, settings)
+                raise FloatingPointError(
+                    f"step {step + 1}: the gradient is not finite although every term is ({terms})"
+                )
+            optimizer.step()
+            optimizer.zero_grad()
+            state.ema.step(model.parameters())
+            save = (step + 1) % checkpoint_every == 0 or step + 1 == steps
+            log.flush(step + 1, optimizer.param_groups[0]["lr"], force=save)
+            if save and accelerator.is_main_process:
+                state.save(path, step + 1, settings)
     accelerator.wait_for_everyone()
     state.ema.copy_to(model.parameters())
     return model.eval().requires_grad_(False)
 
 # %% ../nbs/30_diffusion.ipynb #c046
 class FacePipeline(DiffusionPipeline):
-    "U-Net, conditions (anything with a `width`), scheduler, and a VAE for a latent model; a method's pipeline adds `__call__`"
+    """U-Net, conditions (anything with a `width`), scheduler, and a VAE for a latent model; a method's pipeline adds
+    `__call__`"""
+
     model_cpu_offload_seq, _optional_components = "conditions->unet->vae", ["vae"]
 
     def __init__(self, unet, conditions, scheduler, vae=None):
         super().__init__()
         for name, part in dict(unet=unet, conditions=conditions, vae=vae).items():
-            if part is not None: check_finite(part, name)
+            if part is not None:
+                check_finite(part, name)
         prediction_type(scheduler)
         if conditions.width != unet.config.cross_attention_dim:
-            raise ValueError(f"conditions are {conditions.width} wide, the U-Net expects {unet.config.cross_attention_dim}")
+            raise ValueError(
+                f"conditions are {conditions.width} wide, the U-Net expects {unet.config.cross_attention_dim}"
+            )
         self.register_modules(unet=unet, conditions=conditions, scheduler=scheduler, vae=vae)
 
-    def decode(self, x): return decode_latents(self.vae, x) if self.vae else x
+    def decode(self, x):
+        return decode_latents(self.vae, x) if self.vae else x
 
     def rows(self, latents, generator, *conditions) -> int:
         "How many images are asked for: the most rows that anything given has"
-        return max([len(v) for v in (latents, *conditions) if v is not None and torch.as_tensor(v).ndim]+[len(generator) if isinstance(generator, list) else 1])
+        return max(
+            [len(v) for v in (latents, *conditions) if v is not None and torch.as_tensor(v).ndim]
+            + [len(generator) if isinstance(generator, list) else 1]
+        )
 
-    def check(self, name:str, v, n:int, *shape) -> torch.Tensor:
+    def check(self, name: str, v, n: int, *shape) -> torch.Tensor:
         "`v` (n, *shape) as a float32 tensor on the device; one row serves all `n`; None stays None"
-        if v is None: return None
+        if v is None:
+            return None
         v = torch.as_tensor(v, dtype=torch.float32).to(self._execution_device)
-        v = v.expand(n, *shape) if v.ndim == len(shape) or (v.ndim == len(shape)+1 and len(v) == 1) else v
-        if tuple(v.shape) != (n, *shape): raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(n, *shape)}")
+        v = v.expand(n, *shape) if v.ndim == len(shape) or (v.ndim == len(shape) + 1 and len(v) == 1) else v
+        if tuple(v.shape) != (n, *shape):
+            raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(n, *shape)}")
         return v
 
-    def sample(self, n:int, output_at, steps:int, eta:float, generator, latents, output_type:str):
-        "`n` images by the scheduler, from the network's `output_at(x_t, t)`; an object with `images`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1])"
+    def sample(self, n: int, output_at, steps: int, eta: float, generator, latents, output_type: str):
+        """`n` images by the scheduler, from the network's `output_at(x_t, t)`; an object with `images`: pil, np (uint8,
+        n h w 3) or pt (float, n 3 h w, in [-1, 1])"""
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type={output_type!r}: expected pil, np or pt")
         prediction_type(self.scheduler)
         device, dtype, unet = self._execution_device, self.unet.dtype, self.unet.config
-        x = randn_tensor((n, unet.in_channels, unet.sample_size, unet.sample_size), generator=generator, device=device, dtype=dtype) if latents is None else latents.to(device, dtype)
+        x = (
+            randn_tensor(
+                (n, unet.in_channels, unet.sample_size, unet.sample_size),
+                generator=generator,
+                device=device,
+                dtype=dtype,
+            )
+            if latents is None
+            else latents.to(device, dtype)
+        )
         self.scheduler.set_timesteps(steps, device=device)
         accepts = inspect.signature(self.scheduler.step).parameters
         extra = {k: v for k, v in dict(eta=eta, generator=generator).items() if k in accepts}
-        x = x*self.scheduler.init_noise_sigma
+        x = x * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
             x = self.scheduler.step(output_at(self.scheduler.scale_model_input(x, t), t), t, x, **extra).prev_sample
         images = self.decode(x)
-        if output_type == "pt": return ImagePipelineOutput(images=images)
+        if output_type == "pt":
+            return ImagePipelineOutput(images=images)
         images = to_uint8(images).numpy()
         return ImagePipelineOutput(images=images if output_type == "np" else [Image.fromarray(im) for im in images])

@@ -9,100 +9,136 @@ __all__ = ['per_identity', 'vendi', 'vendi_per_identity', 'prdc', 'moments', 'fr
 
 # %% ../nbs/61_diversity.ipynb #c002
 import numpy as np
+
 from .scores import _groups, _unit
 from .sphere import select_distinct
 
 # %% ../nbs/61_diversity.ipynb #c005
-def _rows(x, name:str, least:int=1, what:str="this") -> np.ndarray:
-    "Features (n, d) as float64; ValueError names the first row of `name` that is not finite, or says that `what` needs at least `least` rows"
+def _rows(x, name: str, least: int = 1, what: str = "this") -> np.ndarray:
+    """Features (n, d) as float64; ValueError names the first row of `name` that is not finite, or says that `what`
+    needs at least `least` rows"""
     x = np.asarray(x, np.float64)
-    if x.ndim != 2 or x.shape[1] == 0: raise ValueError(f"{name}: expected features (n, d), got shape {x.shape}")
-    if len(x) < least: raise ValueError(f"{name}: {len(x)} rows, {what} needs at least {least}")
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"{name}: expected features (n, d), got shape {x.shape}")
+    if len(x) < least:
+        raise ValueError(f"{name}: {len(x)} rows, {what} needs at least {least}")
     bad = ~np.isfinite(x).all(1)
-    if bad.any(): raise ValueError(f"{name}: row {int(bad.argmax())} is not finite ({int(bad.sum())} such rows)")
+    if bad.any():
+        raise ValueError(f"{name}: row {int(bad.argmax())} is not finite ({int(bad.sum())} such rows)")
     return x
 
-def _both(a, b, names:tuple, least:int, what:str) -> tuple:
+
+def _both(a, b, names: tuple, least: int, what: str) -> tuple:
     "Two feature sets by `_rows`; ValueError if they differ in dimension"
     a, b = (_rows(x, name, least, what) for x, name in zip((a, b), names))
-    if a.shape[1] != b.shape[1]: raise ValueError(f"dimensions differ: {names[0]} has {a.shape[1]} numbers a row, {names[1]} {b.shape[1]}")
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"dimensions differ: {names[0]} has {a.shape[1]} numbers a row, {names[1]} {b.shape[1]}")
     return a, b
 
-def _directions(x, name:str="features") -> np.ndarray:
+
+def _directions(x, name: str = "features") -> np.ndarray:
     "Features (n, d) of any length as unit rows"
     return _unit(_rows(x, name), lambda k: f"{name}, row {k},")
 
 # %% ../nbs/61_diversity.ipynb #c007
-def per_identity(statistic, x, labels, least:int=1) -> dict:
+def per_identity(statistic, x, labels, least: int = 1) -> dict:
     "Identity -> `statistic` of its rows of x (n, ...); ValueError names an identity with fewer than `least` rows"
     x = np.asarray(x)
     groups = _groups(labels, len(x))
     few = [name for name, g in groups.items() if len(g) < least]
-    if few: raise ValueError(f"identity {few[0]!r} has {len(groups[few[0]])} images, at least {least} are needed ({len(few)} such identities)")
+    if few:
+        raise ValueError(
+            f"identity {few[0]!r} has {len(groups[few[0]])} images, at least {least} are needed ({len(few)} such"
+            " identities)"
+        )
     return {name: statistic(x[g]) for name, g in groups.items()}
 
 # %% ../nbs/61_diversity.ipynb #c010
 def vendi(features) -> float:
-    "Vendi score (order 1, cosine kernel) of features (n, d) of any length: from 1 (one direction) to min(n, d). ValueError: a row that is zero or not finite. Source: Friedman and Dieng 2023"
+    """Vendi score (order 1, cosine kernel) of features (n, d) of any length: from 1 (one direction) to min(n, d).
+    ValueError: a row that is zero or not finite. Source: Friedman and Dieng 2023"""
     return _effective(_directions(features))
+
 
 def _effective(unit) -> float:
     "exp of the entropy of the eigenvalues of K/n, for unit rows"
     n, d = unit.shape
-    l = np.linalg.eigvalsh((unit.T@unit if d < n else unit@unit.T)/n)
-    l = l[l > 0]
-    return float(np.exp(-(l*np.log(l)).sum()))
+    p = np.linalg.eigvalsh((unit.T @ unit if d < n else unit @ unit.T) / n)
+    p = p[p > 0]
+    return float(np.exp(-(p * np.log(p)).sum()))
+
 
 def vendi_per_identity(features, labels) -> dict:
-    "Identity -> the Vendi score of its images: how different one person's pictures are. ID-Booth reports mean and deviation over identities"
+    """Identity -> the Vendi score of its images: how different one person's pictures are. ID-Booth reports mean and
+    deviation over identities"""
     return per_identity(_effective, _directions(features), labels)
 
 # %% ../nbs/61_diversity.ipynb #c016
 def _squared(a, b) -> np.ndarray:
     "Squared distances (n, m) of the rows of two arrays; equal rows are at distance 0 exactly"
-    both = (a*a).sum(1)[:, None]+(b*b).sum(1)
-    d = both-2*a@b.T
-    return np.where(d > 1e-12*both, d, 0)
+    both = (a * a).sum(1)[:, None] + (b * b).sum(1)
+    d = both - 2 * a @ b.T
+    return np.where(d > 1e-12 * both, d, 0)
 
-def _radii(x, k:int, block:int) -> np.ndarray:
-    "Squared distance (n,) of each row to its k-th neighbour, itself not counted; less a billionth, so that a tie stays outside whatever the rounding"
-    return (1-1e-9)*np.concatenate([np.partition(_squared(x[i:i+block], x), k, 1)[:, k] for i in range(0, len(x), block)])
 
-def prdc(real, fake, k:int=5, block:int=512) -> dict:
-    """`precision`, `recall`, `density`, `coverage` of features `fake` (m, d) against `real` (n, d), by balls to the `k`-th neighbour
+def _radii(x, k: int, block: int) -> np.ndarray:
+    """Squared distance (n,) of each row to its k-th neighbour, itself not counted; less a billionth, so that a tie
+    stays outside whatever the rounding"""
+    return (1 - 1e-9) * np.concatenate(
+        [np.partition(_squared(x[i : i + block], x), k, 1)[:, k] for i in range(0, len(x), block)]
+    )
 
-    Density may exceed 1. At most `block` times the larger set is held. ValueError: k rows or fewer in a set, dimensions that differ, a row that is not finite."""
-    if k < 1: raise ValueError(f"k must be at least 1, got {k}")
-    real, fake = _both(real, fake, ("real", "fake"), k+1, f"the neighbour number {k}")
+
+def prdc(real, fake, k: int = 5, block: int = 512) -> dict:
+    """`precision`, `recall`, `density`, `coverage` of features `fake` (m, d) against `real` (n, d), by balls to the
+    `k`-th neighbour
+
+    Density may exceed 1. At most `block` times the larger set is held. ValueError: k rows or fewer in a set, dimensions
+    that differ, a row that is not finite.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    real, fake = _both(real, fake, ("real", "fake"), k + 1, f"the neighbour number {k}")
     centre = real.mean(0)
-    real, fake = real-centre, fake-centre                          # shorter vectors, smaller rounding errors
+    real, fake = real - centre, fake - centre  # shorter vectors, smaller rounding errors
     r, f = _radii(real, k, block), _radii(fake, k, block)
     inside, covered, recalled = np.zeros(len(fake), np.int64), 0, 0
     for i in range(0, len(real), block):
-        d = _squared(real[i:i+block], fake)
-        hit = d < r[i:i+block, None]
-        inside += hit.sum(0); covered += int(hit.any(1).sum()); recalled += int((d < f).any(1).sum())
-    return dict(precision=float((inside > 0).mean()), recall=recalled/len(real), density=float(inside.sum()/(k*len(fake))), coverage=covered/len(real))
+        d = _squared(real[i : i + block], fake)
+        hit = d < r[i : i + block, None]
+        inside += hit.sum(0)
+        covered += int(hit.any(1).sum())
+        recalled += int((d < f).any(1).sum())
+    return dict(
+        precision=float((inside > 0).mean()),
+        recall=recalled / len(real),
+        density=float(inside.sum() / (k * len(fake))),
+        coverage=covered / len(real),
+    )
 
 # %% ../nbs/61_diversity.ipynb #c024
-def moments(features, name:str="features") -> tuple:
+def moments(features, name: str = "features") -> tuple:
     "Mean (d,) and covariance (d, d; divided by n-1) of features (n, d): what a reference set has to keep"
     x = _rows(features, name, 2, "a covariance")
     return x.mean(0), np.atleast_2d(np.cov(x, rowvar=False))
 
+
 def _root(cov) -> np.ndarray:
     "R (d, rank) with R R^T = cov, without the directions that are only rounding"
     w, v = np.linalg.eigh(cov)
-    kept = w > w[-1]*len(w)*np.finfo(float).eps
-    return v[:, kept]*np.sqrt(w[kept])
+    kept = w > w[-1] * len(w) * np.finfo(float).eps
+    return v[:, kept] * np.sqrt(w[kept])
+
 
 def frechet(mean1, cov1, mean2, cov2) -> float:
     "Fréchet distance (squared, as usual) of two Gaussians given by `moments`"
-    cross = np.linalg.svd(_root(cov1).T@_root(cov2), compute_uv=False).sum()
-    return max(0., float(((mean1-mean2)**2).sum()+np.trace(cov1)+np.trace(cov2)-2*cross))
+    cross = np.linalg.svd(_root(cov1).T @ _root(cov2), compute_uv=False).sum()
+    return max(0.0, float(((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * cross))
+
 
 def frechet_distance(a, b) -> float:
-    "Fréchet distance of two feature sets (n, d), (m, d): FID if the features are Inception's. ValueError: fewer than two rows, dimensions that differ, a row that is not finite"
+    """Fréchet distance of two feature sets (n, d), (m, d): FID if the features are Inception's. ValueError: fewer than
+    two rows, dimensions that differ, a row that is not finite"""
     a, b = _both(a, b, ("a", "b"), 2, "a covariance")
     return frechet(*moments(a), *moments(b))
 
@@ -110,20 +146,31 @@ def frechet_distance(a, b) -> float:
 def mmd2(a, b) -> float:
     "Unbiased squared MMD of features (n, d), (m, d) with the kernel (x.y/d+1)^3; negative values are chance around 0"
     a, b = _both(a, b, ("a", "b"), 2, "an unbiased discrepancy")
-    kernel = lambda x, y: (x@y.T/a.shape[1]+1)**3
-    within = [(k.sum()-np.trace(k))/(len(k)*(len(k)-1)) for k in (kernel(a, a), kernel(b, b))]
-    return float(sum(within)-2*kernel(a, b).mean())
 
-def kernel_distance(a, b, subsets:int=100, size:int=1000, seed:int=0) -> dict:
-    """`mean` of `mmd2` over random subsets of `size` rows of each set, its standard error `se`, and the deviation `std` over subsets
+    def kernel(x, y):
+        return (x @ y.T / a.shape[1] + 1) ** 3
 
-    ValueError: a set with fewer than `size` rows, fewer than two subsets, dimensions that differ, a row that is not finite."""
-    if subsets < 2 or size < 2: raise ValueError(f"need at least two subsets of two rows, got {subsets} of {size}")
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel(a, a), kernel(b, b))]
+    return float(sum(within) - 2 * kernel(a, b).mean())
+
+
+def kernel_distance(a, b, subsets: int = 100, size: int = 1000, seed: int = 0) -> dict:
+    """`mean` of `mmd2` over random subsets of `size` rows of each set, its standard error `se`, and the deviation `std`
+    over subsets
+
+    ValueError: a set with fewer than `size` rows, fewer than two subsets, dimensions that differ, a row that is not
+    finite.
+    """
+    if subsets < 2 or size < 2:
+        raise ValueError(f"need at least two subsets of two rows, got {subsets} of {size}")
     a, b = _both(a, b, ("a", "b"), size, f"a kernel distance with size={size}")
     rng = np.random.default_rng(seed)
-    draw = lambda x: x[rng.choice(len(x), size, replace=False)]
+
+    def draw(x):
+        return x[rng.choice(len(x), size, replace=False)]
+
     values = np.array([mmd2(draw(a), draw(b)) for _ in range(subsets)])
-    return dict(mean=float(values.mean()), se=float(values.std(ddof=1)/subsets**.5), std=float(values.std(ddof=1)))
+    return dict(mean=float(values.mean()), se=float(values.std(ddof=1) / subsets**0.5), std=float(values.std(ddof=1)))
 
 # %% ../nbs/61_diversity.ipynb #c032
 def centres(features, labels) -> tuple:
@@ -132,45 +179,80 @@ def centres(features, labels) -> tuple:
     names = list(own)
     return names, _unit(np.stack([*own.values()]), lambda k: f"the centre of identity {names[k]!r}")
 
-def uniqueness(features, labels, r:float=0.3, block:int=1024) -> dict:
-    "DCFace's U_class, as shares of all identities in two readings: `packing` (below `r` to every one counted before) and `printed` (Eq. 11: below `r` to every earlier one)"
+
+def uniqueness(features, labels, r: float = 0.3, block: int = 1024) -> dict:
+    """DCFace's U_class, as shares of all identities in two readings: `packing` (below `r` to every one counted before)
+    and `printed` (Eq. 11: below `r` to every earlier one)"""
     _, c = centres(features, labels)
-    alone = [np.where(np.tri(min(block, len(c)-i), min(i+block, len(c)), i-1, bool), c[i:i+block]@c[:i+block].T, -2).max(1) < r for i in range(0, len(c), block)]
+    alone = [
+        np.where(
+            np.tri(min(block, len(c) - i), min(i + block, len(c)), i - 1, bool), c[i : i + block] @ c[: i + block].T, -2
+        ).max(1)
+        < r
+        for i in range(0, len(c), block)
+    ]
     return dict(packing=float((select_distinct(c, r, block) == -1).mean()), printed=float(np.concatenate(alone).mean()))
 
-def consistency(features, labels, r:float=0.3) -> dict:
-    "Identity -> the share of its images whose cosine to its centre is above `r`; the mean over identities is DCFace's C_intra"
-    unit, (_, c) = _directions(features), centres(features, labels)
-    return {name: float((unit[g]@centre > r).mean()) for centre, (name, g) in zip(c, _groups(labels, len(unit)).items())}
 
-def recall_per_identity(real, real_labels, fake, fake_labels, k:int=5) -> dict:
-    "Identity -> recall of `prdc` among its own images; the mean is DCFace's D_intra (on Inception features). It needs real images of the same identities: ValueError names one that is missing on a side"
-    real, fake = _both(real, fake, ("real", "fake"), k+1, f"the neighbour number {k}")
+def consistency(features, labels, r: float = 0.3) -> dict:
+    """Identity -> the share of its images whose cosine to its centre is above `r`; the mean over identities is DCFace's
+    C_intra"""
+    unit, (_, c) = _directions(features), centres(features, labels)
+    return {
+        name: float((unit[g] @ centre > r).mean()) for centre, (name, g) in zip(c, _groups(labels, len(unit)).items())
+    }
+
+
+def recall_per_identity(real, real_labels, fake, fake_labels, k: int = 5) -> dict:
+    """Identity -> recall of `prdc` among its own images; the mean is DCFace's D_intra (on Inception features). It needs
+    real images of the same identities: ValueError names one that is missing on a side"""
+    real, fake = _both(real, fake, ("real", "fake"), k + 1, f"the neighbour number {k}")
     a, b = _groups(real_labels, len(real)), _groups(fake_labels, len(fake))
-    for missing, side in ((b.keys()-a.keys(), "real"), (a.keys()-b.keys(), "fake")):
-        if missing: raise ValueError(f"identity {min(missing)!r} has no {side} images ({len(missing)} such identities)")
+    for missing, side in ((b.keys() - a.keys(), "real"), (a.keys() - b.keys(), "fake")):
+        if missing:
+            raise ValueError(f"identity {min(missing)!r} has no {side} images ({len(missing)} such identities)")
     for name in a:
-        if min(len(a[name]), len(b[name])) <= k: raise ValueError(f"identity {name!r} has {len(a[name])} real and {len(b[name])} fake images, neighbour number {k} needs at least {k+1}")
+        if min(len(a[name]), len(b[name])) <= k:
+            raise ValueError(
+                f"identity {name!r} has {len(a[name])} real and {len(b[name])} fake images, neighbour number {k} needs"
+                f" at least {k + 1}"
+            )
     return {name: prdc(real[a[name]], fake[b[name]], k)["recall"] for name in a}
 
 # %% ../nbs/61_diversity.ipynb #c038
-def entropy(values, width:float=10.) -> float:
+def entropy(values, width: float = 10.0) -> float:
     "Entropy in bits of the histogram of values (n,) with bins of `width` centred on its multiples"
-    p = np.unique(np.floor(np.asarray(values, np.float64)/width+.5), return_counts=True)[1]/len(values)
-    return float(-(p*np.log2(p)).sum())+0.
+    p = np.unique(np.floor(np.asarray(values, np.float64) / width + 0.5), return_counts=True)[1] / len(values)
+    return float(-(p * np.log2(p)).sum()) + 0.0
 
-def attribute_spread(attributes, labels, width:float=10.) -> dict:
-    """For pitch, yaw, roll (degrees) and age (years) of attributes (n, 4): `mean`, `std`, `entropy` over all images; `within_std`, `within_std_std`, `within_entropy`: mean and deviation over identities of each one's own
 
-    NaN is unknown: `known` counts the others, an attribute of which nothing is known is left out. ValueError: an infinite value, an identity with one known image."""
+def attribute_spread(attributes, labels, width: float = 10.0) -> dict:
+    """For pitch, yaw, roll (degrees) and age (years) of attributes (n, 4): `mean`, `std`, `entropy` over all images;
+    `within_std`, `within_std_std`, `within_entropy`: mean and deviation over identities of each one's own
+
+    NaN is unknown: `known` counts the others, an attribute of which nothing is known is left out. ValueError: an
+    infinite value, an identity with one known image.
+    """
     a = np.asarray(attributes, np.float64)
-    if a.ndim != 2 or a.shape[1] != 4: raise ValueError(f"expected attributes (n, 4) = pitch, yaw, roll, age, got {a.shape}")
-    if np.isinf(a).any(): raise ValueError(f"attributes: row {int(np.isinf(a).any(1).argmax())} has an infinite value")
-    if len(labels) != len(a): raise ValueError(f"{len(a)} rows of attributes but {len(labels)} labels")
+    if a.ndim != 2 or a.shape[1] != 4:
+        raise ValueError(f"expected attributes (n, 4) = pitch, yaw, roll, age, got {a.shape}")
+    if np.isinf(a).any():
+        raise ValueError(f"attributes: row {int(np.isinf(a).any(1).argmax())} has an infinite value")
+    if len(labels) != len(a):
+        raise ValueError(f"{len(a)} rows of attributes but {len(labels)} labels")
     found = {}
     for name, v in zip(("pitch", "yaw", "roll", "age"), a.T):
         v, who = v[~np.isnan(v)], np.asarray(labels)[~np.isnan(v)]
-        if not len(v): continue
+        if not len(v):
+            continue
         own, bits = (np.array([*per_identity(f, v, who, 2).values()]) for f in (np.std, lambda x: entropy(x, width)))
-        found[name] = dict(known=len(v), mean=v.mean(), std=v.std(), entropy=entropy(v, width), within_std=own.mean(), within_std_std=own.std(), within_entropy=bits.mean())
+        found[name] = dict(
+            known=len(v),
+            mean=v.mean(),
+            std=v.std(),
+            entropy=entropy(v, width),
+            within_std=own.mean(),
+            within_std_std=own.std(),
+            within_entropy=bits.mean(),
+        )
     return {name: {key: x if key == "known" else float(x) for key, x in s.items()} for name, s in found.items()}

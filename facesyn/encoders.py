@@ -8,8 +8,11 @@ __all__ = ['Encoder', 'adaface_names', 'iresnet_like', 'mobilefacenet_like', 're
            'mirror_attributes', 'mirror', 'train_attributes']
 
 # %% ../nbs/22_encoders.ipynb #c003
-import math, re, time
+import math
+import re
+import time
 from pathlib import Path
+
 import numpy as np
 import onnx
 import torch
@@ -17,128 +20,242 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from onnx import numpy_helper
 from torch import nn
+
 from .core import atomic, generator, pick_device, progress, to_float
 from .onnx_nets import RuntimeNet, onnx_to_torch
-from .recognition import IBlock, IResNet, MobileFaceNet, Network, batch_index, check_finite, learning_rate, load_checkpoint, load_recogniser, reader, save_checkpoint
+from facesyn.recognition import (
+    IBlock,
+    IResNet,
+    MobileFaceNet,
+    Network,
+    batch_index,
+    check_finite,
+    learning_rate,
+    load_checkpoint,
+    load_recogniser,
+    reader,
+    save_checkpoint,
+)
 
 # %% ../nbs/22_encoders.ipynb #c017
 class Encoder(nn.Module):
     """RGB (n, 3, h, w) in [-1, 1] of any size -> unit embeddings (n, dim), by a frozen network in eval mode
 
-    `size`: pixels the network's aligned face has; `crop`: (left, top, right, bottom) box cut from it afterwards; `channels` rgb or bgr;
-    `mean`, `std`: the network's input is (x - mean)/std for x in 0..255, one number or one per channel in the network's order.
-    `differentiable=False` promises that no gradient is asked for. The network is taken over, not copied: its weights are frozen from now on. ValueError for NaN weights, for NaN pixels with the number of the image, and for a gradient asked of an encoder that is not differentiable.
+    `size`: pixels the network's aligned face has; `crop`: (left, top, right, bottom) box cut from it afterwards;
+    `channels` rgb or bgr;
+    `mean`, `std`: the network's input is (x - mean)/std for x in 0..255, one number or one per channel in the network's
+    order.
+    `differentiable=False` promises that no gradient is asked for. The network is taken over, not copied: its weights
+    are frozen from now on. ValueError for NaN weights, for NaN pixels with the number of the image, and for a gradient
+    asked of an encoder that is not differentiable.
     """
-    def __init__(self, net:nn.Module, size:int, mean=127.5, std=127.5, channels:str="rgb", crop=None, differentiable:bool=True, name:str="the encoder"):
+
+    def __init__(
+        self,
+        net: nn.Module,
+        size: int,
+        mean=127.5,
+        std=127.5,
+        channels: str = "rgb",
+        crop=None,
+        differentiable: bool = True,
+        name: str = "the encoder",
+    ):
         super().__init__()
-        if channels not in ("rgb", "bgr"): raise ValueError(f"channels is {channels!r}: choose rgb or bgr")
-        self.net, self.size, self.channels, self.crop, self.differentiable = check_finite(net, name).requires_grad_(False).to(memory_format=torch.channels_last), size, channels, crop, differentiable
-        for key, v in dict(mean=mean, std=std).items(): self.register_buffer(key, torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1))
-        self.register_buffer("form", torch.tensor([size, channels == "bgr", *(crop or [0]*4)]))              # with them, a digest of the tensors tells encoders apart that see faces otherwise
+        if channels not in ("rgb", "bgr"):
+            raise ValueError(f"channels is {channels!r}: choose rgb or bgr")
+        self.net, self.size, self.channels, self.crop, self.differentiable = (
+            check_finite(net, name).requires_grad_(False).to(memory_format=torch.channels_last),
+            size,
+            channels,
+            crop,
+            differentiable,
+        )
+        for key, v in dict(mean=mean, std=std).items():
+            self.register_buffer(key, torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer(
+            "form", torch.tensor([size, channels == "bgr", *(crop or [0] * 4)])
+        )  # with them, a digest of the tensors tells encoders apart that see faces otherwise
         self.eval()
-        with torch.no_grad(): out = self.features(torch.zeros(2, 3, size, size, device=next((t.device for t in net.state_dict().values()), None)))
-        if out.ndim != 2 or len(out) != 2: raise ValueError(f"{name}: expected embeddings (2, dim) for 2 images, got {tuple(out.shape)}")
+        with torch.no_grad():
+            out = self.features(
+                torch.zeros(2, 3, size, size, device=next((t.device for t in net.state_dict().values()), None))
+            )
+        if out.ndim != 2 or len(out) != 2:
+            raise ValueError(f"{name}: expected embeddings (2, dim) for 2 images, got {tuple(out.shape)}")
         self.dim = out.shape[1]
 
-    def train(self, mode:bool=True): return super().train(False)
+    def train(self, mode: bool = True):
+        return super().train(False)
 
     def features(self, x):
         "The network's raw features (n, dim), before normalisation"
-        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point(): raise ValueError(f"expected float images (n, 3, h, w), got {x.dtype} {tuple(x.shape)}")
-        if not torch.isfinite(x).all(): raise ValueError(f"image {(~torch.isfinite(x)).flatten(1).any(1).nonzero()[0].item()} of the batch has NaN or infinite pixels")
-        if not self.differentiable and torch.is_grad_enabled() and x.requires_grad: raise ValueError("this encoder was made with differentiable=False and the images require a gradient")
+        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            raise ValueError(f"expected float images (n, 3, h, w), got {x.dtype} {tuple(x.shape)}")
+        if not torch.isfinite(x).all():
+            raise ValueError(
+                f"image {(~torch.isfinite(x)).flatten(1).any(1).nonzero()[0].item()} of the batch has NaN or infinite"
+                " pixels"
+            )
+        if not self.differentiable and torch.is_grad_enabled() and x.requires_grad:
+            raise ValueError("this encoder was made with differentiable=False and the images require a gradient")
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
-            if x.shape[2:] != (self.size, self.size): x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-            if self.crop: x = x[:, :, self.crop[1]:self.crop[3], self.crop[0]:self.crop[2]]
-            if self.channels == "bgr": x = x.flip(1)
-            x = (x*127.5+127.5-self.mean.to(x.device))/self.std.to(x.device)
+            if x.shape[2:] != (self.size, self.size):
+                x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+            if self.crop:
+                x = x[:, :, self.crop[1] : self.crop[3], self.crop[0] : self.crop[2]]
+            if self.channels == "bgr":
+                x = x.flip(1)
+            x = (x * 127.5 + 127.5 - self.mean.to(x.device)) / self.std.to(x.device)
             out = self.net(x.contiguous(memory_format=torch.channels_last))
             return out[..., 0, 0] if out.shape[2:] == (1, 1) else out
 
-    def forward(self, x): return F.normalize(self.features(x))
+    def forward(self, x):
+        return F.normalize(self.features(x))
 
 # %% ../nbs/22_encoders.ipynb #c023
-def adaface_names(state:dict) -> dict:
-    "AdaFace's tensors (`input_layer`, `body`, `output_layer`) under IResNet's names; a stage begins where a block's shortcut has weights or, the first, at block 0"
-    stem, parts = dict(zip("012", ("conv1", "bn1", "prelu"))), dict(zip(("0", "1", "2", "3", "4", "5", "se_block"), ("bn1", "conv1", "bn2", "prelu", "conv2", "bn3", "se")))
+def adaface_names(state: dict) -> dict:
+    """AdaFace's tensors (`input_layer`, `body`, `output_layer`) under IResNet's names; a stage begins where a block's
+    shortcut has weights or, the first, at block 0"""
+    stem, parts = (
+        dict(zip("012", ("conv1", "bn1", "prelu"))),
+        dict(zip(("0", "1", "2", "3", "4", "5", "se_block"), ("bn1", "conv1", "bn2", "prelu", "conv2", "bn3", "se"))),
+    )
     last, stage, block, blocks, out = {"0": "bn2", "3": "fc", "4": "features"}, 1, 0, {}, {}
     for n in sorted({int(k.split(".")[1]) for k in state if k.startswith("body.")}):
-        if n and f"body.{n}.shortcut_layer.0.weight" in state: stage, block = stage+1, 0
-        blocks[n], block = f"layer{stage}.{block}", block+1
+        if n and f"body.{n}.shortcut_layer.0.weight" in state:
+            stage, block = stage + 1, 0
+        blocks[n], block = f"layer{stage}.{block}", block + 1
     for key, v in state.items():
         room, *rest = key.split(".")
-        if room == "input_layer" and rest[0] in stem: key = ".".join((stem[rest[0]], *rest[1:]))
-        if room == "output_layer" and rest[0] in last: key = ".".join((last[rest[0]], *rest[1:]))
-        if room == "body": key = ".".join((blocks[int(rest[0])], parts[rest[2]] if rest[1] == "res_layer" else f"downsample.{rest[2]}", *rest[3:]))
+        if room == "input_layer" and rest[0] in stem:
+            key = ".".join((stem[rest[0]], *rest[1:]))
+        if room == "output_layer" and rest[0] in last:
+            key = ".".join((last[rest[0]], *rest[1:]))
+        if room == "body":
+            key = ".".join(
+                (blocks[int(rest[0])], parts[rest[2]] if rest[1] == "res_layer" else f"downsample.{rest[2]}", *rest[3:])
+            )
         out[key] = v
-    return {"features.weight": torch.ones_like(out["features.running_var"]), "features.bias": torch.zeros_like(out["features.running_mean"])} | out
+    return {
+        "features.weight": torch.ones_like(out["features.running_var"]),
+        "features.bias": torch.zeros_like(out["features.running_mean"]),
+    } | out
 
 # %% ../nbs/22_encoders.ipynb #c070
-def iresnet_like(state:dict, pool:bool=False) -> IResNet:
+def iresnet_like(state: dict, pool: bool = False) -> IResNet:
     "A fresh `IResNet` of the sizes that the tensors have"
     stages = max(int(m[1]) for m in (re.match(r"layer(\d+)\.", k) for k in state) if m)
-    layers = [1+max(int(k.split(".")[1]) for k in state if k.startswith(f"layer{s}.")) for s in range(1, stages+1)]
-    widths, (dim, flat) = [len(state[f"layer{s}.0.conv2.weight"]) for s in range(1, stages+1)], state["fc.weight"].shape
-    return IResNet(2**stages*math.isqrt(flat//widths[-1]), tuple(layers), tuple(widths), dim, pool=pool, se=any(".se." in k for k in state))
+    layers = [1 + max(int(k.split(".")[1]) for k in state if k.startswith(f"layer{s}.")) for s in range(1, stages + 1)]
+    widths, (dim, flat) = (
+        [len(state[f"layer{s}.0.conv2.weight"]) for s in range(1, stages + 1)],
+        state["fc.weight"].shape,
+    )
+    return IResNet(
+        2**stages * math.isqrt(flat // widths[-1]),
+        tuple(layers),
+        tuple(widths),
+        dim,
+        pool=pool,
+        se=any(".se." in k for k in state),
+    )
 
-def mobilefacenet_like(state:dict) -> MobileFaceNet:
+
+def mobilefacenet_like(state: dict) -> MobileFaceNet:
     "A fresh `MobileFaceNet` of the sizes that the tensors have"
-    def count(k): return 1+max((int(key.split(".")[3]) for key in state if key.startswith(f"layers.{k}.layers.")), default=-1)
+
+    def count(k):
+        return 1 + max((int(key.split(".")[3]) for key in state if key.startswith(f"layers.{k}.layers.")), default=-1)
+
     first = 1 if "layers.1.layers.0.weight" in state else count(1)
-    return MobileFaceNet(16*state["features.layers.0.layers.0.weight"].shape[-1], (first, count(3), count(5), count(7)), len(state["layers.0.layers.0.weight"])//64, len(state["features.layers.2.weight"]))
+    return MobileFaceNet(
+        16 * state["features.layers.0.layers.0.weight"].shape[-1],
+        (first, count(3), count(5), count(7)),
+        len(state["layers.0.layers.0.weight"]) // 64,
+        len(state["features.layers.2.weight"]),
+    )
 
 # %% ../nbs/22_encoders.ipynb #c024
 def read_backbone(path) -> tuple[Network, str]:
-    "(network, rgb or bgr) from a checkpoint of arcface_torch (IResNet, MobileFaceNet) or AdaFace (IResNet); reads tensors only. FileNotFoundError, or ValueError naming the missing, unexpected or misshapen keys"
-    if not Path(path).is_file(): raise FileNotFoundError(f"no checkpoint {path}")
-    try: state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e: raise ValueError(f"cannot read {path} as a file of tensors: {e}") from e
-    if isinstance(state, dict): state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())): raise ValueError(f"{path}: expected a state dict of tensors, or one under state_dict")
-    if any(k.startswith("model.") for k in state): state = {k[6:]: v for k, v in state.items() if k.startswith("model.")}           # lightning keeps the head beside the model
+    """(network, rgb or bgr) from a checkpoint of arcface_torch (IResNet, MobileFaceNet) or AdaFace (IResNet); reads
+    tensors only. FileNotFoundError, or ValueError naming the missing, unexpected or misshapen keys"""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise ValueError(f"cannot read {path} as a file of tensors: {e}") from e
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise ValueError(f"{path}: expected a state dict of tensors, or one under state_dict")
+    if any(k.startswith("model.") for k in state):
+        state = {
+            k[6:]: v for k, v in state.items() if k.startswith("model.")
+        }  # lightning keeps the head beside the model
     state = {k.removeprefix("module."): v.float() if v.is_floating_point() else v for k, v in state.items()}
     ada = "input_layer.0.weight" in state
     try:
-        if ada: state = adaface_names(state)
+        if ada:
+            state = adaface_names(state)
         net = mobilefacenet_like(state) if "conv_sep.layers.0.weight" in state else iresnet_like(state, pool=ada)
-    except (KeyError, ValueError, IndexError) as e: raise ValueError(f"{path} is no IResNet or MobileFaceNet of arcface_torch, nor a network of AdaFace's: {e}") from e
+    except (KeyError, ValueError, IndexError) as e:
+        raise ValueError(
+            f"{path} is no IResNet or MobileFaceNet of arcface_torch, nor a network of AdaFace's: {e}"
+        ) from e
     wanted = {k: v.shape for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v.shape for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    wrong = [f"{what} {k}" for what, ks in (("missing", wanted.keys()-given.keys()), ("unexpected", given.keys()-wanted.keys()), ("misshapen", [k for k in wanted.keys() & given.keys() if wanted[k] != given[k]])) for k in sorted(ks)]
-    if wrong: raise ValueError(f"{path}: {len(wrong)} keys do not fit, {', '.join(wrong[:8])}")
+    wrong = [
+        f"{what} {k}"
+        for what, ks in (
+            ("missing", wanted.keys() - given.keys()),
+            ("unexpected", given.keys() - wanted.keys()),
+            ("misshapen", [k for k in wanted.keys() & given.keys() if wanted[k] != given[k]]),
+        )
+        for k in sorted(ks)
+    ]
+    if wrong:
+        raise ValueError(f"{path}: {len(wrong)} keys do not fit, {', '.join(wrong[:8])}")
     net.load_state_dict(state, strict=False)
     return check_finite(net, str(path)).eval(), "bgr" if ada else "rgb"
 
 # %% ../nbs/22_encoders.ipynb #c026
-def load_encoder(path, device="cpu", differentiable:bool=True, **preprocessing) -> Encoder:
-    """The frozen encoder in a folder of this package (`IResNet`, `MobileFaceNet`), in an .onnx file, or in a .pth, .pt or .ckpt of arcface_torch (RGB) or AdaFace (BGR)
+def load_encoder(path, device="cpu", differentiable: bool = True, **preprocessing) -> Encoder:
+    """The frozen encoder in a folder of this package (`IResNet`, `MobileFaceNet`), in an .onnx file, or in a .pth, .pt
+    or .ckpt of arcface_torch (RGB) or AdaFace (BGR)
 
-    For ONNX, `preprocessing` is what `Encoder` takes: size (needed), mean, std, channels, crop; with `differentiable=False` ONNX Runtime runs the file. FileNotFoundError or ValueError names the file.
+    For ONNX, `preprocessing` is what `Encoder` takes: size (needed), mean, std, channels, crop; with
+    `differentiable=False` ONNX Runtime runs the file. FileNotFoundError or ValueError names the file.
     """
     path = Path(path)
     if path.suffix == ".onnx":
-        if "size" not in preprocessing: raise ValueError(f"{path}: give the size of its aligned face in pixels, e.g. size=112")
+        if "size" not in preprocessing:
+            raise ValueError(f"{path}: give the size of its aligned face in pixels, e.g. size=112")
         net = (onnx_to_torch if differentiable else RuntimeNet)(path)
     elif path.suffix in (".pth", ".pt", ".ckpt"):
         net, channels = read_backbone(path)
         preprocessing = dict(size=net.config.size, channels=channels) | preprocessing
     else:
-        if preprocessing: raise ValueError(f"{path} is a folder and knows its own input; {', '.join(preprocessing)} is for ONNX files")
+        if preprocessing:
+            raise ValueError(
+                f"{path} is a folder and knows its own input; {', '.join(preprocessing)} is for ONNX files"
+            )
         net = load_recogniser(path)
         preprocessing = dict(size=net.config.size)
     return Encoder(net, differentiable=differentiable, name=str(path), **preprocessing).to(pick_device(device))
 
 # %% ../nbs/22_encoders.ipynb #c036
-def embed(encoder:Encoder, images, batch:int=256, flip:bool=True, unit:bool=True) -> np.ndarray:
-    """Unit embeddings (n, dim) float32 of faces (anything with `labels` and `read`), uint8 (n, h, w, 3) or float (n, 3, h, w) in [-1, 1]
+def embed(encoder: Encoder, images, batch: int = 256, flip: bool = True, unit: bool = True) -> np.ndarray:
+    """Unit embeddings (n, dim) float32 of faces (anything with `labels` and `read`), uint8 (n, h, w, 3) or float (n, 3,
+    h, w) in [-1, 1]
 
     `flip` adds the mirror image's features; without `unit` the features keep their length."""
     device, read = encoder.mean.device, getattr(images, "read", None)
-    take = (lambda k: torch.as_tensor(read(k))) if read else (lambda k: torch.as_tensor(images[k[0]:k[-1]+1]))
+    take = (lambda k: torch.as_tensor(read(k))) if read else (lambda k: torch.as_tensor(images[k[0] : k[-1] + 1]))
     out, n = [], len(images.labels) if read else len(images)
     with torch.no_grad():
-        for k in progress(np.array_split(np.arange(n), max(1, -(-n//batch))), "embedding batches") if n else ():
+        for k in progress(np.array_split(np.arange(n), max(1, -(-n // batch))), "embedding batches") if n else ():
             x = take(k)
             x = (x if x.is_floating_point() else to_float(x)).to(device)
             e = encoder.features(x).double()
@@ -147,123 +264,222 @@ def embed(encoder:Encoder, images, batch:int=256, flip:bool=True, unit:bool=True
     return torch.cat(out).numpy() if out else np.zeros((0, encoder.dim), np.float32)
 
 # %% ../nbs/22_encoders.ipynb #c032
-def export_onnx(encoder:Encoder, path):
-    "Writes an encoder around an `IResNet` as an ArcFace model for insightface's `get_model` (raw features, any batch); ValueError for other networks, inputs or sizes than insightface's"
+def export_onnx(encoder: Encoder, path):
+    """Writes an encoder around an `IResNet` as an ArcFace model for insightface's `get_model` (raw features, any
+    batch); ValueError for other networks, inputs or sizes than insightface's"""
     net, nodes, weights = encoder.net, [], {}
-    if not isinstance(net, IResNet): raise ValueError(f"only an IResNet can be exported, not {type(net).__name__}")
-    if encoder.size < 112 or encoder.size % 16 or encoder.crop: raise ValueError(f"insightface takes square faces of at least 112 pixels, a multiple of 16, not {encoder.size}")
-    if encoder.channels != "rgb" or encoder.mean.ne(127.5).any() or encoder.std.ne(127.5).any(): raise ValueError("insightface feeds RGB (x - 127.5)/127.5; this encoder wants something else")
+    if not isinstance(net, IResNet):
+        raise ValueError(f"only an IResNet can be exported, not {type(net).__name__}")
+    if encoder.size < 112 or encoder.size % 16 or encoder.crop:
+        raise ValueError(f"insightface takes square faces of at least 112 pixels, a multiple of 16, not {encoder.size}")
+    if encoder.channels != "rgb" or encoder.mean.ne(127.5).any() or encoder.std.ne(127.5).any():
+        raise ValueError("insightface feeds RGB (x - 127.5)/127.5; this encoder wants something else")
+
     def add(op, x, name, *tensors, **a):
         names = [f"{name}.{k}" for k in range(len(tensors))]
         weights.update(zip(names, (t.detach().cpu().float().contiguous().numpy() for t in tensors)))
         nodes.append(onnx.helper.make_node(op, [*([x] if isinstance(x, str) else x), *names], [name], name=name, **a))
         return name
-    def conv(x, m, name): return add("Conv", x, name, m.weight, strides=m.stride, pads=[*m.padding]*2, kernel_shape=m.kernel_size)
-    def norm(x, m, name): return add("BatchNormalization", x, name, m.weight, m.bias, m.running_mean, m.running_var, epsilon=m.eps)
-    def prelu(x, m, name): return add("PRelu", x, name, m.weight.reshape(-1, 1, 1))
+
+    def conv(x, m, name):
+        return add("Conv", x, name, m.weight, strides=m.stride, pads=[*m.padding] * 2, kernel_shape=m.kernel_size)
+
+    def norm(x, m, name):
+        return add("BatchNormalization", x, name, m.weight, m.bias, m.running_mean, m.running_var, epsilon=m.eps)
+
+    def prelu(x, m, name):
+        return add("PRelu", x, name, m.weight.reshape(-1, 1, 1))
+
     h = prelu(norm(conv("input", net.conv1, "conv1"), net.bn1, "bn1"), net.prelu, "prelu")
     for name, b in ((n, b) for n, b in net.named_modules() if isinstance(b, IBlock)):
-        r = prelu(norm(conv(norm(h, b.bn1, f"{name}.bn1"), b.conv1, f"{name}.conv1"), b.bn2, f"{name}.bn2"), b.prelu, f"{name}.prelu")
+        r = prelu(
+            norm(conv(norm(h, b.bn1, f"{name}.bn1"), b.conv1, f"{name}.conv1"), b.bn2, f"{name}.bn2"),
+            b.prelu,
+            f"{name}.prelu",
+        )
         r = norm(conv(r, b.conv2, f"{name}.conv2"), b.bn3, f"{name}.bn3")
         if net.config.se:
-            r1 = conv(add("Relu", conv(add("GlobalAveragePool", r, f"{name}.se.mean"), b.se.fc1, f"{name}.se.fc1"), f"{name}.se.relu"), b.se.fc2, f"{name}.se.fc2")
+            r1 = conv(
+                add(
+                    "Relu",
+                    conv(add("GlobalAveragePool", r, f"{name}.se.mean"), b.se.fc1, f"{name}.se.fc1"),
+                    f"{name}.se.relu",
+                ),
+                b.se.fc2,
+                f"{name}.se.fc2",
+            )
             r = add("Mul", [r, add("Sigmoid", r1, f"{name}.se.weight")], f"{name}.se")
-        if isinstance(b.downsample, nn.Sequential): h = norm(conv(h, b.downsample[0], f"{name}.skip"), b.downsample[1], f"{name}.skipbn")
-        elif b.downsample is not None: h = add("MaxPool", h, f"{name}.skip", kernel_shape=[1, 1], strides=[b.downsample.stride]*2)
+        if isinstance(b.downsample, nn.Sequential):
+            h = norm(conv(h, b.downsample[0], f"{name}.skip"), b.downsample[1], f"{name}.skipbn")
+        elif b.downsample is not None:
+            h = add("MaxPool", h, f"{name}.skip", kernel_shape=[1, 1], strides=[b.downsample.stride] * 2)
         h = add("Add", [r, h], f"{name}.sum")
     h = add("Gemm", add("Flatten", norm(h, net.bn2, "bn2"), "flat", axis=1), "fc", net.fc.weight, net.fc.bias, transB=1)
     norm(h, net.features, "features")
     info, FLOAT = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
-    graph = onnx.helper.make_graph(nodes, "iresnet", [info("input", FLOAT, ["n", 3, encoder.size, encoder.size])], [info("features", FLOAT, ["n", encoder.dim])], [numpy_helper.from_array(v, k) for k, v in weights.items()])
+    graph = onnx.helper.make_graph(
+        nodes,
+        "iresnet",
+        [info("input", FLOAT, ["n", 3, encoder.size, encoder.size])],
+        [info("features", FLOAT, ["n", encoder.dim])],
+        [numpy_helper.from_array(v, k) for k, v in weights.items()],
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8)
     onnx.checker.check_model(model)
-    with atomic(path) as temporary: onnx.save(model, str(temporary))
+    with atomic(path) as temporary:
+        onnx.save(model, str(temporary))
 
 # %% ../nbs/22_encoders.ipynb #c039
 def normalise_attributes(attributes) -> torch.Tensor:
-    "(n, 4) pitch, yaw, roll in degrees and age in years -> float32 (n, 4) in [-1, 1]; ValueError naming the first row out of range"
+    """(n, 4) pitch, yaw, roll in degrees and age in years -> float32 (n, 4) in [-1, 1]; ValueError naming the first row
+    out of range"""
     a = torch.as_tensor(attributes, dtype=torch.float32)
-    if a.shape[-1] != 4: raise ValueError(f"expected attributes (n, 4) = pitch, yaw, roll, age, got {tuple(a.shape)}")
-    s = a/a.new_tensor([90, 90, 90, 50]) - a.new_tensor([0, 0, 0, 1])
-    outside = (s.abs() > 1+1e-5).reshape(-1, 4).any(1)
+    if a.shape[-1] != 4:
+        raise ValueError(f"expected attributes (n, 4) = pitch, yaw, roll, age, got {tuple(a.shape)}")
+    s = a / a.new_tensor([90, 90, 90, 50]) - a.new_tensor([0, 0, 0, 1])
+    outside = (s.abs() > 1 + 1e-5).reshape(-1, 4).any(1)
     if outside.any():
         k = outside.nonzero()[0].item()
-        raise ValueError(f"attributes {k}: pitch, yaw, roll in [-90, 90] degrees and age in [0, 100] years expected, got {[round(v, 1) for v in a.reshape(-1, 4)[k].tolist()]}")
+        raise ValueError(
+            f"attributes {k}: pitch, yaw, roll in [-90, 90] degrees and age in [0, 100] years expected, got"
+            f" {[round(v, 1) for v in a.reshape(-1, 4)[k].tolist()]}"
+        )
     return s
 
 # %% ../nbs/22_encoders.ipynb #c040
 def denormalise_attributes(s) -> torch.Tensor:
     "(n, 4) in [-1, 1] -> pitch, yaw, roll in degrees, age in years"
     s = torch.as_tensor(s, dtype=torch.float32)
-    return (s + s.new_tensor([0, 0, 0, 1]))*s.new_tensor([90, 90, 90, 50])
+    return (s + s.new_tensor([0, 0, 0, 1])) * s.new_tensor([90, 90, 90, 50])
 
 # %% ../nbs/22_encoders.ipynb #c043
 class AttributeNet(Network):
-    "RGB (n, 3, size, size) in [-1, 1] -> normalised (pitch, yaw, roll, age) (n, 4); the settings are IResNet's, `dim` the features before the linear output"
+    """RGB (n, 3, size, size) in [-1, 1] -> normalised (pitch, yaw, roll, age) (n, 4); the settings are IResNet's, `dim`
+    the features before the linear output"""
+
     @register_to_config
-    def __init__(self, size:int=32, layers:tuple=(1, 1, 2, 1), widths:tuple=(16, 32, 64, 128), dim:int=64):
+    def __init__(self, size: int = 32, layers: tuple = (1, 1, 2, 1), widths: tuple = (16, 32, 64, 128), dim: int = 64):
         super().__init__()
         self.body, self.out = IResNet(size, layers, widths, dim), nn.Linear(dim, 4)
 
-    def forward(self, x): return self.out(self.body(x).relu())
+    def forward(self, x):
+        return self.out(self.body(x).relu())
 
 # %% ../nbs/22_encoders.ipynb #c044
-def predict_attributes(net:AttributeNet, images, batch:int=256) -> torch.Tensor:
-    "Pitch, yaw, roll (degrees) and age (years), float32 (n, 4) on the CPU, of uint8 (n, h, w, 3) or float (n, 3, h, w) images of any size"
-    images, size, out = torch.as_tensor(images), (net.config.size,)*2, []
+def predict_attributes(net: AttributeNet, images, batch: int = 256) -> torch.Tensor:
+    """Pitch, yaw, roll (degrees) and age (years), float32 (n, 4) on the CPU, of uint8 (n, h, w, 3) or float (n, 3, h,
+    w) images of any size"""
+    images, size, out = torch.as_tensor(images), (net.config.size,) * 2, []
     with torch.no_grad():
         for x in images.split(batch):
             x = (x if x.is_floating_point() else to_float(x)).to(net.device)
-            if x.shape[2:] != size: x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+            if x.shape[2:] != size:
+                x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
             out.append(denormalise_attributes(net(x).clamp(-1, 1).cpu()))
     return torch.cat(out)
 
 # %% ../nbs/22_encoders.ipynb #c046
-def mirror_attributes(s:torch.Tensor) -> torch.Tensor:
+def mirror_attributes(s: torch.Tensor) -> torch.Tensor:
     "Attributes (n, 4) of the mirrored images: yaw and roll change their sign"
-    return s*s.new_tensor([1, -1, -1, 1])
+    return s * s.new_tensor([1, -1, -1, 1])
 
-def mirror(images:torch.Tensor, s:torch.Tensor, which:torch.Tensor):
+
+def mirror(images: torch.Tensor, s: torch.Tensor, which: torch.Tensor):
     "Mirrors the images (n, h, w, 3) where `which` is true, and changes the sign of their yaw and roll in `s` (n, 4)"
-    return torch.where(which[:, None, None, None], images.flip(2), images), torch.where(which[:, None], mirror_attributes(s), s)
+    return torch.where(which[:, None, None, None], images.flip(2), images), torch.where(
+        which[:, None], mirror_attributes(s), s
+    )
 
 # %% ../nbs/22_encoders.ipynb #c048
-def train_attributes(faces, net:dict=None, epochs:int=10, batch:int=128, lr:float=2e-3, weight_decay:float=1e-2, warmup:float=.5, seed:int=0, flip:bool=True,
-                     checkpoint=None, save_every:float=120., device="auto", memory:float=4e9, label:str="attributes"):
-    """Trains an `AttributeNet` on `faces.attributes` (NaN = unknown, left out) and returns (network in eval mode, log: one dict per epoch)
+def train_attributes(
+    faces,
+    net: dict = None,
+    epochs: int = 10,
+    batch: int = 128,
+    lr: float = 2e-3,
+    weight_decay: float = 1e-2,
+    warmup: float = 0.5,
+    seed: int = 0,
+    flip: bool = True,
+    checkpoint=None,
+    save_every: float = 120.0,
+    device="auto",
+    memory: float = 4e9,
+    label: str = "attributes",
+):
+    """Trains an `AttributeNet` on `faces.attributes` (NaN = unknown, left out) and returns (network in eval mode, log:
+    one dict per epoch)
 
-    `net`: settings of `AttributeNet`. The log's `errors` are mean absolute errors in training (pitch, yaw, roll in degrees, age in years), NaN-free columns only.
+    `net`: settings of `AttributeNet`. The log's `errors` are mean absolute errors in training (pitch, yaw, roll in
+    degrees, age in years), NaN-free columns only.
     ValueError if no attribute is known or the loss is not finite.
     """
     s, device, config = normalise_attributes(faces.attributes), pick_device(device), dict(net or {})
     known = torch.isfinite(s).any(1).nonzero().squeeze(1)
-    if len(known) == 0: raise ValueError("none of the faces has a known attribute")
+    if len(known) == 0:
+        raise ValueError("none of the faces has a known attribute")
     n, batch = len(known), min(batch, len(known))
-    parameters = dict(net=config, epochs=epochs, batch=batch, lr=lr, weight_decay=weight_decay, warmup=warmup, seed=seed, flip=flip, images=n, attributes=s.nansum().item())
+    parameters = dict(
+        net=config,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        seed=seed,
+        flip=flip,
+        images=n,
+        attributes=s.nansum().item(),
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = AttributeNet(**config)
-    if net.config.size != faces.size: raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
+    if net.config.size != faces.size:
+        raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
     net = net.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr, weight_decay=weight_decay)
-    state, per_epoch = dict(parameters=parameters, step=0, log=[], sums=[0.]*8), n//batch
-    if checkpoint and Path(checkpoint).is_file(): state = load_checkpoint(checkpoint, dict(net=net), optimiser, parameters)
+    state, per_epoch = dict(parameters=parameters, step=0, log=[], sums=[0.0] * 8), n // batch
+    if checkpoint and Path(checkpoint).is_file():
+        state = load_checkpoint(checkpoint, dict(net=net), optimiser, parameters)
     first, saved = state["step"], time.time()
-    read = reader(faces, memory) if first < epochs*per_epoch else None
-    for step in range(first, epochs*per_epoch):
+    read = reader(faces, memory) if first < epochs * per_epoch else None
+    for step in range(first, epochs * per_epoch):
         rate = optimiser.param_groups[0]["lr"] = learning_rate(step, per_epoch, epochs, lr, "linear", (), warmup)
         index = known[batch_index(step, n, batch, seed)]
-        images, target = mirror(read(index), s[index], (torch.rand(batch, generator=generator(seed, 4, step)) < .5) & flip)
-        error, there = net(to_float(images).to(device, memory_format=torch.channels_last))-target.nan_to_num().to(device), torch.isfinite(target).to(device)
-        error = error.abs()*there
-        loss = error.sum()/there.sum()
-        if not torch.isfinite(loss): raise ValueError(f"the loss is {loss.item()} at step {step} (epoch {step//per_epoch})")
-        optimiser.zero_grad(); loss.backward(); optimiser.step()
-        state["sums"] = [a+b for a, b in zip(state["sums"], [*error.detach().sum(0).tolist(), *there.sum(0).tolist()])]; state["step"] = step+1
-        if (step+1) % per_epoch == 0:
-            errors = {k: scale*e/c for k, scale, e, c in zip(("pitch", "yaw", "roll", "age"), (90, 90, 90, 50), state["sums"][:4], state["sums"][4:]) if c}
-            state["log"].append(dict(epoch=step//per_epoch+1, errors=errors, lr=rate)); state["sums"] = [0.]*8
-            print(f"{label} {step//per_epoch+1}/{epochs}  mean absolute error " + "  ".join(f"{k} {v:.2f}" for k, v in errors.items()), flush=True)
-        if checkpoint and (time.time()-saved >= save_every or step+1 == epochs*per_epoch):
-            save_checkpoint(checkpoint, dict(net=net), optimiser, state); saved = time.time()
+        images, target = mirror(
+            read(index), s[index], (torch.rand(batch, generator=generator(seed, 4, step)) < 0.5) & flip
+        )
+        error, there = (
+            net(to_float(images).to(device, memory_format=torch.channels_last)) - target.nan_to_num().to(device),
+            torch.isfinite(target).to(device),
+        )
+        error = error.abs() * there
+        loss = error.sum() / there.sum()
+        if not torch.isfinite(loss):
+            raise ValueError(f"the loss is {loss.item()} at step {step} (epoch {step // per_epoch})")
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        state["sums"] = [
+            a + b for a, b in zip(state["sums"], [*error.detach().sum(0).tolist(), *there.sum(0).tolist()])
+        ]
+        state["step"] = step + 1
+        if (step + 1) % per_epoch == 0:
+            errors = {
+                k: scale * e / c
+                for k, scale, e, c in zip(
+                    ("pitch", "yaw", "roll", "age"), (90, 90, 90, 50), state["sums"][:4], state["sums"][4:]
+                )
+                if c
+            }
+            state["log"].append(dict(epoch=step // per_epoch + 1, errors=errors, lr=rate))
+            state["sums"] = [0.0] * 8
+            print(
+                f"{label} {step // per_epoch + 1}/{epochs}  mean absolute error "
+                + "  ".join(f"{k} {v:.2f}" for k, v in errors.items()),
+                flush=True,
+            )
+        if checkpoint and (time.time() - saved >= save_every or step + 1 == epochs * per_epoch):
+            save_checkpoint(checkpoint, dict(net=net), optimiser, state)
+            saved = time.time()
     return net.eval(), state["log"]

@@ -8,86 +8,146 @@ __all__ = ['ARCFACE', 'ADAFACE', 'FORMATS', 'prepared', 'kind_of', 'files_of', '
            'sample', 'inspect_rec', 'header_problems', 'flat_problems', 'inspect_bin', 'inspect_dataset']
 
 # %% ../nbs/13_formats.ipynb #c002
-import re, shutil
+import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+
 import numpy as np
+
 from .bins import as_png, bin_lists, checked_picture, is_answer
-from .containers import image_root, open_folder, open_lmdb, open_parquet, open_tars, write_images, write_lmdb, write_parquet, write_tars
+from facesyn.containers import (
+    image_root,
+    open_folder,
+    open_lmdb,
+    open_parquet,
+    open_tars,
+    write_images,
+    write_lmdb,
+    write_parquet,
+    write_tars,
+)
 from .core import atomic, decode_image, progress
 from .imagesets import Encoded, decoded, encoded_faces, known_about, known_names
 from .recordio import Records, image_size, open_rec, plan_records, rec_header, unpack, walk, write_rec
 from .records import Faces, array_faces, at_least, encode_image, folder_faces, join, parametric_faces, write_card
 
 # %% ../nbs/13_formats.ipynb #c007
-def prepared(encoded:Encoded, size:int|None=None, suffix:str|None=None) -> Encoded:
-    """The same images, all of one size, as JPEG or PNG: untouched unless `size` (pixels) or `suffix` (.jpg, .png) asks for other pixels
+def prepared(encoded: Encoded, size: int | None = None, suffix: str | None = None) -> Encoded:
+    """The same images, all of one size, as JPEG or PNG: untouched unless `size` (pixels) or `suffix` (.jpg, .png) asks
+    for other pixels
 
     ValueError, when read, for an image that is none or has another size than the first."""
     wanted = dict(JPEG=".jpg", PNG=".png")
+
     def stored(k):
         data = encoded.read(k)
         width, height, kind = image_size(data, encoded.where(k))
-        if wanted.get(kind) == (suffix or wanted.get(kind, "")) and size in (None, width) and size in (None, height): return data, (width, height)
+        if wanted.get(kind) == (suffix or wanted.get(kind, "")) and size in (None, width) and size in (None, height):
+            return data, (width, height)
         image = decode_image(BytesIO(data), size, encoded.where(k))
         return encode_image(image, suffix or wanted.get(kind, ".png")), image.shape[1::-1]
+
     _, first = stored(0)
+
     def read(k):
         data, shape = stored(k)
-        if shape != first: raise ValueError(f"{encoded.where(k)} has {shape[0]} x {shape[1]} pixels, the first image {first[0]} x {first[1]}: ask for one size")
+        if shape != first:
+            raise ValueError(
+                f"{encoded.where(k)} has {shape[0]} x {shape[1]} pixels, the first image {first[0]} x {first[1]}: ask"
+                " for one size"
+            )
         return data
+
     return replace(encoded, read=read)
 
 # %% ../nbs/13_formats.ipynb #c026
 def kind_of(path) -> str:
-    "rec, webdataset, lmdb, parquet, npz or bin (also .xz), by the ending of a file or what lies in a folder; else folder. FileNotFoundError if there is nothing"
-    path, endings = Path(path), dict(rec="rec", tar="webdataset", lmdb="lmdb", mdb="lmdb", parquet="parquet", npz="npz", bin="bin", xz="bin")
-    if not path.exists(): raise FileNotFoundError(f"no file or folder {path}")
-    if path.is_file() and path.suffix[1:] not in endings: raise ValueError(f"{path}: expected a folder or a file ending in {', '.join('.'+e for e in endings)}")
-    if path.is_file(): return endings[path.suffix[1:]]
-    return next((kind for ending, kind in endings.items() if kind not in ("npz", "bin") and files_of(path, ending)), "folder")
+    """rec, webdataset, lmdb, parquet, npz or bin (also .xz), by the ending of a file or what lies in a folder; else
+    folder. FileNotFoundError if there is nothing"""
+    path, endings = (
+        Path(path),
+        dict(rec="rec", tar="webdataset", lmdb="lmdb", mdb="lmdb", parquet="parquet", npz="npz", bin="bin", xz="bin"),
+    )
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder {path}")
+    if path.is_file() and path.suffix[1:] not in endings:
+        raise ValueError(f"{path}: expected a folder or a file ending in {', '.join('.' + e for e in endings)}")
+    if path.is_file():
+        return endings[path.suffix[1:]]
+    return next(
+        (kind for ending, kind in endings.items() if kind not in ("npz", "bin") and files_of(path, ending)), "folder"
+    )
 
-def files_of(path, *endings:str) -> list[Path]:
+
+def files_of(path, *endings: str) -> list[Path]:
     "The file itself, or the files of a folder with one of the `endings`, sorted"
-    return [Path(path)] if Path(path).is_file() else sorted(p for e in endings for p in Path(path).glob(f"*.{e}") if not p.name.startswith("."))
+    return (
+        [Path(path)]
+        if Path(path).is_file()
+        else sorted(p for e in endings for p in Path(path).glob(f"*.{e}") if not p.name.startswith("."))
+    )
+
 
 def open_encoded(path) -> Encoded:
     "The set at `path`, a file or a folder, in whatever format it is"
     kind = kind_of(path)
-    if kind in ("npz", "bin"): raise ValueError(f"{path} is not a training set of image files: expected a folder, .rec, .tar, .lmdb or .parquet")
-    if kind == "folder": return open_folder(path)
-    if kind == "webdataset": return open_tars(files_of(path, "tar"))
-    if kind == "parquet": return open_parquet(files_of(path, "parquet"))
-    found = files_of(path, "rec") if kind == "rec" else [Path(path)] if (Path(path)/"data.mdb").exists() else files_of(path, "lmdb", "mdb")
-    if len(found) > 1 and not (found := [p for p in found if p.stem == "train"]): raise ValueError(f"{path} has several files of kind {kind}: name one of them, or join them")
+    if kind in ("npz", "bin"):
+        raise ValueError(
+            f"{path} is not a training set of image files: expected a folder, .rec, .tar, .lmdb or .parquet"
+        )
+    if kind == "folder":
+        return open_folder(path)
+    if kind == "webdataset":
+        return open_tars(files_of(path, "tar"))
+    if kind == "parquet":
+        return open_parquet(files_of(path, "parquet"))
+    found = (
+        files_of(path, "rec")
+        if kind == "rec"
+        else [Path(path)]
+        if (Path(path) / "data.mdb").exists()
+        else files_of(path, "lmdb", "mdb")
+    )
+    if len(found) > 1 and not (found := [p for p in found if p.stem == "train"]):
+        raise ValueError(f"{path} has several files of kind {kind}: name one of them, or join them")
     return open_rec(found[0]) if kind == "rec" else open_lmdb(found[0])
 
 # %% ../nbs/13_formats.ipynb #c028
-def open_faces(source:str, size:int, min_images:int=1, **kw) -> Faces:
-    "`source`: `parametric` (then `kw` as in `parametric_faces`), an .npz array file, a folder of identity folders, or any set that `open_encoded` reads; people with fewer than `min_images` are left out"
-    if source == "parametric": faces = parametric_faces(size=size, **kw)
-    elif str(source).endswith(".npz"): faces = array_faces(source, size, **kw)
-    elif kind_of(source) == "folder" and image_root(source) == Path(source): faces = folder_faces(source, size, **kw)
-    else: faces = decoded(open_encoded(source), size)
+def open_faces(source: str, size: int, min_images: int = 1, **kw) -> Faces:
+    """`source`: `parametric` (then `kw` as in `parametric_faces`), an .npz array file, a folder of identity folders, or
+    any set that `open_encoded` reads; people with fewer than `min_images` are left out"""
+    if source == "parametric":
+        faces = parametric_faces(size=size, **kw)
+    elif str(source).endswith(".npz"):
+        faces = array_faces(source, size, **kw)
+    elif kind_of(source) == "folder" and image_root(source) == Path(source):
+        faces = folder_faces(source, size, **kw)
+    else:
+        faces = decoded(open_encoded(source), size)
     return at_least(faces, min_images)
 
 # %% ../nbs/13_formats.ipynb #s002
-def open_sources(sources:list[dict], size:int) -> Faces:
+def open_sources(sources: list[dict], size: int) -> Faces:
     """The faces of all `sources`, one after another; each is a dict of `source` and what `open_faces` takes besides
 
     Names become `<file>/<name>` where there are several; the same source twice has the same people. ValueError for two
     sources whose files have the same name, or an entry without `source`."""
-    if bad := [s for s in sources if "source" not in s]: raise ValueError(f"{bad[0]} names no source")
+    if bad := [s for s in sources if "source" not in s]:
+        raise ValueError(f"{bad[0]} names no source")
     sets = [open_faces(size=size, **s) for s in sources]
-    if len(sets) == 1: return sets[0]
+    if len(sets) == 1:
+        return sets[0]
     paths = {str(s["source"]): Path(s["source"]).stem for s in sources}
-    if len(set(paths.values())) < len(paths): raise ValueError(f"sources of the same name, whose people could not be told apart: {sorted(paths)}")
+    if len(set(paths.values())) < len(paths):
+        raise ValueError(f"sources of the same name, whose people could not be told apart: {sorted(paths)}")
     return join(*(replace(f, names=[f"{paths[str(s['source'])]}/{n}" for n in f.names]) for s, f in zip(sources, sets)))
 
 # %% ../nbs/13_formats.ipynb #c031
-ARCFACE = """# python -m torch.distributed.run --nproc_per_node=1 train_v2.py configs/{name}    (in recognition/arcface_torch, with this file copied to configs/{name}.py)
+ARCFACE = """# In recognition/arcface_torch, with this file copied to configs/{name}.py:
+# python -m torch.distributed.run --nproc_per_node=1 train_v2.py configs/{name}
 from easydict import EasyDict as edict
 config = edict()
 config.rec = {rec!r}
@@ -109,189 +169,373 @@ config.verbose = 2000
 config.dali = False                 # True reads a flat .rec by NVIDIA DALI
 config.resume = False
 config.output = None
-config.val_targets = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]        # <name>.bin next to the images; a missing one is skipped
+config.val_targets = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]  # <name>.bin beside the images, if there
 """
 ADAFACE = """# In the AdaFace repository; val_data_path holds the five validation sets, which it insists on.
-python main.py --data_root {root} --train_data_path {name} --val_data_path faces_emore{record} --prefix {name} --custom_num_class {people} \\
-  --gpus 1 --use_16bit --arch ir_50 --batch_size 512 --num_workers 16 --epochs 26 --lr_milestones 12,20,24 --lr 0.1 --head adaface --m 0.4 --h 0.333 \\
+python main.py --data_root {root} --train_data_path {name} --val_data_path faces_emore{record} \\
+  --prefix {name} --custom_num_class {people} --gpus 1 --use_16bit --arch ir_50 --batch_size 512 --num_workers 16 \\
+  --epochs 26 --lr_milestones 12,20,24 --lr 0.1 --head adaface --m 0.4 --h 0.333 \\
   --weight_decay 5e-4 --low_res_augmentation_prob 0.2 --crop_augmentation_prob 0.2 --photometric_augmentation_prob 0.2
 """
 
-def write_settings(folder, format:str, images:int, people:int):
+
+def write_settings(folder, format: str, images: int, people: int):
     "`arcface_torch.py` and `adaface.sh` beside a .rec or a folder of images"
     from shlex import quote
+
     folder = Path(folder).resolve()
-    values = dict(name=folder.name, images=images, people=people, rec=str(folder/"imgs" if format == "folder" else folder))
-    with atomic(folder/"arcface_torch.py") as temporary: temporary.write_text(ARCFACE.format(**values))
-    values |= dict(root=quote(str(folder.parent)), name=quote(folder.name), record="" if format == "folder" else " --use_mxrecord")
-    with atomic(folder/"adaface.sh") as temporary: temporary.write_text(ADAFACE.format(**values))
+    values = dict(
+        name=folder.name, images=images, people=people, rec=str(folder / "imgs" if format == "folder" else folder)
+    )
+    with atomic(folder / "arcface_torch.py") as temporary:
+        temporary.write_text(ARCFACE.format(**values))
+    values |= dict(
+        root=quote(str(folder.parent)), name=quote(folder.name), record="" if format == "folder" else " --use_mxrecord"
+    )
+    with atomic(folder / "adaface.sh") as temporary:
+        temporary.write_text(ADAFACE.format(**values))
 
 # %% ../nbs/13_formats.ipynb #c033
 FORMATS = dict(rec=None, flat=None, folder=write_images, webdataset=write_tars, lmdb=write_lmdb, parquet=write_parquet)
 
-def convert(source, folder, format:str="rec", size:int|None=None, suffix:str|None=None, shuffle:int|None=None, shard:int=10_000, card:dict|None=None) -> dict:
+
+def convert(
+    source,
+    folder,
+    format: str = "rec",
+    size: int | None = None,
+    suffix: str | None = None,
+    shuffle: int | None = None,
+    shard: int = 10_000,
+    card: dict | None = None,
+) -> dict:
     """Writes a set (a path, `Encoded`, or `Faces`) to `folder` as one of `FORMATS`, image by image; returns its card
 
-    `size`, `suffix`: other pixels, see `prepared`. `shuffle`: seed of a random order (flat, webdataset, parquet). `shard`: images in a tar or parquet file.
-    What was stopped goes on where it was. ValueError for a format that does not exist, images that do not fit, or another set begun in `folder`."""
-    if format not in FORMATS: raise ValueError(f"no format {format!r}: choose from {', '.join(FORMATS)}")
-    if shuffle is not None and format not in ("flat", "webdataset", "parquet"): raise ValueError(f"{format} has an order of its own: shuffle flat, webdataset or parquet")
-    if isinstance(source, (str, Path)) and Path(source).resolve() == Path(folder).resolve(): raise ValueError(f"{source} would be written over itself")
-    encoded = source if isinstance(source, Encoded) else encoded_faces(source) if isinstance(source, Faces) else open_encoded(source)
+    `size`, `suffix`: other pixels, see `prepared`. `shuffle`: seed of a random order (flat, webdataset, parquet).
+    `shard`: images in a tar or parquet file.
+    What was stopped goes on where it was. ValueError for a format that does not exist, images that do not fit, or
+    another set begun in `folder`.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"no format {format!r}: choose from {', '.join(FORMATS)}")
+    if shuffle is not None and format not in ("flat", "webdataset", "parquet"):
+        raise ValueError(f"{format} has an order of its own: shuffle flat, webdataset or parquet")
+    if isinstance(source, (str, Path)) and Path(source).resolve() == Path(folder).resolve():
+        raise ValueError(f"{source} would be written over itself")
+    encoded = (
+        source
+        if isinstance(source, Encoded)
+        else encoded_faces(source)
+        if isinstance(source, Faces)
+        else open_encoded(source)
+    )
     order, _ = plan_records(encoded.labels, "identity" if format == "rec" else "flat", shuffle)
     ready = prepared(encoded, size, suffix)
-    if format in ("rec", "flat"): write_rec(ready, folder, dict(rec="identity").get(format, "flat"), shuffle)
-    else: FORMATS[format](ready, folder, order, shard)
+    if format in ("rec", "flat"):
+        write_rec(ready, folder, dict(rec="identity").get(format, "flat"), shuffle)
+    else:
+        FORMATS[format](ready, folder, order, shard)
     if encoded.about and (asked := embeddings_of(source)):
-        with atomic(Path(folder)/asked.name) as temporary: shutil.copyfile(asked, temporary)
+        with atomic(Path(folder) / asked.name) as temporary:
+            shutil.copyfile(asked, temporary)
     sweep(folder)
-    if format in ("rec", "flat", "folder"): write_settings(folder, format, len(encoded), len(encoded.names))
-    write_card(folder, card := new_card(card or encoded.card, source, folder, dict(format=format, size=size, suffix=suffix, shuffle=shuffle), encoded))
+    if format in ("rec", "flat", "folder"):
+        write_settings(folder, format, len(encoded), len(encoded.names))
+    write_card(
+        folder,
+        card := new_card(
+            card or encoded.card,
+            source,
+            folder,
+            dict(format=format, size=size, suffix=suffix, shuffle=shuffle),
+            encoded,
+        ),
+    )
     return card
 
-def embeddings_of(source) -> Path|None:
+
+def embeddings_of(source) -> Path | None:
     "`embeddings.npy` in or beside a set on disk, whose rows its manifest names; None if there is none"
-    if not isinstance(source, (str, Path)): return None
-    path = (Path(source) if Path(source).is_dir() else Path(source).parent)/"embeddings.npy"
+    if not isinstance(source, (str, Path)):
+        return None
+    path = (Path(source) if Path(source).is_dir() else Path(source).parent) / "embeddings.npy"
     return path if path.is_file() else None
+
 
 def sweep(folder):
     "Removes what `atomic` left behind where a writer was killed: to ImageFolder, half a hidden image is an image"
     for p in Path(folder).rglob(".*.*.*"):
-        if re.fullmatch(r"\.[^.]+\.\d+\.\w+", p.name): p.unlink()
+        if re.fullmatch(r"\.[^.]+\.\d+\.\w+", p.name):
+            p.unlink()
 
-def new_card(card, source, folder, how:dict, encoded:Encoded) -> dict:
-    "The source's card with what was done to it; its digest, which covers the source's files, goes into `converted`, a list of steps"
+
+def new_card(card, source, folder, how: dict, encoded: Encoded) -> dict:
+    """The source's card with what was done to it; its digest, which covers the source's files, goes into `converted`, a
+    list of steps"""
     unknown = "unknown: the source has no card"
-    card = dict(card or dict(name=Path(folder).resolve().name, source=Path(source).name if isinstance(source, (str, Path)) else unknown, method=unknown, licence=unknown, limits=unknown))
+    card = dict(
+        card
+        or dict(
+            name=Path(folder).resolve().name,
+            source=Path(source).name if isinstance(source, (str, Path)) else unknown,
+            method=unknown,
+            licence=unknown,
+            limits=unknown,
+        )
+    )
     steps, before = card.pop("converted", []), {k: card.pop(k) for k in ("sha256", "settings") if k in card}
-    return dict(card, images=len(encoded), identities=len(encoded.names), converted=[*steps, {k: v for k, v in (before | how).items() if v is not None}])
+    return dict(
+        card,
+        images=len(encoded),
+        identities=len(encoded.names),
+        converted=[*steps, {k: v for k, v in (before | how).items() if v is not None}],
+    )
 
 # %% ../nbs/13_formats.ipynb #c037
 def red_minus_blue(image) -> float:
     "Mean red minus mean blue (grey levels) in the middle half of an 8-bit RGB image (h, w, 3)"
     h, w = image.shape[:2]
-    red, _, blue = image[h//4:h-h//4, w//4:w-w//4].reshape(-1, 3).mean(0)
-    return float(red-blue)
+    red, _, blue = image[h // 4 : h - h // 4, w // 4 : w - w // 4].reshape(-1, 3).mean(0)
+    return float(red - blue)
+
 
 def look_at(read, index, where=str) -> dict:
-    "Decodes the images at `index`: how many of which size and encoding, which are corrupt (a dict of index and reason), and red minus blue of the others"
+    """Decodes the images at `index`: how many of which size and encoding, which are corrupt (a dict of index and
+    reason), and red minus blue of the others"""
     sizes, kinds, corrupt, colour = Counter(), Counter(), {}, []
     for k in progress(index, "images looked at"):
         try:
             data = read(k)
             width, height, kind = image_size(data, where(k))
             colour.append(red_minus_blue(decode_image(BytesIO(data), name=where(k))))
-        except ValueError as e: corrupt[int(k)] = str(e)
-        else: sizes[f"{width} x {height}"] += 1; kinds[kind] += 1
+        except ValueError as e:
+            corrupt[int(k)] = str(e)
+        else:
+            sizes[f"{width} x {height}"] += 1
+            kinds[kind] += 1
     return dict(sizes=dict(sizes), encodings=dict(kinds), corrupt=corrupt, colour=colour)
 
 # %% ../nbs/13_formats.ipynb #c041
-def judge(found:dict, values, numbers:dict, problems:list[str]) -> dict:
-    "A report of `look_at`'s finds and the labels (n,) as they are; `numbers`: what else claims to know `images` or `identities`, as {who: (images, identities)}"
+def judge(found: dict, values, numbers: dict, problems: list[str]) -> dict:
+    """A report of `look_at`'s finds and the labels (n,) as they are; `numbers`: what else claims to know `images` or
+    `identities`, as {who: (images, identities)}"""
     values = np.asarray(values, np.float64)
     whole = values[np.isfinite(values) & (values == np.floor(values)) & (values >= 0)].astype(np.int64)
     people, count = np.unique(whole, return_counts=True)
-    if len(whole) < len(values): problems.append(f"{len(values)-len(whole)} labels are no whole numbers from 0")
-    if len(people) and len(people) <= people[-1]: problems.append(f"labels have gaps: {len(people)} numbers from {people[0]} to {people[-1]}; the first that is missing is {np.flatnonzero(np.append(people, -1) != np.arange(len(people)+1))[0]}")
+    if len(whole) < len(values):
+        problems.append(f"{len(values) - len(whole)} labels are no whole numbers from 0")
+    if len(people) and len(people) <= people[-1]:
+        problems.append(
+            f"labels have gaps: {len(people)} numbers from {people[0]} to {people[-1]}; the first that is missing is"
+            f" {np.flatnonzero(np.append(people, -1) != np.arange(len(people) + 1))[0]}"
+        )
     for who, (images, identities) in numbers.items():
-        if identities not in (None, len(people)): problems.append(f"{who} says {identities} people, there are {len(people)}")
-        if images not in (None, len(values)): problems.append(f"{who} says {images} images, there are {len(values)}"+(f": it counts the {len(people)} people too" if images == len(values)+len(people) else ""))
+        if identities not in (None, len(people)):
+            problems.append(f"{who} says {identities} people, there are {len(people)}")
+        if images not in (None, len(values)):
+            problems.append(
+                f"{who} says {images} images, there are {len(values)}"
+                + (f": it counts the {len(people)} people too" if images == len(values) + len(people) else "")
+            )
     colour, corrupt = found.pop("colour"), found["corrupt"]
-    if len(found["sizes"]) > 1: problems.append("images of different sizes: "+", ".join(f"{n} of {s}" for s, n in found["sizes"].items()))
-    elif found["sizes"] and "112 x 112" not in found["sizes"]: problems.append(f"images of {[*found['sizes']][0]}: arcface_torch and AdaFace want 112 x 112")
-    if corrupt: problems.append(f"{len(corrupt)} images are corrupt: {', '.join(map(str, [*corrupt][:10]))}{', ...' if len(corrupt) > 10 else ''}; the first: {[*corrupt.values()][0]}")
-    if colour and np.mean(colour) < 0 and np.abs(colour).max() > 1: problems.append(f"red and blue are likely swapped: red minus blue is {np.mean(colour):.1f} in the middle of the pictures, and {np.mean(np.array(colour) > 0):.0%} of them are redder than blue")
-    per = dict(zip(("fewest", "median", "most"), np.quantile(count, [0, .5, 1]).tolist())) if len(count) else {}
+    if len(found["sizes"]) > 1:
+        problems.append("images of different sizes: " + ", ".join(f"{n} of {s}" for s, n in found["sizes"].items()))
+    elif found["sizes"] and "112 x 112" not in found["sizes"]:
+        problems.append(f"images of {[*found['sizes']][0]}: arcface_torch and AdaFace want 112 x 112")
+    if corrupt:
+        problems.append(
+            f"{len(corrupt)} images are corrupt:"
+            f" {', '.join(map(str, [*corrupt][:10]))}{', ...' if len(corrupt) > 10 else ''}; the first:"
+            f" {[*corrupt.values()][0]}"
+        )
+    if colour and np.mean(colour) < 0 and np.abs(colour).max() > 1:
+        problems.append(
+            f"red and blue are likely swapped: red minus blue is {np.mean(colour):.1f} in the middle of the pictures,"
+            f" and {np.mean(np.array(colour) > 0):.0%} of them are redder than blue"
+        )
+    per = dict(zip(("fewest", "median", "most"), np.quantile(count, [0, 0.5, 1]).tolist())) if len(count) else {}
     return dict(images=len(values), identities=len(people), per_identity=per, **found, problems=problems)
 
 # %% ../nbs/13_formats.ipynb #c043
-def sample(n:int, most:int|None) -> np.ndarray:
+def sample(n: int, most: int | None) -> np.ndarray:
     "All numbers below n, or `most` of them, evenly spread"
-    return np.arange(n) if most is None or most >= n else np.linspace(0, n-1, most).round().astype(int)
+    return np.arange(n) if most is None or most >= n else np.linspace(0, n - 1, most).round().astype(int)
 
-def inspect_rec(path, most:int|None=None) -> tuple:
+
+def inspect_rec(path, most: int | None = None) -> tuple:
     "(layout, finds, labels, what `property` says, problems) of a .rec"
     path, problems, numbers = Path(path), [], {}
-    try: records = Records(path)
+    try:
+        records = Records(path)
     except ValueError as e:
-        problems.append(str(e)); offsets, end = walk(path, strict=False)
-        if end < path.stat().st_size: problems.append(f"after {len(offsets)} records, at byte {end} of {path.stat().st_size}, no record follows")
+        problems.append(str(e))
+        offsets, end = walk(path, strict=False)
+        if end < path.stat().st_size:
+            problems.append(f"after {len(offsets)} records, at byte {end} of {path.stat().st_size}, no record follows")
         records = Records(path, (np.arange(len(offsets)), offsets))
     labels, several, empty, broken = {}, Counter(), {}, {}
     for k in progress(range(len(records)), "records"):
         key = int(records.keys[k])
-        try: label, image = unpack(records[k])
-        except ValueError as e: broken[key] = str(e); continue
-        if image: labels[key] = (k, float(np.atleast_1d(label)[0])); several[np.size(label) if np.ndim(label) else 0] += 1
-        else: empty[key] = np.atleast_1d(label)
-    try: header = rec_header(records)
-    except ValueError as e: header = None; problems.append(str(e))
-    if broken: problems.append(f"{len(broken)} records cannot be read: keys {', '.join(map(str, [*broken][:10]))}{', ...' if len(broken) > 10 else ''}; the first: {[*broken.values()][0]}")
-    if header: problems += header_problems(header, labels, empty)
-    elif len(records): problems += flat_problems(records, labels, empty)
+        try:
+            label, image = unpack(records[k])
+        except ValueError as e:
+            broken[key] = str(e)
+            continue
+        if image:
+            labels[key] = (k, float(np.atleast_1d(label)[0]))
+            several[np.size(label) if np.ndim(label) else 0] += 1
+        else:
+            empty[key] = np.atleast_1d(label)
+    try:
+        header = rec_header(records)
+    except ValueError as e:
+        header = None
+        problems.append(str(e))
+    if broken:
+        problems.append(
+            f"{len(broken)} records cannot be read: keys"
+            f" {', '.join(map(str, [*broken][:10]))}{', ...' if len(broken) > 10 else ''}; the first:"
+            f" {[*broken.values()][0]}"
+        )
+    if header:
+        problems += header_problems(header, labels, empty)
+    elif len(records):
+        problems += flat_problems(records, labels, empty)
     for k, n in several.items():
-        if k: problems.append(f"{n} images have {k} labels instead of one: with PyTorch of today arcface_torch stops at them")
-    if (path.parent/"property").is_file():
-        lines = (path.parent/"property").read_text(errors="replace").split()
-        numbers["property"] = tuple(int(x) if x.isdigit() else None for x in (lines[1] if len(lines) > 1 else "", lines[0].split(",")[0] if lines else ""))
+        if k:
+            problems.append(
+                f"{n} images have {k} labels instead of one: with PyTorch of today arcface_torch stops at them"
+            )
+    if (path.parent / "property").is_file():
+        lines = (path.parent / "property").read_text(errors="replace").split()
+        numbers["property"] = tuple(
+            int(x) if x.isdigit() else None
+            for x in (lines[1] if len(lines) > 1 else "", lines[0].split(",")[0] if lines else "")
+        )
     keys = sorted(labels)
     values = [labels[key][1] for key in keys]
-    try: known_about(path.parent, np.unique(values, return_inverse=True)[1])
-    except ValueError as e: problems.append(str(e))
-    found = look_at(lambda key: unpack(records[labels[key][0]])[1], [keys[i] for i in sample(len(keys), most)], lambda key: f"key {key}")
+    try:
+        known_about(path.parent, np.unique(values, return_inverse=True)[1])
+    except ValueError as e:
+        problems.append(str(e))
+    found = look_at(
+        lambda key: unpack(records[labels[key][0]])[1],
+        [keys[i] for i in sample(len(keys), most)],
+        lambda key: f"key {key}",
+    )
     return "identity" if header else "flat", found, values, numbers, problems
 
-def header_problems(header, labels:dict, empty:dict) -> list[str]:
-    "What does not fit in the identity layout; `labels`: key -> (place, label) of images, `empty`: key -> labels of records without one"
+
+def header_problems(header, labels: dict, empty: dict) -> list[str]:
+    """What does not fit in the identity layout; `labels`: key -> (place, label) of images, `empty`: key -> labels of
+    records without one"""
     problems, (images, end) = [], header
     people = {label for key, (_, label) in labels.items() if key < images}
-    if absent := images-1-sum(0 < key < images for key in labels): problems.append(f"the header promises images at keys 1 to {images-1}, {absent} of them are missing or empty")
-    if beyond := sum(key >= images for key in labels): problems.append(f"{beyond} images have keys beyond those of the header and are never read")
-    if end-images != len(people): problems.append(f"{end-images} records of people for {len(people)} labels"+(": the images are not grouped by person" if end-images > len(people) else ""))
-    wrong = [key for key, span in empty.items() if images <= key < end and not (len(span) == 2 and 0 < span[0] < span[1] <= images and len({labels[j][1] for j in range(int(span[0]), int(span[1])) if j in labels}) == 1)]
-    if wrong: problems.append(f"{len(wrong)} records of people do not name the images of one person, the first is key {wrong[0]}")
+    if absent := images - 1 - sum(0 < key < images for key in labels):
+        problems.append(f"the header promises images at keys 1 to {images - 1}, {absent} of them are missing or empty")
+    if beyond := sum(key >= images for key in labels):
+        problems.append(f"{beyond} images have keys beyond those of the header and are never read")
+    if end - images != len(people):
+        problems.append(
+            f"{end - images} records of people for {len(people)} labels"
+            + (": the images are not grouped by person" if end - images > len(people) else "")
+        )
+    wrong = [
+        key
+        for key, span in empty.items()
+        if images <= key < end
+        and not (
+            len(span) == 2
+            and 0 < span[0] < span[1] <= images
+            and len({labels[j][1] for j in range(int(span[0]), int(span[1])) if j in labels}) == 1
+        )
+    ]
+    if wrong:
+        problems.append(
+            f"{len(wrong)} records of people do not name the images of one person, the first is key {wrong[0]}"
+        )
     return problems
 
-def flat_problems(records, labels:dict, empty:dict) -> list[str]:
+
+def flat_problems(records, labels: dict, empty: dict) -> list[str]:
     "What makes readers of the identity layout stumble over a flat file"
-    if 0 not in records.keys: return ["there is no key 0: arcface_torch, AdaFace and CVLface stop with KeyError: 0"]
+    if 0 not in records.keys:
+        return ["there is no key 0: arcface_torch, AdaFace and CVLface stop with KeyError: 0"]
     problems = [f"{len(empty)} records have no image: NVIDIA DALI stops at them"] if empty else []
     if 0 in labels and np.ndim(label := unpack(records[labels[0][0]])[0]):
-        problems.append(f"the image at key 0 has {len(label)} labels, so readers take it for a header and read only keys 1 to {label[0]-1:.0f}, not the {len(labels)} images")
+        problems.append(
+            f"the image at key 0 has {len(label)} labels, so readers take it for a header and read only keys 1 to"
+            f" {label[0] - 1:.0f}, not the {len(labels)} images"
+        )
     return problems
 
 # %% ../nbs/13_formats.ipynb #c045
-def inspect_bin(path, most:int|None=None) -> dict:
+def inspect_bin(path, most: int | None = None) -> dict:
     "The report of a .bin of verification pairs"
     problems, (pictures, answers) = [], ([], [])
-    try: pictures, answers = bin_lists(path)
-    except ValueError as e: problems.append(str(e))
+    try:
+        pictures, answers = bin_lists(path)
+    except ValueError as e:
+        problems.append(str(e))
+
     def read(k):
         item = checked_picture(pictures[k], f"image {k}")
         return as_png(item) if getattr(item, "ndim", 0) == 3 else bytes(item)
-    if strange := [k for k, a in enumerate(answers) if not is_answer(a)]: problems.append(f"{len(strange)} answers are neither true nor false, the first is that of pair {strange[0]}")
-    elif len(answers) >= 20 and any(len({bool(a) for a in fold}) < 2 for fold in np.array_split(answers, 10)): problems.append("a tenth of the pairs is all genuine or all impostors: the ten-fold protocol breaks")
-    if len(pictures) != 2*len(answers): problems.append(f"{len(pictures)} images for {len(answers)} pairs, expected {2*len(answers)}")
+
+    if strange := [k for k, a in enumerate(answers) if not is_answer(a)]:
+        problems.append(f"{len(strange)} answers are neither true nor false, the first is that of pair {strange[0]}")
+    elif len(answers) >= 20 and any(len({bool(a) for a in fold}) < 2 for fold in np.array_split(answers, 10)):
+        problems.append("a tenth of the pairs is all genuine or all impostors: the ten-fold protocol breaks")
+    if len(pictures) != 2 * len(answers):
+        problems.append(f"{len(pictures)} images for {len(answers)} pairs, expected {2 * len(answers)}")
     report = judge(look_at(read, sample(len(pictures), most), "image {}".format), [], {}, problems)
-    return dict(path=str(path), format="bin", pairs=len(answers), genuine=sum(is_answer(a) and bool(a) for a in answers), **dict(report, images=len(pictures)))
+    return dict(
+        path=str(path),
+        format="bin",
+        pairs=len(answers),
+        genuine=sum(is_answer(a) and bool(a) for a in answers),
+        **dict(report, images=len(pictures)),
+    )
 
 # %% ../nbs/13_formats.ipynb #c046
-def inspect_dataset(path, images:int|None=None, identities:int|None=None, most:int|None=None) -> dict:
-    """What a set is and what is wrong with it: path, format, images, identities, per_identity, sizes, encodings, corrupt {key or index: reason}, problems (sentences)
+def inspect_dataset(path, images: int | None = None, identities: int | None = None, most: int | None = None) -> dict:
+    """What a set is and what is wrong with it: path, format, images, identities, per_identity, sizes, encodings,
+    corrupt {key or index: reason}, problems (sentences)
 
-    `images`, `identities`: what a configuration claims. `most`: at most so many images are decoded. FileNotFoundError if there is nothing there."""
+    `images`, `identities`: what a configuration claims. `most`: at most so many images are decoded. FileNotFoundError
+    if there is nothing there.
+    """
     kind = kind_of(path)
-    if kind == "bin": return inspect_bin(path, most)
+    if kind == "bin":
+        return inspect_bin(path, most)
     told, problems = {"the configuration": (images, identities)}, []
     if kind == "rec":
         found = files_of(path, "rec")
-        layout, looks, values, numbers, problems = inspect_rec(next((p for p in found if p.stem == "train"), found[0]), most)
+        layout, looks, values, numbers, problems = inspect_rec(
+            next((p for p in found if p.stem == "train"), found[0]), most
+        )
         return dict(path=str(path), format=f"rec, {layout} layout", **judge(looks, values, numbers | told, problems))
-    try: encoded = open_encoded(path)
-    except ValueError as e: return dict(path=str(path), format=kind, images=0, identities=0, per_identity={}, sizes={}, encodings={}, corrupt={}, problems=[str(e)])
+    try:
+        encoded = open_encoded(path)
+    except ValueError as e:
+        return dict(
+            path=str(path),
+            format=kind,
+            images=0,
+            identities=0,
+            per_identity={},
+            sizes={},
+            encodings={},
+            corrupt={},
+            problems=[str(e)],
+        )
     values = np.array([int(n) if n.isdigit() else -1 for n in encoded.names])
-    if kind == "folder" and (values >= 0).all() and len({len(n) for n in encoded.names}) > 1: problems.append("names of folders are numbers of different lengths: trainers sort them as text, so that 10 comes before 2 and the label is not the number")
-    if (values < 0).any() or known_names(path if Path(path).is_dir() else Path(path).parent): values = np.arange(len(values))
+    if kind == "folder" and (values >= 0).all() and len({len(n) for n in encoded.names}) > 1:
+        problems.append(
+            "names of folders are numbers of different lengths: trainers sort them as text, so that 10 comes before 2"
+            " and the label is not the number"
+        )
+    if (values < 0).any() or known_names(path if Path(path).is_dir() else Path(path).parent):
+        values = np.arange(len(values))
     looks = look_at(encoded.read, sample(len(encoded), most), encoded.where)
     return dict(path=str(path), format=kind, **judge(looks, values[encoded.labels], told, problems))

@@ -6,103 +6,208 @@
 __all__ = ['bootstrap_attributes', 'Plan', 'plan', 'sample', 'dataset_settings', 'generate', 'manifest_rows', 'add_copies']
 
 # %% ../nbs/50_generate.ipynb #c003
-import json, shutil
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from .core import arrays_digest, atomic, generator, progress, read_json, to_uint8, weights_digest
 from .records import begin_dataset, check_card, finish_dataset, image_file, read_manifest, write_image
 
 # %% ../nbs/50_generate.ipynb #c006
-def bootstrap_attributes(pool, n:int, m:int, seed:int=0, yaw_mix:float=0., yaw=(-60., 60.)) -> np.ndarray:
-    "Attributes (n, m, 4) drawn as whole rows of `pool` (k, 4: pitch, yaw, roll, age); with probability `yaw_mix` the yaw is uniform in the range `yaw` (degrees) instead"
+def bootstrap_attributes(pool, n: int, m: int, seed: int = 0, yaw_mix: float = 0.0, yaw=(-60.0, 60.0)) -> np.ndarray:
+    """Attributes (n, m, 4) drawn as whole rows of `pool` (k, 4: pitch, yaw, roll, age); with probability `yaw_mix` the
+    yaw is uniform in the range `yaw` (degrees) instead"""
     pool = np.asarray(pool, np.float32)
-    if pool.ndim != 2 or pool.shape[1] != 4 or not len(pool): raise ValueError(f"pool must be (k, 4): pitch, yaw, roll, age; got {pool.shape}")
-    if not np.isfinite(pool).all(): raise ValueError(f"attributes of row {np.flatnonzero(~np.isfinite(pool).all(1))[0]} of the pool are not finite")
-    if not 0 <= yaw_mix <= 1: raise ValueError(f"yaw_mix must lie in [0, 1], got {yaw_mix}")
-    u = torch.stack([torch.rand(3, generator=generator(seed, i, j, 3), dtype=torch.float64) for i in range(n) for j in range(m)]).numpy()   # (seed, i, j) is the image's noise
-    s = pool[(u[:, 0]*len(pool)).astype(int)]
-    s[:, 1] = np.where(u[:, 1] < yaw_mix, yaw[0]+(yaw[1]-yaw[0])*u[:, 2], s[:, 1])
+    if pool.ndim != 2 or pool.shape[1] != 4 or not len(pool):
+        raise ValueError(f"pool must be (k, 4): pitch, yaw, roll, age; got {pool.shape}")
+    if not np.isfinite(pool).all():
+        raise ValueError(f"attributes of row {np.flatnonzero(~np.isfinite(pool).all(1))[0]} of the pool are not finite")
+    if not 0 <= yaw_mix <= 1:
+        raise ValueError(f"yaw_mix must lie in [0, 1], got {yaw_mix}")
+    u = torch.stack(
+        [torch.rand(3, generator=generator(seed, i, j, 3), dtype=torch.float64) for i in range(n) for j in range(m)]
+    ).numpy()  # (seed, i, j) is the image's noise
+    s = pool[(u[:, 0] * len(pool)).astype(int)]
+    s[:, 1] = np.where(u[:, 1] < yaw_mix, yaw[0] + (yaw[1] - yaw[0]) * u[:, 2], s[:, 1])
     return s.reshape(n, m, 4)
 
 # %% ../nbs/50_generate.ipynb #c010
 @dataclass
 class Plan:
-    "One row an image: `identities` and `images` (r,) numbers, the `conditions` of a pipeline (r, ...) by name, `y` (r, d) among them, and the dataset's `seed`"
+    """One row an image: `identities` and `images` (r,) numbers, the `conditions` of a pipeline (r, ...) by name, `y`
+    (r, d) among them, and the dataset's `seed`"""
+
     identities: np.ndarray
     images: np.ndarray
     conditions: dict
     seed: int
-    def __len__(self): return len(self.identities)
+
+    def __len__(self):
+        return len(self.identities)
 
 # %% ../nbs/50_generate.ipynb #c011
-def plan(y, seed:int=0, first:int=0, **others) -> Plan:
-    "Rows of n identities, numbered from `first`, with m images each, from `y` (n, m, d) and other conditions (n, m, ...), such as attributes `s` or a similarity `m`; None is left out"
+def plan(y, seed: int = 0, first: int = 0, **others) -> Plan:
+    """Rows of n identities, numbered from `first`, with m images each, from `y` (n, m, d) and other conditions (n, m,
+    ...), such as attributes `s` or a similarity `m`; None is left out"""
     conditions = {k: np.asarray(v, np.float32) for k, v in dict(y=y, **others).items() if v is not None}
     n = conditions["y"].shape[:2]
-    if conditions["y"].ndim != 3: raise ValueError(f"y must be (identities, images, dim), got {conditions['y'].shape}")
+    if conditions["y"].ndim != 3:
+        raise ValueError(f"y must be (identities, images, dim), got {conditions['y'].shape}")
     for k, v in conditions.items():
-        if v.shape[:2] != n: raise ValueError(f"{k} must have {n[0]} x {n[1]} rows to fit y, got {v.shape}")
-    identities, images = (grid.ravel() for grid in np.mgrid[first:first+n[0], :n[1]])
+        if v.shape[:2] != n:
+            raise ValueError(f"{k} must have {n[0]} x {n[1]} rows to fit y, got {v.shape}")
+    identities, images = (grid.ravel() for grid in np.mgrid[first : first + n[0], : n[1]])
     return Plan(identities, images, {k: v.reshape(-1, *v.shape[2:]) for k, v in conditions.items()}, seed)
 
 # %% ../nbs/50_generate.ipynb #c014
-def sample(pipe, rows:Plan, index, **options) -> np.ndarray:
-    "8-bit images (k, h, w, 3) of the rows at `index`; a ValueError names the identity and image whose pixels are not finite"
+def sample(pipe, rows: Plan, index, **options) -> np.ndarray:
+    """8-bit images (k, h, w, 3) of the rows at `index`; a ValueError names the identity and image whose pixels are not
+    finite"""
     streams = [generator(rows.seed, i, j) for i, j in zip(rows.identities[index], rows.images[index])]
-    images = pipe(**{k: torch.from_numpy(v[index]) for k, v in rows.conditions.items()}, generator=streams, output_type="pt", **options).images
+    images = pipe(
+        **{k: torch.from_numpy(v[index]) for k, v in rows.conditions.items()},
+        generator=streams,
+        output_type="pt",
+        **options,
+    ).images
     bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero()
-    if len(bad): raise ValueError(f"image {rows.images[index[bad[0, 0]]]} of identity {rows.identities[index[bad[0, 0]]]} came out with NaN or infinite pixels")
+    if len(bad):
+        raise ValueError(
+            f"image {rows.images[index[bad[0, 0]]]} of identity {rows.identities[index[bad[0, 0]]]} came out with NaN"
+            " or infinite pixels"
+        )
     return to_uint8(images).numpy()
 
 # %% ../nbs/50_generate.ipynb #c021
-def dataset_settings(pipe, rows:Plan, batch:int, encoder, gamma:float, steps:int, suffix:str, options:dict) -> dict:
+def dataset_settings(
+    pipe, rows: Plan, batch: int, encoder, gamma: float, steps: int, suffix: str, options: dict
+) -> dict:
     "Everything that the bytes of the images depend on, besides the versions and the processor"
     scheduler = {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")}
-    return dict(seed=rows.seed, images=len(rows), plan=arrays_digest(dict(identities=rows.identities, images=rows.images, **rows.conditions)), pipeline=type(pipe).__name__,
-                weights=weights_digest(pipe.components), encoder=weights_digest(dict(encoder=encoder)) if gamma else None, scheduler=type(pipe.scheduler).__name__, scheduler_config=scheduler,
-                steps=steps, gamma=gamma, batch=batch, suffix=suffix, **options)
+    return dict(
+        seed=rows.seed,
+        images=len(rows),
+        plan=arrays_digest(dict(identities=rows.identities, images=rows.images, **rows.conditions)),
+        pipeline=type(pipe).__name__,
+        weights=weights_digest(pipe.components),
+        encoder=weights_digest(dict(encoder=encoder)) if gamma else None,
+        scheduler=type(pipe.scheduler).__name__,
+        scheduler_config=scheduler,
+        steps=steps,
+        gamma=gamma,
+        batch=batch,
+        suffix=suffix,
+        **options,
+    )
 
 # %% ../nbs/50_generate.ipynb #c023
-def generate(pipe, rows:Plan, out, card:dict, batch:int=64, encoder=None, gamma:float=0., steps:int=20, shard=(0, 1), suffix:str=".png", replace:bool=False, **options):
-    """Writes the images of a plan as a dataset in `out`; returns its card, or None while other shards still have to write
+def generate(
+    pipe,
+    rows: Plan,
+    out,
+    card: dict,
+    batch: int = 64,
+    encoder=None,
+    gamma: float = 0.0,
+    steps: int = 20,
+    shard=(0, 1),
+    suffix: str = ".png",
+    replace: bool = False,
+    **options,
+):
+    """Writes the images of a plan as a dataset in `out`; returns its card, or None while other shards still have to
+    write
 
-    `card`: the entries of `records.CARD`; `shard`: (k, n); `options` go to the pipeline. A dataset begun there with other settings is a ValueError, or removed first with `replace`."""
+    `card`: the entries of `records.CARD`; `shard`: (k, n); `options` go to the pipeline. A dataset begun there with
+    other settings is a ValueError, or removed first with `replace`.
+    """
     check_card(card)
     out, (k, n) = Path(out), shard
-    if not 0 <= k < n: raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
+    if not 0 <= k < n:
+        raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
     settings = dataset_settings(pipe, rows, batch, encoder, gamma, steps, suffix, options)
-    if replace and (out/"settings.json").exists() and read_json(out/"settings.json") != json.loads(json.dumps(settings)): shutil.rmtree(out)
+    if (
+        replace
+        and (out / "settings.json").exists()
+        and read_json(out / "settings.json") != json.loads(json.dumps(settings))
+    ):
+        shutil.rmtree(out)
     begin_dataset(out, settings)
-    with atomic(out/"embeddings.npy") as temporary: np.save(temporary, rows.conditions["y"])
+    with atomic(out / "embeddings.npy") as temporary:
+        np.save(temporary, rows.conditions["y"])
     files = [image_file(i, j, suffix) for i, j in zip(rows.identities, rows.images)]
-    batches = [np.arange(start, min(start+batch, len(rows))) for start in range(0, len(rows), batch)][k::n]
+    batches = [np.arange(start, min(start + batch, len(rows))) for start in range(0, len(rows), batch)][k::n]
     for index in progress(batches, "batches"):
-        missing = [not (out/files[r]).exists() for r in index]
-        if not any(missing): continue
-        images = sample(pipe, rows, index, num_inference_steps=steps, **(dict(encoder=encoder, gamma=gamma) if gamma else {}), **options)
+        missing = [not (out / files[r]).exists() for r in index]
+        if not any(missing):
+            continue
+        images = sample(
+            pipe,
+            rows,
+            index,
+            num_inference_steps=steps,
+            **(dict(encoder=encoder, gamma=gamma) if gamma else {}),
+            **options,
+        )
         for r, image, wanted in zip(index, images, missing):
-            if wanted: write_image(image, out/files[r])
-    return finish_dataset(out, manifest_rows(rows, files), card) if all((out/f).exists() for f in files) else None
+            if wanted:
+                write_image(image, out / files[r])
+    return finish_dataset(out, manifest_rows(rows, files), card) if all((out / f).exists() for f in files) else None
 
 # %% ../nbs/50_generate.ipynb #c024
-def manifest_rows(rows:Plan, files:list[str]) -> list[dict]:
+def manifest_rows(rows: Plan, files: list[str]) -> list[dict]:
     "The manifest: what was asked of each image; `embedding` is its row in `embeddings.npy`"
-    def asked(name, r): return None if name not in rows.conditions or np.isnan(v := rows.conditions[name][r].astype(float)).any() else np.round(v, 3).tolist()
-    return [dict(file=f, identity=int(i), image=int(j), seed=rows.seed, attributes=asked("s", r), embedding=r, **(dict(similarity=asked("m", r)) if "m" in rows.conditions else {}))
-            for r, (f, i, j) in enumerate(zip(files, rows.identities, rows.images))]
+
+    def asked(name, r):
+        return (
+            None
+            if name not in rows.conditions or np.isnan(v := rows.conditions[name][r].astype(float)).any()
+            else np.round(v, 3).tolist()
+        )
+
+    return [
+        dict(
+            file=f,
+            identity=int(i),
+            image=int(j),
+            seed=rows.seed,
+            attributes=asked("s", r),
+            embedding=r,
+            **(dict(similarity=asked("m", r)) if "m" in rows.conditions else {}),
+        )
+        for r, (f, i, j) in enumerate(zip(files, rows.identities, rows.images))
+    ]
 
 # %% ../nbs/50_generate.ipynb #c027
-def add_copies(root, images, copies:int) -> dict:
-    "Adds `copies` of one image (h, w, 3) for each identity of a finished dataset to its folder, manifest and card; returns the card. ValueError if there are not as many images as identities"
+def add_copies(root, images, copies: int) -> dict:
+    """Adds `copies` of one image (h, w, 3) for each identity of a finished dataset to its folder, manifest and card;
+    returns the card. ValueError if there are not as many images as identities"""
     root, rows, images = Path(root), read_manifest(root), np.asarray(images)
     people, suffix = sorted({row["identity"] for row in rows}), Path(rows[0]["file"]).suffix
-    if len(images) != len(people): raise ValueError(f"{len(images)} images for {len(people)} identities of {root}")
+    if len(images) != len(people):
+        raise ValueError(f"{len(images)} images for {len(people)} identities of {root}")
     for i, image in zip(people, images):
         last = max(row["image"] for row in rows if row["identity"] == i)
-        for j in range(last+1, last+1+copies):
-            write_image(image, root/image_file(i, j, suffix))
-            rows.append(dict(file=image_file(i, j, suffix), identity=i, image=j, seed=None, attributes=None, embedding=None, copy=True))
-    card = {k: v for k, v in read_json(root/"card.json").items() if k not in ("images", "identities", "sha256", "settings")}
+        for j in range(last + 1, last + 1 + copies):
+            write_image(image, root / image_file(i, j, suffix))
+            rows.append(
+                dict(
+                    file=image_file(i, j, suffix),
+                    identity=i,
+                    image=j,
+                    seed=None,
+                    attributes=None,
+                    embedding=None,
+                    copy=True,
+                )
+            )
+    card = {
+        k: v
+        for k, v in read_json(root / "card.json").items()
+        if k not in ("images", "identities", "sha256", "settings")
+    }
     return finish_dataset(root, rows, card)

@@ -7,60 +7,96 @@ __all__ = ['ID3Conditions', 'predict', 'time_weight', 'ID3Weights', 'id3_loss', 
            'train_id3', 'begin_from', 'check_training', 'check_unit', 'adjusted_output', 'ID3Pipeline']
 
 # %% ../nbs/40_id3.ipynb #c003
-from dataclasses import asdict, dataclass
-from functools import cache
 import json
 from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import cache
 from math import ceil, inf, sqrt
 from pathlib import Path
+
 import torch
 from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
+
 from .core import arrays_digest, pick_device, to_float, weights_digest
-from .diffusion import (WEIGHTINGS, Denoiser, FacePipeline, Patches, add_noise, build_unet, decode_latents, denoise, denoising_error,
-                               encode_images, error_weight, estimate_eps, estimate_x0, face_batches, latents_digest, output_from_eps,
-                               check_drop, check_faces, check_share, prediction_type, signal_noise, stored_latents, train)
+from facesyn.diffusion import (
+    WEIGHTINGS,
+    Denoiser,
+    FacePipeline,
+    Patches,
+    add_noise,
+    build_unet,
+    check_drop,
+    check_faces,
+    check_share,
+    decode_latents,
+    denoise,
+    denoising_error,
+    encode_images,
+    error_weight,
+    estimate_eps,
+    estimate_x0,
+    face_batches,
+    latents_digest,
+    output_from_eps,
+    prediction_type,
+    signal_noise,
+    stored_latents,
+    train,
+)
 from .encoders import embed, mirror_attributes, normalise_attributes
 from .sampling import guidance_of, guided_output
 
 # %% ../nbs/40_id3.ipynb #c006
 class ID3Conditions(ModelMixin, ConfigMixin):
-    """Unit embeddings y (n, dim) and attributes s (n, 4: pitch, yaw, roll in degrees, age in years) -> tokens (n, 2, width) and their sum (n, width)
+    """Unit embeddings y (n, dim) and attributes s (n, 4: pitch, yaw, roll in degrees, age in years) -> tokens (n, 2,
+    width) and their sum (n, width)
 
-    A row with NaN in s, `None` for all rows, or a False in `keep` (n, 2: identity, attributes) gives the learned null token.
+    A row with NaN in s, `None` for all rows, or a False in `keep` (n, 2: identity, attributes) gives the learned null
+    token.
     `known`: which of the two null tokens training has seen, and knows therefore; None: not noted."""
+
     @register_to_config
-    def __init__(self, dim:int=512, hidden:tuple=(512, 256), width:int=768, known:tuple=None):
+    def __init__(self, dim: int = 512, hidden: tuple = (512, 256), width: int = 768, known: tuple = None):
         super().__init__()
         sizes = [4, *hidden, width]
-        self.identity, self.null = nn.Linear(dim, width), nn.Parameter(0.02*torch.randn(2, width))
-        self.attributes = nn.Sequential(*[m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.ReLU())][:-1])
+        self.identity, self.null = nn.Linear(dim, width), nn.Parameter(0.02 * torch.randn(2, width))
+        self.attributes = nn.Sequential(
+            *[m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.ReLU())][:-1]
+        )
 
     @property
-    def width(self): return self.config.width
+    def width(self):
+        return self.config.width
 
-    def forward(self, y=None, s=None, keep=None, n:int=None):
+    def forward(self, y=None, s=None, keep=None, n: int = None):
         n = n or len(y if y is not None else s)
         tokens, known = self.null.expand(n, 2, -1), torch.zeros(n, 2, dtype=torch.bool, device=self.null.device)
         y, s = (v if v is None else v.to(self.null) for v in (y, s))
-        if y is not None: known[:, 0] = True
-        if s is not None: known[:, 1] = s.isfinite().all(1)
-        if keep is not None: known = known & keep.to(known.device)
-        seen = [self.identity(sqrt(self.config.dim)*y) if y is not None else tokens[:, 0],
-                self.attributes(normalise_attributes(s).nan_to_num().to(s)) if s is not None else tokens[:, 1]]
+        if y is not None:
+            known[:, 0] = True
+        if s is not None:
+            known[:, 1] = s.isfinite().all(1)
+        if keep is not None:
+            known = known & keep.to(known.device)
+        seen = [
+            self.identity(sqrt(self.config.dim) * y) if y is not None else tokens[:, 0],
+            self.attributes(normalise_attributes(s).nan_to_num().to(s)) if s is not None else tokens[:, 1],
+        ]
         tokens = torch.where(known[..., None], torch.stack(seen, 1), tokens)
         return tokens, tokens.sum(1)
 
 # %% ../nbs/40_id3.ipynb #c008
-def predict(model, x_t:torch.Tensor, t, y=None, s=None, keep=None) -> torch.Tensor:
-    "The U-Net's output for x_t under the conditions; `model`: anything with `unet` and `conditions` (a `Denoiser`, an `ID3Pipeline`)"
+def predict(model, x_t: torch.Tensor, t, y=None, s=None, keep=None) -> torch.Tensor:
+    """The U-Net's output for x_t under the conditions; `model`: anything with `unet` and `conditions` (a `Denoiser`, an
+    `ID3Pipeline`)"""
     return denoise(model.unet, x_t, t, *model.conditions(y, s, keep, len(x_t)))
 
 # %% ../nbs/40_id3.ipynb #c010
-def time_weight(t, T:int=1000) -> torch.Tensor:
+def time_weight(t, T: int = 1000) -> torch.Tensor:
     "w_t = (1 - sigmoid(t/T))/2 for the paper's t = 1..T"
-    return 0.5*torch.sigmoid(-torch.as_tensor(t, dtype=torch.float32)/T)
+    return 0.5 * torch.sigmoid(-torch.as_tensor(t, dtype=torch.float32) / T)
 
 # %% ../nbs/40_id3.ipynb #l000
 @dataclass(frozen=True)
@@ -70,16 +106,18 @@ class ID3Weights:
     `identity`: factor of w_t, 0 is plain denoising (the encoder is not run); `reconstruct`: factor of that term;
     `denoise`: a weighting of `diffusion.WEIGHTINGS`; `per`: loss or error; `share`: part of each batch that the encoder
     sees. ValueError for what cannot be."""
-    identity: float = 1.
-    reconstruct: float = 1.
+
+    identity: float = 1.0
+    reconstruct: float = 1.0
     denoise: str = "eps"
     per: str = "loss"
-    share: float = 1.
+    share: float = 1.0
 
     def __post_init__(self):
         if self.denoise not in WEIGHTINGS:
             raise ValueError(f"denoise={self.denoise!r}: expected one of {', '.join(WEIGHTINGS)}")
-        if self.per not in ("loss", "error"): raise ValueError(f"per={self.per!r}: expected loss or error")
+        if self.per not in ("loss", "error"):
+            raise ValueError(f"per={self.per!r}: expected loss or error")
         check_share(self.share)
         for name in ("identity", "reconstruct"):
             v = getattr(self, name)
@@ -87,96 +125,194 @@ class ID3Weights:
                 raise ValueError(f"{name}={v!r}: expected a weight from 0")
 
 # %% ../nbs/40_id3.ipynb #c013
-def id3_loss(model, scheduler, encoder, x0, y, s, t, eps, keep=None, weights:ID3Weights=ID3Weights(), decode=None) -> dict:
-    """The ID³ loss of noised images, term by term; `loss` is the sum of `denoise`, `reconstruct`, `identity` and `constant`
+def id3_loss(
+    model, scheduler, encoder, x0, y, s, t, eps, keep=None, weights: ID3Weights = ID3Weights(), decode=None
+) -> dict:
+    """The ID³ loss of noised images, term by term; `loss` is the sum of `denoise`, `reconstruct`, `identity` and
+    `constant`
 
     x0, eps: (n, c, h, w); y: unit embeddings (n, dim) of the images themselves; s: (n, 4) degrees and years; t: (n,)
-    diffusers' steps 0..T-1; `keep`: see `ID3Conditions`; `decode`: latents -> images, for a latent model. `cosine` is to be
+    diffusers' steps 0..T-1; `keep`: see `ID3Conditions`; `decode`: latents -> images, for a latent model. `cosine` is
+    to be
     looked at. Ours after arXiv 2409.17576, fig. 1."""
     T, x_t = scheduler.config.num_train_timesteps, add_noise(scheduler, x0, eps, t)
     output = predict(model, x_t, t, y, s, keep).float()
     x0_hat = estimate_x0(scheduler, output, x_t, t)
-    terms = dict(denoise=denoising_error(scheduler, output, x_t, eps, t, weights.denoise).mean(),
-                 reconstruct=weights.reconstruct*((x0-x0_hat)[t == 0].square().mean((1, 2, 3))).sum()/len(x0))
-    if not weights.identity: terms |= dict(constant=prior_kl(scheduler, x0))
+    terms = dict(
+        denoise=denoising_error(scheduler, output, x_t, eps, t, weights.denoise).mean(),
+        reconstruct=weights.reconstruct * ((x0 - x0_hat)[t == 0].square().mean((1, 2, 3))).sum() / len(x0),
+    )
+    if not weights.identity:
+        terms |= dict(constant=prior_kl(scheduler, x0))
     else:
-        some = slice(0, ceil(weights.share*len(x0)))
-        w_t = weights.identity*time_weight(t[some]+1, T)
-        if weights.per == "error": w_t = w_t*error_weight(scheduler, t[some], weights.denoise).clamp(max=20)
+        some = slice(0, ceil(weights.share * len(x0)))
+        w_t = weights.identity * time_weight(t[some] + 1, T)
+        if weights.per == "error":
+            w_t = w_t * error_weight(scheduler, t[some], weights.denoise).clamp(max=20)
         seen = decode(x0_hat[some]) if decode else x0_hat[some]
-        cosine = (y[some]*encoder(seen.clamp(-1, 1))).sum(1)
-        terms |= dict(identity=-(w_t*cosine).mean(), constant=w_t.mean()+prior_kl(scheduler, x0))
+        cosine = (y[some] * encoder(seen.clamp(-1, 1))).sum(1)
+        terms |= dict(identity=-(w_t * cosine).mean(), constant=w_t.mean() + prior_kl(scheduler, x0))
     return dict(loss=sum(terms.values()), **terms, **(dict(cosine=cosine.mean().detach()) if weights.identity else {}))
 
 # %% ../nbs/40_id3.ipynb #c014
-def prior_kl(scheduler, x0:torch.Tensor) -> torch.Tensor:
+def prior_kl(scheduler, x0: torch.Tensor) -> torch.Tensor:
     "2/D KL(q(x_T|x0) || N(0, I)), the part of the bound that no network can change (mean over the batch)"
-    a, b = signal_noise(scheduler, scheduler.config.num_train_timesteps-1, x0)
-    return ((a*x0).square()+b**2-1-2*b.log()).mean().detach()
+    a, b = signal_noise(scheduler, scheduler.config.num_train_timesteps - 1, x0)
+    return ((a * x0).square() + b**2 - 1 - 2 * b.log()).mean().detach()
 
 # %% ../nbs/40_id3.ipynb #c021
-def id3_batches(images, y, s, batch:int, seed:int=0, y_mirrored=None, encode=None):
-    """`batch_at(k, rank)` for `train`: uint8 images (n, h, w, 3), embeddings y (n, dim), attributes s (n, 4; NaN unknown)
+def id3_batches(images, y, s, batch: int, seed: int = 0, y_mirrored=None, encode=None):
+    """`batch_at(k, rank)` for `train`: uint8 images (n, h, w, 3), embeddings y (n, dim), attributes s (n, 4; NaN
+    unknown)
 
-    With `y_mirrored` (n, dim), the embeddings of the mirrored images, a random half of each batch is mirrored. `encode`: images -> latents."""
+    With `y_mirrored` (n, dim), the embeddings of the mirrored images, a random half of each batch is mirrored.
+    `encode`: images -> latents.
+    """
     s = torch.as_tensor(s, dtype=torch.float32)
-    return face_batches(images, dict(y=y, s=s), batch, seed, None if y_mirrored is None else dict(y=y_mirrored, s=mirror_attributes(s)), encode)
+    return face_batches(
+        images,
+        dict(y=y, s=s),
+        batch,
+        seed,
+        None if y_mirrored is None else dict(y=y_mirrored, s=mirror_attributes(s)),
+        encode,
+    )
 
 # %% ../nbs/40_id3.ipynb #c022
-def id3_objective(scheduler, encoder, weights:ID3Weights=ID3Weights(), drop=(0., 0.), decode=None):
-    """`loss_fn` for `train`: draws steps, noise and dropped conditions (`drop`: probability of hiding identity, attributes)
+def id3_objective(scheduler, encoder, weights: ID3Weights = ID3Weights(), drop=(0.0, 0.0), decode=None):
+    """`loss_fn` for `train`: draws steps, noise and dropped conditions (`drop`: probability of hiding identity,
+    attributes)
     and returns `id3_loss`; the encoder must be on the training device"""
     prediction_type(scheduler)
     hide = check_drop(drop)
+
     def loss_fn(model, batch, draws):
         x0, n = batch["x0"], len(batch["x0"])
-        eps, t = torch.randn(x0.shape, generator=draws), torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws)
+        eps, t = (
+            torch.randn(x0.shape, generator=draws),
+            torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws),
+        )
         keep = torch.rand(n, 2, generator=draws) >= hide
-        return id3_loss(model, scheduler, encoder, x0, batch["y"], batch["s"], t.to(x0.device), eps.to(x0.device), keep.to(x0.device), weights, decode)
+        return id3_loss(
+            model,
+            scheduler,
+            encoder,
+            x0,
+            batch["y"],
+            batch["s"],
+            t.to(x0.device),
+            eps.to(x0.device),
+            keep.to(x0.device),
+            weights,
+            decode,
+        )
+
     return loss_fn
 
 # %% ../nbs/40_id3.ipynb #t001
-def train_id3(images, y, s, encoder, work, steps:int, vae=None, unet:dict=None, width:int=768, hidden=(512, 256), prediction:str="epsilon",
-              weights:ID3Weights=ID3Weights(), drop=(0., 0.), batch:int=32, begin=None, seed:int=0, device:str="auto", **options):
-    """Trains on uint8 faces (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4); returns an `ID3Pipeline` (arXiv 2409.17576)
+def train_id3(
+    images,
+    y,
+    s,
+    encoder,
+    work,
+    steps: int,
+    vae=None,
+    unet: dict = None,
+    width: int = 768,
+    hidden=(512, 256),
+    prediction: str = "epsilon",
+    weights: ID3Weights = ID3Weights(),
+    drop=(0.0, 0.0),
+    batch: int = 32,
+    begin=None,
+    seed: int = 0,
+    device: str = "auto",
+    **options,
+):
+    """Trains on uint8 faces (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4); returns an `ID3Pipeline`
+    (arXiv 2409.17576)
 
-    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `unet`: options of `build_unet` (channels, attention_levels, ...);
-    `width`, `hidden`: see `ID3Conditions`; `drop`: how often identity and attributes are hidden; `begin`: an ID3Pipeline to go on from.
-    `options` go to `diffusion.train`, which keeps its state in the folder `work` and refuses one of other faces, encoder or settings.
-    ValueError for faces, embeddings or attributes that do not fit, or for a pipeline to begin from that is built or meant otherwise."""
+    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `unet`: options of `build_unet` (channels,
+    attention_levels, ...);
+    `width`, `hidden`: see `ID3Conditions`; `drop`: how often identity and attributes are hidden; `begin`: an
+    ID3Pipeline to go on from.
+    `options` go to `diffusion.train`, which keeps its state in the folder `work` and refuses one of other faces,
+    encoder or settings.
+    ValueError for faces, embeddings or attributes that do not fit, or for a pipeline to begin from that is built or
+    meant otherwise.
+    """
     images, y, s = check_training(images, y, s, encoder)
     device, vae = pick_device(device), vae or Patches(1)
     encoder, vae, patches = encoder.to(device), vae.to(device), isinstance(vae, Patches)
-    latents = None if patches else stored_latents(vae, images, Path(work)/"latents.npy", device=device)
+    latents = None if patches else stored_latents(vae, images, Path(work) / "latents.npy", device=device)
     depth, side = encode_images(vae, to_float(images[:1]).to(device)).shape[1:3]
     torch.manual_seed(seed)
     before = (begin.conditions.config.known or (True, True)) if begin else (False, False)
     known = [bool(p > 0 or b) for p, b in zip(check_drop(drop).tolist(), before)]
-    model = Denoiser(build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})),
-                     ID3Conditions(y.shape[1], tuple(hidden), width, known))
-    scheduler = DDIMScheduler(beta_schedule="linear", prediction_type=prediction, timestep_spacing="trailing",
-                              clip_sample=type(vae) is Patches, clip_sample_range=vae.config.scaling_factor if patches else 1.)
-    if begin: begin_from(model, begin, prediction, vae)
-    mirrored, cutter = embed(encoder, images.flip(2), flip=False), deepcopy(vae).cpu()          # batches are cut on the CPU
-    batches = id3_batches(images if patches else latents, y, s, batch, seed, mirrored,
-                          (lambda x: encode_images(cutter, x)) if patches else None)
+    model = Denoiser(
+        build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})),
+        ID3Conditions(y.shape[1], tuple(hidden), width, known),
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="linear",
+        prediction_type=prediction,
+        timestep_spacing="trailing",
+        clip_sample=type(vae) is Patches,
+        clip_sample_range=vae.config.scaling_factor if patches else 1.0,
+    )
+    if begin:
+        begin_from(model, begin, prediction, vae)
+    mirrored, cutter = embed(encoder, images.flip(2), flip=False), deepcopy(vae).cpu()  # batches are cut on the CPU
+    batches = id3_batches(
+        images if patches else latents,
+        y,
+        s,
+        batch,
+        seed,
+        mirrored,
+        (lambda x: encode_images(cutter, x)) if patches else None,
+    )
     objective = id3_objective(scheduler, encoder, weights, drop, lambda z: decode_latents(vae, z))
-    asked = dict(latents=latents_digest(vae, images), conditions=arrays_digest(dict(y=y, s=s)), encoder=weights_digest(dict(encoder=encoder)),
-                 unet=unet or {}, width=width, hidden=list(hidden), prediction=prediction, **asdict(weights), drop=list(drop), batch=batch,
-                 begin=weights_digest(begin.components) if begin else None)
+    asked = dict(
+        latents=latents_digest(vae, images),
+        conditions=arrays_digest(dict(y=y, s=s)),
+        encoder=weights_digest(dict(encoder=encoder)),
+        unet=unet or {},
+        width=width,
+        hidden=list(hidden),
+        prediction=prediction,
+        **asdict(weights),
+        drop=list(drop),
+        batch=batch,
+        begin=weights_digest(begin.components) if begin else None,
+    )
     model = train(model, batches, objective, steps, work, seed=seed, device=device.type, settings=asked, **options)
     return ID3Pipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
 
 # %% ../nbs/40_id3.ipynb #t001a
 def begin_from(model, begin, prediction, vae):
     "The weights of the pipeline `begin` for `model`; ValueError names what differs between the two"
-    parts = dict(unet=(begin.unet.config, model.unet.config), conditions=(begin.conditions.config, model.conditions.config))
-    wrong = [f"{part}.{k}: {old[k]!r} there, {new[k]!r} now" for part, (old, new) in parts.items() for k in new
-             if not k.startswith("_") and k not in ("known", "attention_head_dim") and k in old and json.dumps(old[k]) != json.dumps(new[k])]
-    if (kind := begin.scheduler.config.prediction_type) != prediction: wrong.append(f"prediction: {kind} there, {prediction} now")
-    if latents_digest(begin.vae or Patches(1), []) != latents_digest(vae, []): wrong.append("vae: another one")
-    if wrong: raise ValueError(f"cannot begin from that pipeline ({'; '.join(wrong)})")
+    parts = dict(
+        unet=(begin.unet.config, model.unet.config), conditions=(begin.conditions.config, model.conditions.config)
+    )
+    wrong = [
+        f"{part}.{k}: {old[k]!r} there, {new[k]!r} now"
+        for part, (old, new) in parts.items()
+        for k in new
+        if not k.startswith("_")
+        and k not in ("known", "attention_head_dim")
+        and k in old
+        and json.dumps(old[k]) != json.dumps(new[k])
+    ]
+    if (kind := begin.scheduler.config.prediction_type) != prediction:
+        wrong.append(f"prediction: {kind} there, {prediction} now")
+    if latents_digest(begin.vae or Patches(1), []) != latents_digest(vae, []):
+        wrong.append("vae: another one")
+    if wrong:
+        raise ValueError(f"cannot begin from that pipeline ({'; '.join(wrong)})")
     model.unet.load_state_dict(begin.unet.state_dict()), model.conditions.load_state_dict(begin.conditions.state_dict())
+
 
 def check_training(images, y, s, encoder):
     "Faces (n, h, h, 3) uint8, y (n, dim) and s (n, 4) as tensors; ValueError names what does not fit"
@@ -186,43 +322,72 @@ def check_training(images, y, s, encoder):
             raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(len(images), dim)}")
     return images, check_unit("y", y), s
 
-def check_unit(name:str, y):
+
+def check_unit(name: str, y):
     "`y` (n, dim) as it is; ValueError names a row that is not of unit length"
-    if len(bad := (~((y.norm(dim=1)-1).abs() < 1e-2)).nonzero()):
+    if len(bad := (~((y.norm(dim=1) - 1).abs() < 1e-2)).nonzero()):
         raise ValueError(f"{name} row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
     return y
 
 # %% ../nbs/40_id3.ipynb #c029
-def adjusted_output(predict, scheduler, x_t, t:int, y, encoder, gamma:float, gradient:str="exact", until:float=0.8, clip:float=None, variance:float=0.25, decode=None):
-    """The network's output at x_t moved so that its score is the adjusted score; `predict(x_t)` is the network under its conditions
+def adjusted_output(
+    predict,
+    scheduler,
+    x_t,
+    t: int,
+    y,
+    encoder,
+    gamma: float,
+    gradient: str = "exact",
+    until: float = 0.8,
+    clip: float = None,
+    variance: float = 0.25,
+    decode=None,
+):
+    """The network's output at x_t moved so that its score is the adjusted score; `predict(x_t)` is the network under
+    its conditions
 
-    y: unit embeddings (n, dim); t: diffusers' step; `until`: guide at t <= until T; `clip`: at most this part of the norm of the predicted noise, per image; `variance`: of x0's values, for `gradient="stop"`.
-    `decode`: latents -> images. gamma=0 is the plain network, and the encoder is not run. Derived after arXiv 2409.17576, Eq. (8)."""
-    if gradient not in ("exact", "stop"): raise ValueError(f"gradient={gradient!r}: expected 'exact' or 'stop'")
+    y: unit embeddings (n, dim); t: diffusers' step; `until`: guide at t <= until T; `clip`: at most this part of the
+    norm of the predicted noise, per image; `variance`: of x0's values, for `gradient="stop"`.
+    `decode`: latents -> images. gamma=0 is the plain network, and the encoder is not run. Derived after arXiv
+    2409.17576, Eq. (8).
+    """
+    if gradient not in ("exact", "stop"):
+        raise ValueError(f"gradient={gradient!r}: expected 'exact' or 'stop'")
     T, exact = scheduler.config.num_train_timesteps, gradient == "exact"
-    if not gamma or t+1 > until*T: return predict(x_t)
+    if not gamma or t + 1 > until * T:
+        return predict(x_t)
     with torch.enable_grad():
         x = x_t.detach().requires_grad_(exact)
-        with torch.set_grad_enabled(exact): output = predict(x)
+        with torch.set_grad_enabled(exact):
+            output = predict(x)
         x0 = estimate_x0(scheduler, output, x, t)
-        if not exact: x0 = x0.detach().requires_grad_()
-        cosine = (encoder((decode(x0) if decode else x0).clamp(-1, 1))*y).sum()
-        g, = torch.autograd.grad(cosine, x if exact else x0)
+        if not exact:
+            x0 = x0.detach().requires_grad_()
+        cosine = (encoder((decode(x0) if decode else x0).clamp(-1, 1)) * y).sum()
+        (g,) = torch.autograd.grad(cosine, x if exact else x0)
     a, b = signal_noise(scheduler, t, x_t)
-    if not exact: g = a*variance*g
+    if not exact:
+        g = a * variance * g
     eps = estimate_eps(scheduler, output.detach(), x_t, t)
-    shift = b*gamma*time_weight(t+1, T).item()*x_t[0].numel()/2*g
-    if clip: shift = shift*(clip*eps.flatten(1).norm(dim=1)/shift.flatten(1).norm(dim=1).clamp(min=1e-12)).clamp(max=1).reshape(-1, 1, 1, 1)
-    return output_from_eps(scheduler, eps-shift, x_t, t)
+    shift = b * gamma * time_weight(t + 1, T).item() * x_t[0].numel() / 2 * g
+    if clip:
+        shift = shift * (clip * eps.flatten(1).norm(dim=1) / shift.flatten(1).norm(dim=1).clamp(min=1e-12)).clamp(
+            max=1
+        ).reshape(-1, 1, 1, 1)
+    return output_from_eps(scheduler, eps - shift, x_t, t)
 
 # %% ../nbs/40_id3.ipynb #c037
 class ID3Pipeline(FacePipeline):
     "Faces from identity embeddings and attributes: U-Net, conditions, scheduler, and a VAE for a latent model"
+
     def check_conditions(self, y, s, n):
-        "y (n, dim) of unit length and s (n, 4) as float32 tensors on the device; one row serves all `n`; ValueError names the row"
+        """y (n, dim) of unit length and s (n, 4) as float32 tensors on the device; one row serves all `n`; ValueError
+        names the row"""
         return self.check_identity("y", y, n), self.check("s", s, n, 4)
 
-    def check_identity(self, name, y, n): return None if y is None else check_unit(name, self.check(name, y, n, self.conditions.config.dim))
+    def check_identity(self, name, y, n):
+        return None if y is None else check_unit(name, self.check(name, y, n, self.conditions.config.dim))
 
     def check_null(self, guidance, negative):
         "ValueError if guidance needs a null token that training has not seen"
@@ -234,32 +399,75 @@ class ID3Pipeline(FacePipeline):
 
     def tokens_for(self, y, s, negative, n):
         "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
+
         @cache
         def tokens(hidden, against):
             who = negative if against == "identity" else y
             return self.conditions(None if "identity" in hidden else who, None if against == "attributes" else s, n=n)
+
         return tokens
 
     @torch.no_grad()
-    def __call__(self, y=None, s=None, encoder=None, gamma:float=0., gradient:str="exact", num_inference_steps:int=20, eta:float=0., generator=None,
-                 latents=None, output_type:str="pil", n:int=None, until:float=0.8, clip:float=None, variance:float=0.25,
-                 guidance_scale=1., guidance_interval=(0., 1.), shown_below:float=1., negative_y=None):
-        """One face per row of y (n, dim; unit embeddings) and s (n, 4: pitch, yaw, roll in degrees, age in years; NaN or None: unknown)
+    def __call__(
+        self,
+        y=None,
+        s=None,
+        encoder=None,
+        gamma: float = 0.0,
+        gradient: str = "exact",
+        num_inference_steps: int = 20,
+        eta: float = 0.0,
+        generator=None,
+        latents=None,
+        output_type: str = "pil",
+        n: int = None,
+        until: float = 0.8,
+        clip: float = None,
+        variance: float = 0.25,
+        guidance_scale=1.0,
+        guidance_interval=(0.0, 1.0),
+        shown_below: float = 1.0,
+        negative_y=None,
+    ):
+        """One face per row of y (n, dim; unit embeddings) and s (n, 4: pitch, yaw, roll in degrees, age in years; NaN
+        or None: unknown)
 
-        `generator`: one, or a list of n. `latents`: the starting noise. `encoder`, `gamma`, `gradient`, `until`, `clip`, `variance`: see `adjusted_output`. `eta`: DDIM's. `n`: how many, if y and s do not say.
-        `guidance_scale`: of the identity, or a dict with `identity` and `attributes`; `guidance_interval`, `shown_below`: see `sampling.Guidance`;
+        `generator`: one, or a list of n. `latents`: the starting noise. `encoder`, `gamma`, `gradient`, `until`,
+        `clip`, `variance`: see `adjusted_output`. `eta`: DDIM's. `n`: how many, if y and s do not say.
+        `guidance_scale`: of the identity, or a dict with `identity` and `attributes`; `guidance_interval`,
+        `shown_below`: see `sampling.Guidance`;
         `negative_y` (n, dim): whom guidance leads away from, None: nobody.
         `output_type`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1]). Returns an object with `images`."""
-        if gamma and (encoder is None or y is None): raise ValueError(f"gamma={gamma} needs an encoder and y")
+        if gamma and (encoder is None or y is None):
+            raise ValueError(f"gamma={gamma} needs an encoder and y")
         n = n or self.rows(latents, generator, *(v for v in (y, s) if v is not None and torch.as_tensor(v).ndim > 1))
         y, s = self.check_conditions(y, s, n)
         unknown = [name for name, v in (("identity", y), ("attributes", s)) if v is None]
         away = [] if negative_y is None else ["identity"]
-        guidance = guidance_of(("identity", "attributes"), guidance_scale, guidance_interval, shown_below, unknown, away)
+        guidance = guidance_of(
+            ("identity", "attributes"), guidance_scale, guidance_interval, shown_below, unknown, away
+        )
         self.check_null(guidance, negative_y)
-        tokens, T = self.tokens_for(y, s, self.check_identity("negative_y", negative_y, n), n), self.scheduler.config.num_train_timesteps
+        tokens, T = (
+            self.tokens_for(y, s, self.check_identity("negative_y", negative_y, n), n),
+            self.scheduler.config.num_train_timesteps,
+        )
+
         def output_at(x_t, t):
-            strength = 0. if guidance.hides(int(t), T) else gamma                     # who is hidden is not asked for
-            return adjusted_output(lambda v: guided_output(self.unet, tokens, guidance, v, t, T), self.scheduler, x_t, t, y, encoder,
-                                   strength, gradient, until, clip, variance, self.decode)
+            strength = 0.0 if guidance.hides(int(t), T) else gamma  # who is hidden is not asked for
+            return adjusted_output(
+                lambda v: guided_output(self.unet, tokens, guidance, v, t, T),
+                self.scheduler,
+                x_t,
+                t,
+                y,
+                encoder,
+                strength,
+                gradient,
+                until,
+                clip,
+                variance,
+                self.decode,
+            )
+
         return self.sample(n, output_at, num_inference_steps, eta, generator, latents, output_type)

@@ -9,9 +9,11 @@ __all__ = ['METHODS', 'TARGETS', 'NEGATIVE', 'time_weight', 'identity_term', 'tr
            'booth_prompt', 'check_consent', 'person_number', 'square_photos', 'write_people', 'generate_people']
 
 # %% ../nbs/42_idbooth.ipynb #c002
-import json, tempfile
+import json
+import tempfile
 from hashlib import sha256
 from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,8 +27,21 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from .alignment import align as align_faces, read_photo, similarity, template
-from .core import arrays_digest, atomic, generator, progress, read_image, read_json, to_float, to_uint8, weights_digest, write_json
+
+from .alignment import align as align_faces
+from .alignment import read_photo, similarity, template
+from facesyn.core import (
+    arrays_digest,
+    atomic,
+    generator,
+    progress,
+    read_image,
+    read_json,
+    to_float,
+    to_uint8,
+    weights_digest,
+    write_json,
+)
 from .diffusion import add_noise, decode_latents, estimate_x0, prediction_type, shuffled_rows, target, train
 from .parametric import PLACES
 from .records import Faces, begin_dataset, check_card, finish_dataset, folder_faces, folder_images, write_image
@@ -34,22 +49,31 @@ from .sampling import interval_options
 from .text_to_image import draw_latents, latent_moments, token_ids
 
 # %% ../nbs/42_idbooth.ipynb #c005
-def time_weight(t, T:int=1000, kind:str="squared") -> torch.Tensor:
-    "w(t) in [0, 1] for steps t = 0..T-1: squared (1-t/T)^2, one_minus_square 1-(t/T)^2, linear 1-t/T, gate (t < T/4), none"
-    u = torch.as_tensor(t, dtype=torch.float32)/T
-    kinds = dict(squared=(1-u)**2, one_minus_square=1-u**2, linear=1-u, gate=(u < .25).float(), none=torch.ones_like(u))
-    if kind not in kinds: raise ValueError(f"time weight {kind!r}: expected one of {list(kinds)}")
+def time_weight(t, T: int = 1000, kind: str = "squared") -> torch.Tensor:
+    """w(t) in [0, 1] for steps t = 0..T-1: squared (1-t/T)^2, one_minus_square 1-(t/T)^2, linear 1-t/T, gate (t < T/4),
+    none"""
+    u = torch.as_tensor(t, dtype=torch.float32) / T
+    kinds = dict(
+        squared=(1 - u) ** 2, one_minus_square=1 - u**2, linear=1 - u, gate=(u < 0.25).float(), none=torch.ones_like(u)
+    )
+    if kind not in kinds:
+        raise ValueError(f"time weight {kind!r}: expected one of {list(kinds)}")
     return kinds[kind]
 
 # %% ../nbs/42_idbooth.ipynb #c008
 def identity_term(a, p) -> torch.Tensor:
     "1 - cos(a, p), for features (n, d): (n,)"
-    return 1-F.cosine_similarity(a, p)
+    return 1 - F.cosine_similarity(a, p)
 
-def triplet_term(a, p, negatives, margin:float=1., reduce:str="mean") -> torch.Tensor:
-    "max(0, d(a, p) - d(a, n) + margin) with d = 1 - cos, for features (n, d) and negatives (n, k, d): (n,); of several negatives the mean or the hardest"
-    if reduce not in ("mean", "hardest"): raise ValueError(f"reduce={reduce!r}: expected mean or hardest")
-    hinge = (identity_term(a, p)[:, None]-(1-F.cosine_similarity(a[:, None], negatives, dim=2))+margin).clamp(min=0)
+
+def triplet_term(a, p, negatives, margin: float = 1.0, reduce: str = "mean") -> torch.Tensor:
+    """max(0, d(a, p) - d(a, n) + margin) with d = 1 - cos, for features (n, d) and negatives (n, k, d): (n,); of
+    several negatives the mean or the hardest"""
+    if reduce not in ("mean", "hardest"):
+        raise ValueError(f"reduce={reduce!r}: expected mean or hardest")
+    hinge = (identity_term(a, p)[:, None] - (1 - F.cosine_similarity(a[:, None], negatives, dim=2)) + margin).clamp(
+        min=0
+    )
     return hinge.mean(1) if reduce == "mean" else hinge.amax(1)
 
 # %% ../nbs/42_idbooth.ipynb #c011
@@ -57,299 +81,698 @@ def whole_picture(images, landmarks=None):
     "The images themselves, each with its face found: for pictures that are aligned faces"
     return images, torch.ones(len(images), dtype=torch.bool, device=images.device)
 
-def by_landmarks(size:int=112):
-    "Crops of `size` pixels by the known landmarks of the pictures that the images estimate"
-    return lambda images, landmarks: (align_faces(images.float(), landmarks, size), torch.ones(len(images), dtype=torch.bool, device=images.device))
 
-def by_detection(find, size:int=112):
-    "Crops of `size` pixels by what `find` sees, uint8 image (h, w, 3) -> faces with `landmarks` (see `alignment.find_faces`), the first of them; no gradient passes through the detection itself"
+def by_landmarks(size: int = 112):
+    "Crops of `size` pixels by the known landmarks of the pictures that the images estimate"
+    return lambda images, landmarks: (
+        align_faces(images.float(), landmarks, size),
+        torch.ones(len(images), dtype=torch.bool, device=images.device),
+    )
+
+
+def by_detection(find, size: int = 112):
+    """Crops of `size` pixels by what `find` sees, uint8 image (h, w, 3) -> faces with `landmarks` (see
+    `alignment.find_faces`), the first of them; no gradient passes through the detection itself"""
+
     def crop(images, landmarks=None):
-        seen, stand_in = [_upright(find(image), size) for image in to_uint8(images.detach().float()).numpy()], template(size)*(images.shape[-1]/size)
+        seen, stand_in = (
+            [_upright(find(image), size) for image in to_uint8(images.detach().float()).numpy()],
+            template(size) * (images.shape[-1] / size),
+        )
         marks = torch.stack([stand_in if m is None else m for m in seen])
-        return align_faces(images.float(), marks, size), torch.tensor([m is not None for m in seen], device=images.device)
+        return align_faces(images.float(), marks, size), torch.tensor(
+            [m is not None for m in seen], device=images.device
+        )
+
     return crop
+
 
 def _upright(faces, size):
     "Landmarks (5, 2) of the first face, None if there is none or they resemble no upright face"
-    if not len(faces): return None
+    if not len(faces):
+        return None
     marks = torch.as_tensor(faces[0]["landmarks"]).float()
-    try: similarity(marks[None], template(size))
-    except ValueError: return None
+    try:
+        similarity(marks[None], template(size))
+    except ValueError:
+        return None
     return marks
 
+
 def landmarks_of(find, images) -> torch.Tensor:
-    "Landmarks (n, 5, 2) of the first face that `find` sees in each of uint8 images (n, h, w, 3); ValueError names a picture without one"
+    """Landmarks (n, 5, 2) of the first face that `find` sees in each of uint8 images (n, h, w, 3); ValueError names a
+    picture without one"""
     seen = [find(np.asarray(image)) for image in images]
-    if empty := [k for k, faces in enumerate(seen) if not len(faces)]: raise ValueError(f"no face was found in picture {empty[0]} ({len(empty)} of {len(seen)})")
+    if empty := [k for k, faces in enumerate(seen) if not len(faces)]:
+        raise ValueError(f"no face was found in picture {empty[0]} ({len(empty)} of {len(seen)})")
     return torch.stack([torch.as_tensor(faces[0]["landmarks"]).float() for faces in seen])
 
 # %% ../nbs/42_idbooth.ipynb #c014
 METHODS = ("dreambooth", "identity", "triplet")
 
-def booth_loss(unet, vae, scheduler, encoder, batch, t, eps, method:str="triplet", prior:float=1., identity:float=1., weight:str="squared", margin:float=1., reduce:str="mean", align=whole_picture) -> dict:
+
+def booth_loss(
+    unet,
+    vae,
+    scheduler,
+    encoder,
+    batch,
+    t,
+    eps,
+    method: str = "triplet",
+    prior: float = 1.0,
+    identity: float = 1.0,
+    weight: str = "squared",
+    margin: float = 1.0,
+    reduce: str = "mean",
+    align=whole_picture,
+) -> dict:
     """The loss of DreamBooth, of PortraitBooth's identity term or of ID-Booth, term by term; `loss` is their sum
 
-    batch: latents `x0` (n, c, h, w) of the person, their `words` (n, l, w), features `y` (n, d) and `negatives` (n, k, d), `landmarks` (n, 5, 2) if `align` needs them; with `prior`, `x0_prior` and `words_prior` (n, ...) of anybody.
-    t, eps: for the person's rows, then anybody's. `align`: (images, landmarks) -> (crops, found (n,)); where no face is found there is no identity term. `found` and `similarity` are for the log. arXiv 2504.07392."""
+    batch: latents `x0` (n, c, h, w) of the person, their `words` (n, l, w), features `y` (n, d) and `negatives` (n, k,
+    d), `landmarks` (n, 5, 2) if `align` needs them; with `prior`, `x0_prior` and `words_prior` (n, ...) of anybody.
+    t, eps: for the person's rows, then anybody's. `align`: (images, landmarks) -> (crops, found (n,)); where no face is
+    found there is no identity term. `found` and `similarity` are for the log. arXiv 2504.07392.
+    """
     n, both = len(batch["x0"]), ("x0", "words") if not prior else ("x0", "words", "x0_prior", "words_prior")
     x0, words = (torch.cat([batch[k] for k in both[j::2]]) for j in range(2))
     x_t = add_noise(scheduler, x0, eps, t)
     output = unet(x_t, t, encoder_hidden_states=words).sample.float()
-    errors = (output-target(scheduler, x0, eps, t)).square().flatten(1).mean(1)
+    errors = (output - target(scheduler, x0, eps, t)).square().flatten(1).mean(1)
     terms = dict(person=errors[:n].mean())
-    if prior: terms["anybody"] = prior*errors[n:].mean()
-    if method == "dreambooth" or not identity: return dict(loss=sum(terms.values()), **terms)
-    seen, found = align(decode_latents(vae, estimate_x0(scheduler, output[:n], x_t[:n], t[:n])).clamp(-1, 1), batch.get("landmarks"))
+    if prior:
+        terms["anybody"] = prior * errors[n:].mean()
+    if method == "dreambooth" or not identity:
+        return dict(loss=sum(terms.values()), **terms)
+    seen, found = align(
+        decode_latents(vae, estimate_x0(scheduler, output[:n], x_t[:n], t[:n])).clamp(-1, 1), batch.get("landmarks")
+    )
     with torch.autocast(x0.device.type, enabled=False):
         a, p = encoder.features(seen.float()), batch["y"].float()
-        each = identity_term(a, p) if method == "identity" else triplet_term(a, p, batch["negatives"].float(), margin, reduce)
-        terms["identity"] = identity*(time_weight(t[:n], scheduler.config.num_train_timesteps, weight)*found*each).mean()
-    return dict(loss=sum(terms.values()), **terms, similarity=((F.cosine_similarity(a, p)*found).sum()/found.sum().clamp(min=1)).detach(), found=found.float().mean())
+        each = (
+            identity_term(a, p)
+            if method == "identity"
+            else triplet_term(a, p, batch["negatives"].float(), margin, reduce)
+        )
+        terms["identity"] = (
+            identity * (time_weight(t[:n], scheduler.config.num_train_timesteps, weight) * found * each).mean()
+        )
+    return dict(
+        loss=sum(terms.values()),
+        **terms,
+        similarity=((F.cosine_similarity(a, p) * found).sum() / found.sum().clamp(min=1)).detach(),
+        found=found.float().mean(),
+    )
 
 # %% ../nbs/42_idbooth.ipynb #c019
 def check_pipeline(pipe):
     "ValueError unless `pipe` is a latent text-to-image pipeline whose parts fit"
     lacks = [k for k in ("vae", "text_encoder", "tokenizer", "unet", "scheduler") if getattr(pipe, k, None) is None]
-    if lacks: raise ValueError(f"{type(pipe).__name__} is no latent text-to-image pipeline: it has no {', '.join(lacks)}")
-    if getattr(pipe, "text_encoder_2", None) or pipe.unet.config.addition_embed_type: raise ValueError(f"{type(pipe).__name__} has a second text encoder (as SDXL): one with a single text encoder is expected")
-    if getattr(pipe.vae.config, "shift_factor", None): raise ValueError("the autoencoder shifts its latents (as those of SD 3 and FLUX): one that only scales them is expected")
-    if pipe.text_encoder.config.hidden_size != pipe.unet.config.cross_attention_dim: raise ValueError(f"the text encoder's words are {pipe.text_encoder.config.hidden_size} wide, the U-Net expects {pipe.unet.config.cross_attention_dim}")
+    if lacks:
+        raise ValueError(f"{type(pipe).__name__} is no latent text-to-image pipeline: it has no {', '.join(lacks)}")
+    if getattr(pipe, "text_encoder_2", None) or pipe.unet.config.addition_embed_type:
+        raise ValueError(
+            f"{type(pipe).__name__} has a second text encoder (as SDXL): one with a single text encoder is expected"
+        )
+    if getattr(pipe.vae.config, "shift_factor", None):
+        raise ValueError(
+            "the autoencoder shifts its latents (as those of SD 3 and FLUX): one that only scales them is expected"
+        )
+    if pipe.text_encoder.config.hidden_size != pipe.unet.config.cross_attention_dim:
+        raise ValueError(
+            f"the text encoder's words are {pipe.text_encoder.config.hidden_size} wide, the U-Net expects"
+            f" {pipe.unet.config.cross_attention_dim}"
+        )
     prediction_type(pipe.scheduler)
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels: raise ValueError(f"the U-Net takes {pipe.unet.config.in_channels} channels, the autoencoder's latents have {pipe.vae.config.latent_channels}: an inpainting or pixel model?")
+    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+        raise ValueError(
+            f"the U-Net takes {pipe.unet.config.in_channels} channels, the autoencoder's latents have"
+            f" {pipe.vae.config.latent_channels}: an inpainting or pixel model?"
+        )
+
 
 def picture_size(pipe) -> int:
     "Pixels of a picture's side"
-    return pipe.unet.config.sample_size*pipe.vae_scale_factor
+    return pipe.unet.config.sample_size * pipe.vae_scale_factor
+
 
 @torch.no_grad()
 def words_of(pipe, prompts) -> torch.Tensor:
     "The text encoder's output (n, l, w) for prompts; ValueError for one over the token limit"
     return pipe.text_encoder(token_ids(pipe.tokenizer, list(prompts)).to(pipe.text_encoder.device))[0].float().cpu()
 
+
 def know(pipe, images, encoder, y=None, landmarks=None, align=whole_picture) -> dict:
-    """What training needs of pictures, uint8 (n, h, w, 3): `moments` of their latents and features `y` (n, d), on the CPU
+    """What training needs of pictures, uint8 (n, h, w, 3): `moments` of their latents and features `y` (n, d), on the
+    CPU
 
     ValueError names the picture without a face, or whose given feature `y` is not its own (cosine below 0.99)."""
     images = torch.as_tensor(images)
-    if images.shape[1:3] != (picture_size(pipe),)*2: raise ValueError(f"pictures are {tuple(images.shape[1:3])} pixels, the pipeline's are {picture_size(pipe)}: resize them first")
+    if images.shape[1:3] != (picture_size(pipe),) * 2:
+        raise ValueError(
+            f"pictures are {tuple(images.shape[1:3])} pixels, the pipeline's are {picture_size(pipe)}: resize them"
+            " first"
+        )
     found, features, device = [], [], next(encoder.buffers()).device
     with torch.no_grad():
         for k in range(0, len(images), 64):
-            crops, there = align(to_float(images[k:k+64]).to(device), None if landmarks is None else torch.as_tensor(landmarks[k:k+64]).to(device))
-            features.append(encoder.features(crops).cpu()); found.append(there.cpu())
+            crops, there = align(
+                to_float(images[k : k + 64]).to(device),
+                None if landmarks is None else torch.as_tensor(landmarks[k : k + 64]).to(device),
+            )
+            features.append(encoder.features(crops).cpu())
+            found.append(there.cpu())
     features, found = torch.cat(features), torch.cat(found).bool()
-    if not found.all(): raise ValueError(f"no face was found in picture {int((~found).nonzero()[0])} ({int((~found).sum())} of {len(found)})")
+    if not found.all():
+        raise ValueError(
+            f"no face was found in picture {int((~found).nonzero()[0])} ({int((~found).sum())} of {len(found)})"
+        )
     if y is not None:
         near = F.cosine_similarity(torch.as_tensor(y).float(), features)
-        if (near < .99).any(): raise ValueError(f"the feature given for picture {int(near.argmin())} is not its own: its cosine with the encoder's is {float(near.min()):.3f}")
-    return dict(moments=latent_moments(pipe.vae, images), y=features, **({} if landmarks is None else dict(landmarks=torch.as_tensor(landmarks).float())))
+        if (near < 0.99).any():
+            raise ValueError(
+                f"the feature given for picture {int(near.argmin())} is not its own: its cosine with the encoder's is"
+                f" {float(near.min()):.3f}"
+            )
+    return dict(
+        moments=latent_moments(pipe.vae, images),
+        y=features,
+        **({} if landmarks is None else dict(landmarks=torch.as_tensor(landmarks).float())),
+    )
 
 # %% ../nbs/42_idbooth.ipynb #c022
 @torch.no_grad()
 def identity_kept(vae, encoder, images, landmarks=None, align=whole_picture) -> np.ndarray:
-    "cos(f(x), f(VAE(x))) (n,) of uint8 images (n, h, w, 3): how much of an identity the autoencoder alone keeps; the picture and its reconstruction are cropped alike"
-    parts, device, batch = [], vae.device, max(1, min(64, 2**21//images.shape[1]**2))
+    """cos(f(x), f(VAE(x))) (n,) of uint8 images (n, h, w, 3): how much of an identity the autoencoder alone keeps; the
+    picture and its reconstruction are cropped alike"""
+    parts, device, batch = [], vae.device, max(1, min(64, 2**21 // images.shape[1] ** 2))
     for k in range(0, len(images), batch):
-        x = to_float(images[k:k+batch]).to(device)
+        x = to_float(images[k : k + batch]).to(device)
         again = vae.decode(vae.encode(x.to(vae.dtype)).latent_dist.mode()).sample.float().clamp(-1, 1)
-        parts.append(F.cosine_similarity(*(encoder.features(align(v, None if landmarks is None else landmarks[k:k+batch])[0]) for v in (x, again))).cpu())
+        parts.append(
+            F.cosine_similarity(
+                *(
+                    encoder.features(align(v, None if landmarks is None else landmarks[k : k + batch])[0])
+                    for v in (x, again)
+                )
+            ).cpu()
+        )
     return torch.cat(parts).numpy()
 
 # %% ../nbs/42_idbooth.ipynb #c025
-def make_priors(pipe, encoder, out, n:int=200, prompt:str="photo of a person", steps:int=50, guidance:float=7.5, batch:int=16, align=whole_picture, seed:int=0) -> dict:
-    """Makes `n` pictures of anybody in the folder `out`, with `manifest.jsonl` (file, prompt, seed) and the features by file name, and returns `read_priors`; pictures without a face are left out of all three
+def make_priors(
+    pipe,
+    encoder,
+    out,
+    n: int = 200,
+    prompt: str = "photo of a person",
+    steps: int = 50,
+    guidance: float = 7.5,
+    batch: int = 16,
+    align=whole_picture,
+    seed: int = 0,
+) -> dict:
+    """Makes `n` pictures of anybody in the folder `out`, with `manifest.jsonl` (file, prompt, seed) and the features by
+    file name, and returns `read_priors`; pictures without a face are left out of all three
 
     Goes on where it was stopped; ValueError if the folder was begun with other settings."""
     check_pipeline(pipe)
     out, device = Path(out), pipe.unet.device
-    begin_dataset(out, dict(n=n, prompt=prompt, steps=steps, guidance=guidance, seed=seed, batch=batch, scheduler=type(pipe.scheduler).__name__, scheduler_config=_config(pipe.scheduler), weights=weights_digest(pipe.components), encoder=weights_digest(dict(f=encoder))))
-    if (out/"features.safetensors").exists(): return read_priors(out)
+    begin_dataset(
+        out,
+        dict(
+            n=n,
+            prompt=prompt,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            batch=batch,
+            scheduler=type(pipe.scheduler).__name__,
+            scheduler_config=_config(pipe.scheduler),
+            weights=weights_digest(pipe.components),
+            encoder=weights_digest(dict(f=encoder)),
+        ),
+    )
+    if (out / "features.safetensors").exists():
+        return read_priors(out)
     files = [f"{k:05d}.png" for k in range(n)]
     for k in progress(range(0, n, batch), "priors, batches"):
-        if all((out/file).exists() for file in files[k:k+batch]): continue
-        streams = [generator(seed, 5, j) for j in range(k, min(k+batch, n))]
-        made = pipe([prompt]*len(streams), num_inference_steps=steps, guidance_scale=guidance, generator=streams, output_type="pt").images
-        for file, image in zip(files[k:k+batch], to_uint8(made*2-1).numpy()): write_image(image, out/file)
+        if all((out / file).exists() for file in files[k : k + batch]):
+            continue
+        streams = [generator(seed, 5, j) for j in range(k, min(k + batch, n))]
+        made = pipe(
+            [prompt] * len(streams),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=streams,
+            output_type="pt",
+        ).images
+        for file, image in zip(files[k : k + batch], to_uint8(made * 2 - 1).numpy()):
+            write_image(image, out / file)
     features, rows = {}, []
     with torch.no_grad():
         for j, file in enumerate(files):
-            crop, found = align(to_float(read_image(out/file)[None]).to(device), None)
-            if not found[0]: (out/file).unlink(); continue
+            crop, found = align(to_float(read_image(out / file)[None]).to(device), None)
+            if not found[0]:
+                (out / file).unlink()
+                continue
             features[file] = encoder.features(crop)[0].cpu()
             rows.append(dict(file=file, prompt=prompt, seed=[seed, 5, j]))
-    if not rows: raise ValueError(f"in none of the {n} pictures in {out} a face was found")
-    with atomic(out/"manifest.jsonl") as temporary: temporary.write_text("".join(json.dumps(row)+"\n" for row in rows))
-    with atomic(out/"features.safetensors") as temporary: save_file(features, temporary)
+    if not rows:
+        raise ValueError(f"in none of the {n} pictures in {out} a face was found")
+    with atomic(out / "manifest.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with atomic(out / "features.safetensors") as temporary:
+        save_file(features, temporary)
     return read_priors(out)
 
-def _config(scheduler) -> dict: return {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+
+def _config(scheduler) -> dict:
+    return {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+
 
 def read_priors(folder) -> dict:
-    "`images` (n, h, w, 3), `y` (n, d) and `files` of a folder by `make_priors`, joined by file name; an error names the picture or feature that is missing"
+    """`images` (n, h, w, 3), `y` (n, d) and `files` of a folder by `make_priors`, joined by file name; an error names
+    the picture or feature that is missing"""
     folder = Path(folder)
-    if not (folder/"features.safetensors").is_file(): raise FileNotFoundError(f"{folder} holds no pictures of anybody with their features: make them with make_priors")
-    files = [json.loads(line)["file"] for line in (folder/"manifest.jsonl").read_text().splitlines()]
-    with safe_open(folder/"features.safetensors", "pt") as z:
-        if missing := [f for f in files if f not in z.keys()]: raise ValueError(f"{folder}: no feature for {missing[0]}")
+    if not (folder / "features.safetensors").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no pictures of anybody with their features: make them with make_priors"
+        )
+    files = [json.loads(line)["file"] for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    with safe_open(folder / "features.safetensors", "pt") as z:
+        if missing := [f for f in files if f not in z.keys()]:
+            raise ValueError(f"{folder}: no feature for {missing[0]}")
         y = torch.stack([z.get_tensor(f) for f in files])
-    return dict(images=np.stack([read_image(folder/f) for f in files]), y=y, files=files)
+    return dict(images=np.stack([read_image(folder / f) for f in files]), y=y, files=files)
 
 # %% ../nbs/42_idbooth.ipynb #c028
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
+
 class Lora(nn.Module):
     "The trainable matrices of a LoRA that is added to `unet`, and nothing else of it; the same start for the same seed"
-    def __init__(self, unet, rank:int=4, alpha:float=None, seed:int=0):
+
+    def __init__(self, unet, rank: int = 4, alpha: float = None, seed: int = 0):
         super().__init__()
         unet.requires_grad_(False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=TARGETS), adapter_name="person")
+            unet.add_adapter(
+                LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=TARGETS),
+                adapter_name="person",
+            )
         cast_training_params(unet, torch.float32)
         for name, p in unet.named_parameters():
-            if p.requires_grad: self.register_parameter(name.replace(".", "/"), p)
+            if p.requires_grad:
+                self.register_parameter(name.replace(".", "/"), p)
 
-def save_lora(unet, out, about:dict):
+
+def save_lora(unet, out, about: dict):
     "Writes `out`/pytorch_lora_weights.safetensors, atomically, with rank and alpha and `about`.json beside it"
     out = Path(out)
     with tempfile.TemporaryDirectory(dir=out) as d:
-        StableDiffusionPipeline.save_lora_weights(d, unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name="person")), unet_lora_adapter_metadata=unet.peft_config["person"].to_dict())
-        write_json(about, out/"about.json")
-        (Path(d)/"pytorch_lora_weights.safetensors").rename(out/"pytorch_lora_weights.safetensors")
+        StableDiffusionPipeline.save_lora_weights(
+            d,
+            unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name="person")),
+            unet_lora_adapter_metadata=unet.peft_config["person"].to_dict(),
+        )
+        write_json(about, out / "about.json")
+        (Path(d) / "pytorch_lora_weights.safetensors").rename(out / "pytorch_lora_weights.safetensors")
 
 # %% ../nbs/42_idbooth.ipynb #c032
-def person_batches(vae, person:dict, anybody:dict, words, words_prior, batch:int=1, positive:str="same", negatives:int=1, seed:int=0):
+def person_batches(
+    vae,
+    person: dict,
+    anybody: dict,
+    words,
+    words_prior,
+    batch: int = 1,
+    positive: str = "same",
+    negatives: int = 1,
+    seed: int = 0,
+):
     """`batch_at(k, rank)` for `train`, of what `know` says of a person and of anybody
 
-    `positive`: the feature of the same picture (the paper's), of another one of the person, or their centroid. `negatives`: how many of anybody's features stand against each picture."""
+    `positive`: the feature of the same picture (the paper's), of another one of the person, or their centroid.
+    `negatives`: how many of anybody's features stand against each picture.
+    """
     n, y = len(person["y"]), person["y"]
-    if positive not in ("same", "other", "centroid"): raise ValueError(f"positive={positive!r}: expected same, other or centroid")
-    if positive == "other" and n < 2: raise ValueError("positive='other' needs two pictures of the person")
+    if positive not in ("same", "other", "centroid"):
+        raise ValueError(f"positive={positive!r}: expected same, other or centroid")
+    if positive == "other" and n < 2:
+        raise ValueError("positive='other' needs two pictures of the person")
     centre = F.normalize(F.normalize(y).mean(0), dim=0)
+
     def batch_at(k, rank=0):
-        draws, rows, others = generator(seed, 4, rank, k), shuffled_rows(n, batch, k, rank, seed), shuffled_rows(len(anybody["y"]), batch, k, rank, seed+1)
-        x0, x0_prior = draw_latents(vae, person["moments"][rows], draws), draw_latents(vae, anybody["moments"][others], draws)
-        against, shift = torch.randint(len(anybody["y"]), (batch, negatives), generator=draws), torch.randint(1, max(n, 2), (batch,), generator=draws)
-        p = dict(same=y[rows], other=y[(rows+shift)%n], centroid=centre.expand(batch, -1))[positive]
-        return dict(x0=x0, words=words.expand(batch, -1, -1), x0_prior=x0_prior, words_prior=words_prior.expand(batch, -1, -1), y=p, negatives=anybody["y"][against],
-                    **({"landmarks": person["landmarks"][rows]} if "landmarks" in person else {}))
+        draws, rows, others = (
+            generator(seed, 4, rank, k),
+            shuffled_rows(n, batch, k, rank, seed),
+            shuffled_rows(len(anybody["y"]), batch, k, rank, seed + 1),
+        )
+        x0, x0_prior = (
+            draw_latents(vae, person["moments"][rows], draws),
+            draw_latents(vae, anybody["moments"][others], draws),
+        )
+        against, shift = (
+            torch.randint(len(anybody["y"]), (batch, negatives), generator=draws),
+            torch.randint(1, max(n, 2), (batch,), generator=draws),
+        )
+        p = dict(same=y[rows], other=y[(rows + shift) % n], centroid=centre.expand(batch, -1))[positive]
+        return dict(
+            x0=x0,
+            words=words.expand(batch, -1, -1),
+            x0_prior=x0_prior,
+            words_prior=words_prior.expand(batch, -1, -1),
+            y=p,
+            negatives=anybody["y"][against],
+            **({"landmarks": person["landmarks"][rows]} if "landmarks" in person else {}),
+        )
+
     return batch_at
 
 # %% ../nbs/42_idbooth.ipynb #c033
-def train_person(pipe, person:dict, anybody:dict, encoder, out, method:str="triplet", steps:int=6400, batch:int=1, lr:float=1e-4, decay:str="cosine", weight_decay:float=.01, rank:int=4, alpha:float=None, prompt:str="photo of sks person",
-                 prompt_prior:str="photo of a person", prior:float=1., identity:float=1., weight:str="squared", margin:float=1., positive:str="same", negatives:int=1, reduce:str="mean", align=whole_picture, seed:int=0, number:int=0,
-                 precision:str="no", checkpoint_every:int=500, settings:dict=None) -> Path:
-    """Trains the LoRA of one person by `method` (see METHODS), where the pipeline is, and returns the folder of its file; passes by what is finished there, goes on with what is not
+def train_person(
+    pipe,
+    person: dict,
+    anybody: dict,
+    encoder,
+    out,
+    method: str = "triplet",
+    steps: int = 6400,
+    batch: int = 1,
+    lr: float = 1e-4,
+    decay: str = "cosine",
+    weight_decay: float = 0.01,
+    rank: int = 4,
+    alpha: float = None,
+    prompt: str = "photo of sks person",
+    prompt_prior: str = "photo of a person",
+    prior: float = 1.0,
+    identity: float = 1.0,
+    weight: str = "squared",
+    margin: float = 1.0,
+    positive: str = "same",
+    negatives: int = 1,
+    reduce: str = "mean",
+    align=whole_picture,
+    seed: int = 0,
+    number: int = 0,
+    precision: str = "no",
+    checkpoint_every: int = 500,
+    settings: dict = None,
+) -> Path:
+    """Trains the LoRA of one person by `method` (see METHODS), where the pipeline is, and returns the folder of its
+    file; passes by what is finished there, goes on with what is not
 
-    person, anybody: from `know`, anybody's of the priors. `number`: the person's, part of the random streams. prior, identity, weight, margin, reduce, align: of `booth_loss`. `settings`: what else must not change between restarts, such as digests of the base and the encoder.
-    The pipeline's networks come back frozen. ValueError: an unknown method or option, a half-precision base without precision="bf16", a folder begun with other settings or other pictures."""
+    person, anybody: from `know`, anybody's of the priors. `number`: the person's, part of the random streams. prior,
+    identity, weight, margin, reduce, align: of `booth_loss`. `settings`: what else must not change between restarts,
+    such as digests of the base and the encoder.
+    The pipeline's networks come back frozen. ValueError: an unknown method or option, a half-precision base without
+    precision="bf16", a folder begun with other settings or other pictures.
+    """
     check_pipeline(pipe)
-    if method not in METHODS: raise ValueError(f"method={method!r}: expected one of {METHODS}")
-    if negatives < 1: raise ValueError(f"negatives={negatives}: the triplet needs at least one")
-    if pipe.unet.dtype != torch.float32 and precision == "no": raise ValueError(f"a base in {pipe.unet.dtype} needs precision='bf16'")
-    if (devices := {next(net.parameters()).device for net in (pipe.unet, pipe.vae, encoder)}) != {pipe.unet.device}: raise ValueError(f"U-Net, autoencoder and encoder lie on different devices: {sorted(map(str, devices))}")
-    if PartialState().num_processes > 1: raise ValueError("a person is trained by one process: give each process its own people")
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: expected one of {METHODS}")
+    if negatives < 1:
+        raise ValueError(f"negatives={negatives}: the triplet needs at least one")
+    if pipe.unet.dtype != torch.float32 and precision == "no":
+        raise ValueError(f"a base in {pipe.unet.dtype} needs precision='bf16'")
+    if (devices := {next(net.parameters()).device for net in (pipe.unet, pipe.vae, encoder)}) != {pipe.unet.device}:
+        raise ValueError(f"U-Net, autoencoder and encoder lie on different devices: {sorted(map(str, devices))}")
+    if PartialState().num_processes > 1:
+        raise ValueError("a person is trained by one process: give each process its own people")
     time_weight(0, kind=weight), triplet_term(torch.ones(1, 1), torch.ones(1, 1), torch.ones(1, 1, 1), margin, reduce)
-    out, stream, loss = Path(out), generator(seed, 6, number).initial_seed(), dict(prior=prior, identity=identity, weight=weight, margin=margin, reduce=reduce)
-    batch_at = person_batches(pipe.vae, person, anybody, words_of(pipe, [prompt]), words_of(pipe, [prompt_prior]), batch, positive, negatives, stream)
-    about = dict(settings or {}, method=method, steps=steps, batch=batch, lr=lr, decay=decay, weight_decay=weight_decay, rank=rank, alpha=alpha or rank, prompt=prompt, prompt_prior=prompt_prior, positive=positive, negatives=negatives, seed=seed,
-                 number=number, precision=precision, pictures=arrays_digest(person), anybody=arrays_digest(dict(moments=anybody["moments"], y=anybody["y"])), **loss)
+    out, stream, loss = (
+        Path(out),
+        generator(seed, 6, number).initial_seed(),
+        dict(prior=prior, identity=identity, weight=weight, margin=margin, reduce=reduce),
+    )
+    batch_at = person_batches(
+        pipe.vae,
+        person,
+        anybody,
+        words_of(pipe, [prompt]),
+        words_of(pipe, [prompt_prior]),
+        batch,
+        positive,
+        negatives,
+        stream,
+    )
+    about = dict(
+        settings or {},
+        method=method,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        decay=decay,
+        weight_decay=weight_decay,
+        rank=rank,
+        alpha=alpha or rank,
+        prompt=prompt,
+        prompt_prior=prompt_prior,
+        positive=positive,
+        negatives=negatives,
+        seed=seed,
+        number=number,
+        precision=precision,
+        pictures=arrays_digest(person),
+        anybody=arrays_digest(dict(moments=anybody["moments"], y=anybody["y"])),
+        **loss,
+    )
     begin_dataset(out, about)
-    if (out/"pytorch_lora_weights.safetensors").exists(): return out
+    if (out / "pytorch_lora_weights.safetensors").exists():
+        return out
+
     def loss_fn(model, batch, draws):
         x0, T = batch["x0"], pipe.scheduler.config.num_train_timesteps
         n, device = len(x0), x0.device
-        t, eps = torch.randint(T, (2*n,), generator=draws), torch.randn(2*n, *x0.shape[1:], generator=draws)
-        if not prior: t, eps = t[:n], eps[:n]
-        return booth_loss(pipe.unet, pipe.vae, pipe.scheduler, encoder, batch, t.to(device), eps.to(device), method, align=align, **loss)
-    for net in (pipe.vae, pipe.text_encoder): net.requires_grad_(False)
+        t, eps = torch.randint(T, (2 * n,), generator=draws), torch.randn(2 * n, *x0.shape[1:], generator=draws)
+        if not prior:
+            t, eps = t[:n], eps[:n]
+        return booth_loss(
+            pipe.unet,
+            pipe.vae,
+            pipe.scheduler,
+            encoder,
+            batch,
+            t.to(device),
+            eps.to(device),
+            method,
+            align=align,
+            **loss,
+        )
+
+    for net in (pipe.vae, pipe.text_encoder):
+        net.requires_grad_(False)
     lora = Lora(pipe.unet, rank, alpha, stream)
     try:
-        train(lora, batch_at, loss_fn, steps, out, lr, decay=decay, weight_decay=weight_decay, ema=0., seed=stream, precision=precision, device="cpu" if pipe.unet.device.type == "cpu" else "auto", checkpoint_every=checkpoint_every, settings=about)
+        train(
+            lora,
+            batch_at,
+            loss_fn,
+            steps,
+            out,
+            lr,
+            decay=decay,
+            weight_decay=weight_decay,
+            ema=0.0,
+            seed=stream,
+            precision=precision,
+            device="cpu" if pipe.unet.device.type == "cpu" else "auto",
+            checkpoint_every=checkpoint_every,
+            settings=about,
+        )
         save_lora(pipe.unet, out, about)
-    finally: pipe.unet.unload_lora()
-    (out/"checkpoint.safetensors").unlink(missing_ok=True)
+    finally:
+        pipe.unet.unload_lora()
+    (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return out
 
 # %% ../nbs/42_idbooth.ipynb #c041
 NEGATIVE = "cartoon, cgi, render, illustration, painting, drawing, black and white, bad body proportions, landscape"
 
-def booth_prompt(number:int, image:int, sex:str="", word:str="sks", places=tuple(PLACES), seed:int=0) -> str:
-    "`face portrait photo of male sks person, forest background`: the prompt of picture `image` of person `number`; `sex`: male, female or nothing"
-    rounds, j = divmod(image, 2*len(places)+1)
+
+def booth_prompt(number: int, image: int, sex: str = "", word: str = "sks", places=tuple(PLACES), seed: int = 0) -> str:
+    """`face portrait photo of male sks person, forest background`: the prompt of picture `image` of person `number`;
+    `sex`: male, female or nothing"""
+    rounds, j = divmod(image, 2 * len(places) + 1)
     grid = [None, *places, *places]
     place = grid[int(torch.randperm(len(grid), generator=generator(seed, 7, number, rounds))[j])]
-    view = "side-portrait" if torch.rand((), generator=generator(seed, 8, number, image)) < .5 else "portrait"
-    return " ".join(p for p in ("face", view, "photo of", sex, word, "person") if p)+(f", {place} background" if place else "")
+    view = "side-portrait" if torch.rand((), generator=generator(seed, 8, number, image)) < 0.5 else "portrait"
+    return " ".join(p for p in ("face", view, "photo of", sex, word, "person") if p) + (
+        f", {place} background" if place else ""
+    )
 
 # %% ../nbs/42_idbooth.ipynb #c044
 def check_consent(root, names) -> str:
-    "sha256 of `root`/consent.json, in which each name has `agreed` true and `terms` that say to what, when, with whom; ValueError names a person who has not, FileNotFoundError says what it should hold"
-    path = Path(root)/"consent.json"
-    if not path.is_file(): raise FileNotFoundError(f'no {path}: photographs need the consent of every person in them: {{"folder name": {{"agreed": true, "terms": "to what, when, with whom"}}, ...}}')
+    """sha256 of `root`/consent.json, in which each name has `agreed` true and `terms` that say to what, when, with
+    whom; ValueError names a person who has not, FileNotFoundError says what it should hold"""
+    path = Path(root) / "consent.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'no {path}: photographs need the consent of every person in them: {{"folder name": {{"agreed": true,'
+            ' "terms": "to what, when, with whom"}, ...}'
+        )
     consent = read_json(path)
-    agreed = lambda entry: isinstance(entry, dict) and entry.get("agreed") is True and str(entry.get("terms") or "").strip()
-    if absent := [n for n in names if not agreed(consent.get(n))]: raise ValueError(f"{path} holds no consent of {absent[0]} ({len(absent)} of {len(names)} people): agreed must be true and terms say to what")
+
+    def agreed(entry):
+        return isinstance(entry, dict) and entry.get("agreed") is True and str(entry.get("terms") or "").strip()
+
+    if absent := [n for n in names if not agreed(consent.get(n))]:
+        raise ValueError(
+            f"{path} holds no consent of {absent[0]} ({len(absent)} of {len(names)} people): agreed must be true and"
+            " terms say to what"
+        )
     return sha256(path.read_bytes()).hexdigest()
 
 # %% ../nbs/42_idbooth.ipynb #c047
-def person_number(name:str) -> int:
+def person_number(name: str) -> int:
     "A number below 2^31 for a name: the number it is, or from its sha256"
-    return int(name) if name.isdecimal() and len(name) < 10 else int.from_bytes(sha256(name.encode()).digest()[:4], "little")//2
+    return (
+        int(name)
+        if name.isdecimal() and len(name) < 10
+        else int.from_bytes(sha256(name.encode()).digest()[:4], "little") // 2
+    )
 
-def square_photos(root, size:int):
-    "Photographs `root/<name>/<picture>` as Faces of `size` pixels: turned as their EXIF orientation asks, the middle square cut out"
+
+def square_photos(root, size: int):
+    """Photographs `root/<name>/<picture>` as Faces of `size` pixels: turned as their EXIF orientation asks, the middle
+    square cut out"""
     faces, files = folder_faces(root, size), [p for group in folder_images(root).values() for p in group]
+
     def one(path):
         x = read_photo(path)
         h, w, side = *x.shape[:2], min(x.shape[:2])
-        x = Image.fromarray(x[(h-side)//2:(h-side)//2+side, (w-side)//2:(w-side)//2+side])
+        x = Image.fromarray(x[(h - side) // 2 : (h - side) // 2 + side, (w - side) // 2 : (w - side) // 2 + side])
         return np.asarray(x.resize((size, size), Image.Resampling.LANCZOS))
+
     return Faces(faces.labels, faces.names, faces.attributes, size, lambda k: np.stack([one(files[i]) for i in k]))
 
 # %% ../nbs/42_idbooth.ipynb #c050
-def write_people(faces, out, card:dict) -> dict:
+def write_people(faces, out, card: dict) -> dict:
     "Writes `faces` as a dataset with a folder for each name: `ada/0000.png`; returns the card"
     check_card(card)
-    begin_dataset(out, dict(size=faces.size, pictures=arrays_digest(dict(pixels=faces.read(np.arange(len(faces))), labels=faces.labels)), names=sha256("/".join(faces.names).encode()).hexdigest()))
+    begin_dataset(
+        out,
+        dict(
+            size=faces.size,
+            pictures=arrays_digest(dict(pixels=faces.read(np.arange(len(faces))), labels=faces.labels)),
+            names=sha256("/".join(faces.names).encode()).hexdigest(),
+        ),
+    )
     seen, rows = np.zeros(len(faces.names), int), []
     for image, i, _ in faces:
-        rows.append(dict(file=f"{faces.names[i]}/{seen[i]:04d}.png", identity=i, name=faces.names[i], image=int(seen[i]), seed=None, attributes=None, embedding=None))
-        write_image(image, Path(out)/rows[-1]["file"])
+        rows.append(
+            dict(
+                file=f"{faces.names[i]}/{seen[i]:04d}.png",
+                identity=i,
+                name=faces.names[i],
+                image=int(seen[i]),
+                seed=None,
+                attributes=None,
+                embedding=None,
+            )
+        )
+        write_image(image, Path(out) / rows[-1]["file"])
         seen[i] += 1
     return finish_dataset(out, rows, card)
 
 # %% ../nbs/42_idbooth.ipynb #c053
-def generate_people(pipe, people:list[dict], images:int, out, card:dict, negative_prompt:str="", steps:int=30, guidance:float=5., batch:int=8, seed:int=0, shard=(0, 1), prompt=booth_prompt, guidance_interval=(0., 1.)):
-    """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card, or None while other shards still have to write
+def generate_people(
+    pipe,
+    people: list[dict],
+    images: int,
+    out,
+    card: dict,
+    negative_prompt: str = "",
+    steps: int = 30,
+    guidance: float = 5.0,
+    batch: int = 8,
+    seed: int = 0,
+    shard=(0, 1),
+    prompt=booth_prompt,
+    guidance_interval=(0.0, 1.0),
+):
+    """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card, or None while
+    other shards still have to write
 
-    people: dicts of name, number, sex and `lora`, the folder by `train_person` (None: the base as it is). `shard`: (k, n), by people; `guidance_interval`: see `sampling.Guidance`. Goes on where it was stopped; ValueError if it was begun with other settings."""
-    check_pipeline(pipe); check_card(card)
+    people: dicts of name, number, sex and `lora`, the folder by `train_person` (None: the base as it is). `shard`: (k,
+    n), by people; `guidance_interval`: see `sampling.Guidance`. Goes on where it was stopped; ValueError if it was
+    begun with other settings.
+    """
+    check_pipeline(pipe)
+    check_card(card)
     out, (k, n) = Path(out), shard
-    if not 0 <= k < n: raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
+    if not 0 <= k < n:
+        raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
     prompts = {p["name"]: [prompt(p["number"], j, p["sex"]) for j in range(images)] for p in people}
     token_ids(pipe.tokenizer, [negative_prompt, *{q for each in prompts.values() for q in each}])
     told = [[p["name"], p["number"], prompts[p["name"]], p["lora"] and _lora_digest(p["lora"])] for p in people]
-    begin_dataset(out, dict(people=len(people), told=sha256(json.dumps(told).encode()).hexdigest(), images=images, negative_prompt=negative_prompt, steps=steps, guidance=guidance, guidance_interval=guidance_interval, batch=batch, seed=seed,
-                            weights=weights_digest(pipe.components), scheduler=type(pipe.scheduler).__name__, scheduler_config=_config(pipe.scheduler)))
+    begin_dataset(
+        out,
+        dict(
+            people=len(people),
+            told=sha256(json.dumps(told).encode()).hexdigest(),
+            images=images,
+            negative_prompt=negative_prompt,
+            steps=steps,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            batch=batch,
+            seed=seed,
+            weights=weights_digest(pipe.components),
+            scheduler=type(pipe.scheduler).__name__,
+            scheduler_config=_config(pipe.scheduler),
+        ),
+    )
     guided = interval_options(pipe.scheduler, steps, guidance, guidance_interval)
     for p in progress(people[k::n], "people"):
-        missing = [j for j in range(images) if not (out/p["name"]/f"{j:04d}.png").exists()]
-        if missing and p["lora"]: pipe.unet.load_lora_adapter(p["lora"], weight_name="pytorch_lora_weights.safetensors", adapter_name="person", prefix="unet")
+        missing = [j for j in range(images) if not (out / p["name"] / f"{j:04d}.png").exists()]
+        if missing and p["lora"]:
+            pipe.unet.load_lora_adapter(
+                p["lora"], weight_name="pytorch_lora_weights.safetensors", adapter_name="person", prefix="unet"
+            )
         try:
             for start in range(0, images, batch):
-                js = range(start, min(start+batch, images))
-                if not set(js) & set(missing): continue
-                made = pipe([prompts[p["name"]][j] for j in js], negative_prompt=[negative_prompt]*len(js), num_inference_steps=steps, generator=[generator(seed, 9, p["number"], j) for j in js], output_type="pt", **guided).images
-                for j, image in zip(js, to_uint8(made*2-1).numpy()):
-                    if j in missing: write_image(image, out/p["name"]/f"{j:04d}.png")
+                js = range(start, min(start + batch, images))
+                if not set(js) & set(missing):
+                    continue
+                made = pipe(
+                    [prompts[p["name"]][j] for j in js],
+                    negative_prompt=[negative_prompt] * len(js),
+                    num_inference_steps=steps,
+                    generator=[generator(seed, 9, p["number"], j) for j in js],
+                    output_type="pt",
+                    **guided,
+                ).images
+                for j, image in zip(js, to_uint8(made * 2 - 1).numpy()):
+                    if j in missing:
+                        write_image(image, out / p["name"] / f"{j:04d}.png")
         finally:
-            if missing and p["lora"]: pipe.unet.unload_lora()
-    rows = [dict(file=f"{p['name']}/{j:04d}.png", identity=p["number"], name=p["name"], image=j, seed=[seed, 9, p["number"], j], prompt=q, attributes=None, embedding=None) for p in people for j, q in enumerate(prompts[p["name"]])]
-    return finish_dataset(out, rows, card) if all((out/row["file"]).exists() for row in rows) else None
+            if missing and p["lora"]:
+                pipe.unet.unload_lora()
+    rows = [
+        dict(
+            file=f"{p['name']}/{j:04d}.png",
+            identity=p["number"],
+            name=p["name"],
+            image=j,
+            seed=[seed, 9, p["number"], j],
+            prompt=q,
+            attributes=None,
+            embedding=None,
+        )
+        for p in people
+        for j, q in enumerate(prompts[p["name"]])
+    ]
+    return finish_dataset(out, rows, card) if all((out / row["file"]).exists() for row in rows) else None
+
 
 def _lora_digest(folder) -> str:
     "sha256 of the tensors of a person's file"
-    path = Path(folder)/"pytorch_lora_weights.safetensors"
-    if not path.is_file(): raise FileNotFoundError(f"no {path}: train this person first")
-    with safe_open(path, "pt") as z: return arrays_digest({k: z.get_tensor(k) for k in z.keys()})
+    path = Path(folder) / "pytorch_lora_weights.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: train this person first")
+    with safe_open(path, "pt") as z:
+        return arrays_digest({k: z.get_tensor(k) for k in z.keys()})

@@ -11,81 +11,136 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Callable
+
 import numpy as np
+
 from .core import atomic, decode_image, read_json
-from .records import Faces, attribute_row, encode_image, known_attributes, rank_within, read_manifest, write_manifest
+from facesyn.records import (
+    Faces,
+    attribute_row,
+    encode_image,
+    known_attributes,
+    rank_within,
+    read_manifest,
+    write_manifest,
+)
 
 # %% ../nbs/11_imagesets.ipynb #c032
 @dataclass
 class Encoded:
-    """n image files of N people: `labels` (n,) in 0..N-1, `names` of the N, `read`: index -> the bytes of one image file
+    """n image files of N people: `labels` (n,) in 0..N-1, `names` of the N, `read`: index -> the bytes of one image
+    file
 
-    `where` says where an image comes from, for messages; `card` is the dataset's card; `about`: index -> what its manifest says of an image, such as seed, attributes or prompt. None if there is no card, no manifest."""
+    `where` says where an image comes from, for messages; `card` is the dataset's card; `about`: index -> what its
+    manifest says of an image, such as seed, attributes or prompt. None if there is no card, no manifest.
+    """
+
     labels: np.ndarray
     names: list[str]
     read: Callable
     where: Callable = "image {}".format
-    card: dict|None = None
-    about: Callable|None = None
+    card: dict | None = None
+    about: Callable | None = None
 
-    def __len__(self): return len(self.labels)
+    def __len__(self):
+        return len(self.labels)
 
 # %% ../nbs/11_imagesets.ipynb #c033
-def numbered(values, where="image {}".format, called:list[str]|None=None) -> tuple[np.ndarray, list[str]]:
-    "Labels 0..N-1 (n,) of whole numbers `values` (n,), and names: `called[number]`, else the number padded with zeros; ValueError says where there is no whole number"
+def numbered(values, where="image {}".format, called: list[str] | None = None) -> tuple[np.ndarray, list[str]]:
+    """Labels 0..N-1 (n,) of whole numbers `values` (n,), and names: `called[number]`, else the number padded with
+    zeros; ValueError says where there is no whole number"""
     values = np.asarray(values, np.float64)
     bad = ~((values >= 0) & (values == np.floor(values)) & (values < 2**53))
-    if bad.any(): raise ValueError(f"{where(k := int(np.flatnonzero(bad)[0]))} has the label {values[k]}: expected a whole number from 0")
+    if bad.any():
+        raise ValueError(
+            f"{where(k := int(np.flatnonzero(bad)[0]))} has the label {values[k]}: expected a whole number from 0"
+        )
     kept, labels = np.unique(values.astype(np.int64), return_inverse=True)
-    if called is None: return labels, [f"{i:06d}" for i in kept]
-    if kept[-1] >= len(called): raise ValueError(f"label {kept[-1]}, but only {len(called)} names")
+    if called is None:
+        return labels, [f"{i:06d}" for i in kept]
+    if kept[-1] >= len(called):
+        raise ValueError(f"label {kept[-1]}, but only {len(called)} names")
     return labels, [called[i] for i in kept]
 
 # %% ../nbs/11_imagesets.ipynb #c037
-def write_names(folder, names:list[str]):
-    "`names.txt`, line i the name of identity i, unless all names are their numbers; ValueError for a name with a line break"
-    if all(name == f"{i:06d}" for i, name in enumerate(names)): return (Path(folder)/"names.txt").unlink(missing_ok=True)
-    if broken := [name for name in names if len(name.splitlines()) != 1]: raise ValueError(f"{broken[0]!r} does not fit on a line of its own")
-    with atomic(Path(folder)/"names.txt") as temporary: temporary.write_text("".join(f"{name}\n" for name in names))
+def write_names(folder, names: list[str]):
+    """`names.txt`, line i the name of identity i, unless all names are their numbers; ValueError for a name with a line
+    break"""
+    if all(name == f"{i:06d}" for i, name in enumerate(names)):
+        return (Path(folder) / "names.txt").unlink(missing_ok=True)
+    if broken := [name for name in names if len(name.splitlines()) != 1]:
+        raise ValueError(f"{broken[0]!r} does not fit on a line of its own")
+    with atomic(Path(folder) / "names.txt") as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in names))
 
-def known_names(folder) -> list[str]|None:
+
+def known_names(folder) -> list[str] | None:
     "The names in `folder/names.txt`, None without the file"
-    return (Path(folder)/"names.txt").read_text().splitlines() if (Path(folder)/"names.txt").is_file() else None
+    return (Path(folder) / "names.txt").read_text().splitlines() if (Path(folder) / "names.txt").is_file() else None
 
-def known_card(folder) -> dict|None:
+
+def known_card(folder) -> dict | None:
     "The card in `folder/card.json`, None without the file"
-    return read_json(Path(folder)/"card.json") if (Path(folder)/"card.json").is_file() else None
+    return read_json(Path(folder) / "card.json") if (Path(folder) / "card.json").is_file() else None
 
 # %% ../nbs/11_imagesets.ipynb #c038b
 PLACE = ("file", "identity", "image", "label")
 
-def of_image(row:dict) -> dict:
+
+def of_image(row: dict) -> dict:
     "What a row of a manifest says of the image itself: without `PLACE`, and without what is unknown (None, NaN)"
     return {k: v for k, v in row.items() if k not in PLACE and v is not None and v == v}
 
-def write_about(folder, encoded:Encoded, order, files=None):
-    "The manifest of the images that were written in `order`: `files`, if each has one, identity, number within it, and what `encoded` knows of it; no file if it knows nothing"
-    if encoded.about is None: return (Path(folder)/"manifest.jsonl").unlink(missing_ok=True)
-    labels = np.asarray(encoded.labels)[order]
-    places = zip(order, labels.tolist(), rank_within(labels).tolist(), files or [None]*len(order))
-    write_manifest(folder, (({"file": file} if file else {})|dict(identity=i, image=j)|encoded.about(int(k)) for k, i, j, file in places))
 
-def known_about(folder, labels) -> Callable|None:
-    "`Encoded.about` of images with `labels` (n,) by the lines of `folder/manifest.jsonl`, None without the file; ValueError unless line k is of identity `labels[k]`"
-    if not (Path(folder)/"manifest.jsonl").is_file(): return None
+def write_about(folder, encoded: Encoded, order, files=None):
+    """The manifest of the images that were written in `order`: `files`, if each has one, identity, number within it,
+    and what `encoded` knows of it; no file if it knows nothing"""
+    if encoded.about is None:
+        return (Path(folder) / "manifest.jsonl").unlink(missing_ok=True)
+    labels = np.asarray(encoded.labels)[order]
+    places = zip(order, labels.tolist(), rank_within(labels).tolist(), files or [None] * len(order))
+    write_manifest(
+        folder,
+        (
+            ({"file": file} if file else {}) | dict(identity=i, image=j) | encoded.about(int(k))
+            for k, i, j, file in places
+        ),
+    )
+
+
+def known_about(folder, labels) -> Callable | None:
+    """`Encoded.about` of images with `labels` (n,) by the lines of `folder/manifest.jsonl`, None without the file;
+    ValueError unless line k is of identity `labels[k]`"""
+    if not (Path(folder) / "manifest.jsonl").is_file():
+        return None
     rows = read_manifest(folder)
-    if [row.get("identity") for row in rows] != np.asarray(labels).tolist(): raise ValueError(f"{Path(folder)/'manifest.jsonl'} is of other images: expected {len(labels)} lines, each with the identity of the image in its place")
+    if [row.get("identity") for row in rows] != np.asarray(labels).tolist():
+        raise ValueError(
+            f"{Path(folder) / 'manifest.jsonl'} is of other images: expected {len(labels)} lines,"
+            " each with the identity of the image in its place"
+        )
     return lambda k: of_image(rows[k])
 
 # %% ../nbs/11_imagesets.ipynb #c040
-def decoded(encoded:Encoded, size:int) -> Faces:
+def decoded(encoded: Encoded, size: int) -> Faces:
     "Faces of `size` pixels, decoded when read, with the attributes that the manifest says"
-    def one(k): return decode_image(BytesIO(encoded.read(k)), size, name=encoded.where(k))
+
+    def one(k):
+        return decode_image(BytesIO(encoded.read(k)), size, name=encoded.where(k))
+
     attributes = known_attributes(encoded.about(k) if encoded.about else {} for k in range(len(encoded)))
     return Faces(encoded.labels, encoded.names, attributes, size, lambda index: np.stack([one(int(k)) for k in index]))
 
 # %% ../nbs/11_imagesets.ipynb #c041
-def encoded_faces(faces:Faces, suffix:str=".png") -> Encoded:
+def encoded_faces(faces: Faces, suffix: str = ".png") -> Encoded:
     "`faces` as image files, encoded when read"
-    def about(k): return of_image(dict(attributes=attribute_row(faces.attributes[k])))
-    return Encoded(faces.labels, faces.names, lambda k: encode_image(faces.read(np.array([k]))[0], suffix), about=None if np.isnan(faces.attributes).all() else about)
+
+    def about(k):
+        return of_image(dict(attributes=attribute_row(faces.attributes[k])))
+
+    return Encoded(
+        faces.labels,
+        faces.names,
+        lambda k: encode_image(faces.read(np.array([k]))[0], suffix),
+        about=None if np.isnan(faces.attributes).all() else about,
+    )

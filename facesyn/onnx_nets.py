@@ -6,8 +6,10 @@
 __all__ = ['DTYPES', 'OPERATORS', 'unsupported', 'constants', 'read_onnx', 'OnnxNet', 'onnx_to_torch', 'providers', 'RuntimeNet']
 
 # %% ../nbs/21_onnx.ipynb #c002
-import math, re
+import math
+import re
 from pathlib import Path
+
 import numpy as np
 import onnx
 import torch
@@ -21,166 +23,283 @@ def _axes(a, given, ndim):
     axes = given.tolist() if given is not None else a.get("axes", list(range(ndim)))
     return tuple(k % ndim for k in (axes if isinstance(axes, list) else [axes]))
 
+
 def _conv(a, x, w, b=None):
     "Conv with explicit, possibly uneven padding"
-    n = w.ndim-2
-    pads = a.get("pads", [0]*2*n)
+    n = w.ndim - 2
+    pads = a.get("pads", [0] * 2 * n)
     even = pads[:n] == pads[n:]
-    if not even: x = F.pad(x, [p for k in reversed(range(n)) for p in (pads[k], pads[n+k])])
+    if not even:
+        x = F.pad(x, [p for k in reversed(range(n)) for p in (pads[k], pads[n + k])])
     conv = {1: F.conv1d, 2: F.conv2d}[n]
     return conv(x, w, b, a.get("strides", 1), pads[:n] if even else 0, a.get("dilations", 1), a.get("group", 1))
 
+
 def _gemm(a, x, w, b=None):
     "alpha A B + beta C"
-    out = a.get("alpha", 1.)*(x.T if a.get("transA") else x) @ (w.T if a.get("transB") else w)
-    return out if b is None else out + a.get("beta", 1.)*b
+    out = a.get("alpha", 1.0) * (x.T if a.get("transA") else x) @ (w.T if a.get("transB") else w)
+    return out if b is None else out + a.get("beta", 1.0) * b
 
 # %% ../nbs/21_onnx.ipynb #c006
 def _slice(a, x, starts, ends, axes=None, steps=None):
     "Slice by positive steps; Python's own rules for negative and overlong bounds are ONNX's"
     starts, ends = starts.tolist(), ends.tolist()
-    steps = steps.tolist() if steps is not None else [1]*len(starts)
-    where = [slice(None)]*x.ndim
-    for axis, start, end, step in zip(axes.tolist() if axes is not None else range(len(starts)), starts, ends, steps): where[axis] = slice(start, end, step)
+    steps = steps.tolist() if steps is not None else [1] * len(starts)
+    where = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes.tolist() if axes is not None else range(len(starts)), starts, ends, steps):
+        where[axis] = slice(start, end, step)
     return x[tuple(where)]
+
 
 def _reshape(a, x, shape):
     "Reshape; 0 keeps a dimension unless allowzero is set"
     return x.reshape([x.shape[k] if n == 0 and not a.get("allowzero") else n for k, n in enumerate(shape.tolist())])
 
+
 def _gather(a, x, index):
     "Gather along an axis; a scalar index drops it"
     axis = a.get("axis", 0) % x.ndim
     out = x.index_select(axis, (index % x.shape[axis]).reshape(-1).to(x.device))
-    return out.reshape((*x.shape[:axis], *index.shape, *x.shape[axis+1:]))
+    return out.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
-def _clip(a, x, low=None, high=None): return x.clamp(low if low is not None else a.get("min"), high if high is not None else a.get("max"))
+
+def _clip(a, x, low=None, high=None):
+    return x.clamp(low if low is not None else a.get("min"), high if high is not None else a.get("max"))
+
 
 def _unsqueeze(a, x, axes=None):
     axes = axes.tolist() if axes is not None else a["axes"]
-    for k in sorted(k % (x.ndim+len(axes)) for k in axes): x = x.unsqueeze(k)
+    for k in sorted(k % (x.ndim + len(axes)) for k in axes):
+        x = x.unsqueeze(k)
     return x
 
 # %% ../nbs/21_onnx.ipynb #c008
 def _pool(a):
     "Kernel, strides, padding, of a 2-D pool with even padding (`unsupported` refuses others)"
-    return a["kernel_shape"], a.get("strides", [1, 1]), a.get("pads", [0]*4)[:2]
+    return a["kernel_shape"], a.get("strides", [1, 1]), a.get("pads", [0] * 4)[:2]
 
-def _max_pool(a, x): return F.max_pool2d(x, *_pool(a), a.get("dilations", 1), bool(a.get("ceil_mode")))
-def _average_pool(a, x): return F.avg_pool2d(x, *_pool(a), bool(a.get("ceil_mode")), bool(a.get("count_include_pad")))
+
+def _max_pool(a, x):
+    return F.max_pool2d(x, *_pool(a), a.get("dilations", 1), bool(a.get("ceil_mode")))
+
+
+def _average_pool(a, x):
+    return F.avg_pool2d(x, *_pool(a), bool(a.get("ceil_mode")), bool(a.get("count_include_pad")))
 
 # %% ../nbs/21_onnx.ipynb #c010
 DTYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float32, 11: torch.float64}
 
 OPERATORS = dict(
-    Add=lambda a, x, y: x+y, Sub=lambda a, x, y: x-y, Mul=lambda a, x, y: x*y, MatMul=lambda a, x, y: x@y, Sqrt=lambda a, x: x.sqrt(), Pow=lambda a, x, y: x.pow(y),
-    Div=lambda a, x, y: x/y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc"),
-    Erf=lambda a, x: x.erf(), Sin=lambda a, x: x.sin(), Cos=lambda a, x: x.cos(), Not=lambda a, x: ~x, Identity=lambda a, x: x, Dropout=lambda a, x, *_: x,
-    Relu=lambda a, x: x.relu(), Sigmoid=lambda a, x: x.sigmoid(), LeakyRelu=lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)), Clip=_clip,
-    PRelu=lambda a, x, slope: F.prelu(x, slope.flatten()) if slope.numel() in (1, x.shape[1]) else torch.where(x < 0, slope*x, x),
-    Softmax=lambda a, x: x.softmax(a.get("axis", -1)), Cast=lambda a, x: x.to(DTYPES[a["to"]]),
-    Conv=_conv, Gemm=_gemm, MaxPool=_max_pool, AveragePool=_average_pool, GlobalAveragePool=lambda a, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
+    Add=lambda a, x, y: x + y,
+    Sub=lambda a, x, y: x - y,
+    Mul=lambda a, x, y: x * y,
+    MatMul=lambda a, x, y: x @ y,
+    Sqrt=lambda a, x: x.sqrt(),
+    Pow=lambda a, x, y: x.pow(y),
+    Div=lambda a, x, y: x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc"),
+    Erf=lambda a, x: x.erf(),
+    Sin=lambda a, x: x.sin(),
+    Cos=lambda a, x: x.cos(),
+    Not=lambda a, x: ~x,
+    Identity=lambda a, x: x,
+    Dropout=lambda a, x, *_: x,
+    Relu=lambda a, x: x.relu(),
+    Sigmoid=lambda a, x: x.sigmoid(),
+    LeakyRelu=lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
+    Clip=_clip,
+    PRelu=lambda a, x, slope: (
+        F.prelu(x, slope.flatten()) if slope.numel() in (1, x.shape[1]) else torch.where(x < 0, slope * x, x)
+    ),
+    Softmax=lambda a, x: x.softmax(a.get("axis", -1)),
+    Cast=lambda a, x: x.to(DTYPES[a["to"]]),
+    Conv=_conv,
+    Gemm=_gemm,
+    MaxPool=_max_pool,
+    AveragePool=_average_pool,
+    GlobalAveragePool=lambda a, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
     BatchNormalization=lambda a, x, w, b, mean, var: F.batch_norm(x, mean, var, w, b, eps=a.get("epsilon", 1e-5)),
-    LayerNormalization=lambda a, x, w, b=None: F.layer_norm(x, x.shape[a.get("axis", -1):] if a.get("axis", -1) < 0 else x.shape[a["axis"]:], w, b, a.get("epsilon", 1e-5)),
+    LayerNormalization=lambda a, x, w, b=None: F.layer_norm(
+        x, x.shape[a.get("axis", -1) :] if a.get("axis", -1) < 0 else x.shape[a["axis"] :], w, b, a.get("epsilon", 1e-5)
+    ),
     ReduceL2=lambda a, x, axes=None: x.square().sum(_axes(a, axes, x.ndim), keepdim=bool(a.get("keepdims", 1))).sqrt(),
     ReduceMean=lambda a, x, axes=None: x.mean(_axes(a, axes, x.ndim), keepdim=bool(a.get("keepdims", 1))),
-    CumSum=lambda a, x, axis: x.cumsum(int(axis)), Shape=lambda a, x: torch.tensor(x.shape[a.get("start", 0):a.get("end")]),
-    Reshape=_reshape, Flatten=lambda a, x: x.reshape(math.prod(x.shape[:a.get("axis", 1)]), -1), Transpose=lambda a, x: x.permute(a.get("perm", list(range(x.ndim))[::-1])),
-    Squeeze=lambda a, x, axes=None: x.squeeze(_axes(a, axes, x.ndim) if axes is not None or "axes" in a else tuple(k for k, n in enumerate(x.shape) if n == 1)), Unsqueeze=_unsqueeze,
-    Concat=lambda a, *x: torch.cat(x, a["axis"]), Split=lambda a, x, sizes=None: x.split(sizes.tolist() if sizes is not None else a["split"], a.get("axis", 0)),
-    Slice=_slice, Gather=_gather, Expand=lambda a, x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(shape.tolist()))),
-    ConstantOfShape=lambda a, shape: torch.full(tuple(shape.tolist()), *(a["value"].flatten().tolist() if "value" in a else [0.]), dtype=a["value"].dtype if "value" in a else torch.float32))
+    CumSum=lambda a, x, axis: x.cumsum(int(axis)),
+    Shape=lambda a, x: torch.tensor(x.shape[a.get("start", 0) : a.get("end")]),
+    Reshape=_reshape,
+    Flatten=lambda a, x: x.reshape(math.prod(x.shape[: a.get("axis", 1)]), -1),
+    Transpose=lambda a, x: x.permute(a.get("perm", list(range(x.ndim))[::-1])),
+    Squeeze=lambda a, x, axes=None: x.squeeze(
+        _axes(a, axes, x.ndim) if axes is not None or "axes" in a else tuple(k for k, n in enumerate(x.shape) if n == 1)
+    ),
+    Unsqueeze=_unsqueeze,
+    Concat=lambda a, *x: torch.cat(x, a["axis"]),
+    Split=lambda a, x, sizes=None: x.split(sizes.tolist() if sizes is not None else a["split"], a.get("axis", 0)),
+    Slice=_slice,
+    Gather=_gather,
+    Expand=lambda a, x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(shape.tolist()))),
+    ConstantOfShape=lambda a, shape: torch.full(
+        tuple(shape.tolist()),
+        *(a["value"].flatten().tolist() if "value" in a else [0.0]),
+        dtype=a["value"].dtype if "value" in a else torch.float32,
+    ),
+)
 
 # %% ../nbs/21_onnx.ipynb #c012
-def unsupported(op:str, a:dict):
+def unsupported(op: str, a: dict):
     "What of a node (its operator and attributes) has no torch version here, in words; None if nothing"
-    if op not in OPERATORS: return op
+    if op not in OPERATORS:
+        return op
     for key, fine in dict(auto_pad=b"NOTSET", reverse=0, exclusive=0).items():
-        if a.get(key, fine) != fine: return f"{op} with {key} {a[key]}"
+        if a.get(key, fine) != fine:
+            return f"{op} with {key} {a[key]}"
     if op in ("MaxPool", "AveragePool"):
-        pads = a.get("pads", [0]*4)
-        if len(a["kernel_shape"]) != 2 or pads[:2] != pads[2:]: return f"{op} of {a['kernel_shape']} with pads {pads}"
-        if op == "AveragePool" and set(a.get("dilations", [1])) != {1}: return f"{op} with dilations {a['dilations']}"
+        pads = a.get("pads", [0] * 4)
+        if len(a["kernel_shape"]) != 2 or pads[:2] != pads[2:]:
+            return f"{op} of {a['kernel_shape']} with pads {pads}"
+        if op == "AveragePool" and set(a.get("dilations", [1])) != {1}:
+            return f"{op} with dilations {a['dilations']}"
 
 # %% ../nbs/21_onnx.ipynb #c014
 def constants(graph) -> dict:
     "Name -> array of a graph's weights and constants; None where a constant is no tensor"
-    values = {n.output[0]: next((numpy_helper.to_array(a.t) for a in n.attribute if a.name == "value"), None) for n in graph.node if n.op_type == "Constant"}
+    values = {
+        n.output[0]: next((numpy_helper.to_array(a.t) for a in n.attribute if a.name == "value"), None)
+        for n in graph.node
+        if n.op_type == "Constant"
+    }
     return {t.name: numpy_helper.to_array(t) for t in graph.initializer} | values
+
 
 def read_onnx(path) -> onnx.ModelProto:
     "The model of an .onnx file; FileNotFoundError, or ValueError for a broken file or NaN weights"
-    if not Path(path).is_file(): raise FileNotFoundError(f"no ONNX file {path}")
-    try: model = onnx.load(str(path)); values = constants(model.graph)
-    except Exception as e: raise ValueError(f"cannot read {path} as ONNX: {e}") from e
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no ONNX file {path}")
+    try:
+        model = onnx.load(str(path))
+        values = constants(model.graph)
+    except Exception as e:
+        raise ValueError(f"cannot read {path} as ONNX: {e}") from e
     for name, v in values.items():
-        if v is not None and v.dtype.kind == "f" and not np.isfinite(v).all(): raise ValueError(f"{path}: tensor {name} has {int((~np.isfinite(v)).sum())} NaN or infinite values of {v.size}")
+        if v is not None and v.dtype.kind == "f" and not np.isfinite(v).all():
+            raise ValueError(
+                f"{path}: tensor {name} has {int((~np.isfinite(v)).sum())} NaN or infinite values of {v.size}"
+            )
     return model
 
 # %% ../nbs/21_onnx.ipynb #c016
 class OnnxNet(nn.Module):
     "A torch module that executes an ONNX graph of one input and one output: `OnnxNet(model)`; weights are buffers"
-    def __init__(self, model:onnx.ModelProto, name:str="the ONNX graph"):
+
+    def __init__(self, model: onnx.ModelProto, name: str = "the ONNX graph"):
         super().__init__()
         graph = model.graph
-        tensor = lambda v: v if v is None else torch.from_numpy(np.array(v))
-        attributes = lambda node: {a.name: tensor(numpy_helper.to_array(a.t)) if a.type == onnx.AttributeProto.TENSOR else onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+        def tensor(v):
+            return v if v is None else torch.from_numpy(np.array(v))
+
+        def attributes(node):
+            return {
+                a.name: (
+                    tensor(numpy_helper.to_array(a.t))
+                    if a.type == onnx.AttributeProto.TENSOR
+                    else onnx.helper.get_attribute_value(a)
+                )
+                for a in node.attribute
+            }
+
         known = {k: tensor(v) for k, v in constants(graph).items()}
-        self.nodes = [(n.op_type, attributes(n), list(n.input), list(n.output)) for n in graph.node if n.op_type != "Constant"]
+        self.nodes = [
+            (n.op_type, attributes(n), list(n.input), list(n.output)) for n in graph.node if n.op_type != "Constant"
+        ]
         self.input, self.output = [i.name for i in graph.input if i.name not in known], [o.name for o in graph.output]
-        if len(self.input) != 1 or len(self.output) != 1: raise ValueError(f"{name}: expected one input and one output, got {self.input} and {self.output}")
-        unknown = sorted({unsupported(op, a) for op, a, *_ in self.nodes}-{None}) + sorted(f"constant {k}" for k, v in known.items() if v is None)
-        if unknown: raise ValueError(f"{name}: no torch version of {', '.join(unknown)}; ONNX Runtime may run it, without a gradient")
+        if len(self.input) != 1 or len(self.output) != 1:
+            raise ValueError(f"{name}: expected one input and one output, got {self.input} and {self.output}")
+        unknown = sorted({unsupported(op, a) for op, a, *_ in self.nodes} - {None}) + sorted(
+            f"constant {k}" for k, v in known.items() if v is None
+        )
+        if unknown:
+            raise ValueError(
+                f"{name}: no torch version of {', '.join(unknown)}; ONNX Runtime may run it, without a gradient"
+            )
         self.integers, self.floats = {k: v for k, v in known.items() if not v.is_floating_point()}, {}
         for k, v in known.items():
             if v.is_floating_point():
                 self.floats[k] = key = f"{re.sub(r'[^0-9A-Za-z_]', '_', k)}_{len(self.floats)}"
                 self.register_buffer(key, v)
         last = {v: k for k, (_, _, inputs, _) in enumerate(self.nodes) for v in inputs}
-        self.done = [[v for v, at in last.items() if v and at == k and v not in known and v not in self.output] for k in range(len(self.nodes))]
+        self.done = [
+            [v for v, at in last.items() if v and at == k and v not in known and v not in self.output]
+            for k in range(len(self.nodes))
+        ]
 
     def forward(self, x):
         values = {self.input[0]: x} | self.integers | {k: getattr(self, v) for k, v in self.floats.items()}
         for (op, a, inputs, outputs), done in zip(self.nodes, self.done):
             out = OPERATORS[op](a, *(values[v] if v else None for v in inputs))
-            if op == "Cast" and out.is_floating_point(): out = out.to(x.device)
+            if op == "Cast" and out.is_floating_point():
+                out = out.to(x.device)
             values.update(zip(outputs, out if isinstance(out, tuple) else (out,)))
-            for v in done: del values[v]
+            for v in done:
+                del values[v]
         return values[self.output[0]]
 
 # %% ../nbs/21_onnx.ipynb #c017
 def onnx_to_torch(path) -> OnnxNet:
-    "The graph of an .onnx file as a torch module; errors of `read_onnx`, and ValueError naming what has no torch version"
+    """The graph of an .onnx file as a torch module; errors of `read_onnx`, and ValueError naming what has no torch
+    version"""
     return OnnxNet(read_onnx(path), str(path)).eval()
 
 # %% ../nbs/21_onnx.ipynb #c024
-def providers(device:str, available:list) -> list[str]:
-    "ONNX Runtime's execution providers for a torch device type (cpu, cuda, ...) out of the available ones; the CPU is always the last resort"
-    return [p for p in dict(cuda=["CUDAExecutionProvider"]).get(device, []) if p in available] + ["CPUExecutionProvider"]
+def providers(device: str, available: list) -> list[str]:
+    """ONNX Runtime's execution providers for a torch device type (cpu, cuda, ...) out of the available ones; the CPU is
+    always the last resort"""
+    return [p for p in dict(cuda=["CUDAExecutionProvider"]).get(device, []) if p in available] + [
+        "CPUExecutionProvider"
+    ]
+
 
 class RuntimeNet(nn.Module):
-    "An .onnx file of one input and one output run by ONNX Runtime, which gives no gradient: (n, c, h, w) -> its output; ImportError without onnxruntime, else the errors of `read_onnx`"
+    """An .onnx file of one input and one output run by ONNX Runtime, which gives no gradient: (n, c, h, w) -> its
+    output; ImportError without onnxruntime, else the errors of `read_onnx`"""
+
     def __init__(self, path):
         super().__init__()
-        try: import onnxruntime
-        except ImportError as e: raise ImportError(f"{path}: ONNX Runtime is needed for this, pip install 'facesyn[onnxruntime]'") from e
+        try:
+            import onnxruntime
+        except ImportError as e:
+            raise ImportError(f"{path}: ONNX Runtime is needed for this, pip install 'facesyn[onnxruntime]'") from e
         read_onnx(path)
         self.path, self.runtime, self.sessions = str(path), onnxruntime, {}
         inputs, outputs = self.session("cpu").get_inputs(), self.session("cpu").get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1: raise ValueError(f"{path}: expected one input and one output, got {[i.name for i in inputs]} and {[o.name for o in outputs]}")
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ValueError(
+                f"{path}: expected one input and one output, got {[i.name for i in inputs]} and"
+                f" {[o.name for o in outputs]}"
+            )
         self.input, self.batch = inputs[0].name, inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else None
 
-    def session(self, device:str):
+    def session(self, device: str):
         "The session for a device type, made when first asked for; as many threads as torch has"
         if device not in self.sessions:
-            options = self.runtime.SessionOptions(); options.intra_op_num_threads = torch.get_num_threads()
-            try: self.sessions[device] = self.runtime.InferenceSession(self.path, options, providers(device, self.runtime.get_available_providers()))
-            except Exception as e: raise ValueError(f"ONNX Runtime cannot run {self.path}: {e}") from e
+            options = self.runtime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            try:
+                self.sessions[device] = self.runtime.InferenceSession(
+                    self.path, options, providers(device, self.runtime.get_available_providers())
+                )
+            except Exception as e:
+                raise ValueError(f"ONNX Runtime cannot run {self.path}: {e}") from e
         return self.sessions[device]
 
     def forward(self, x):
-        if x.requires_grad and torch.is_grad_enabled(): raise ValueError(f"{self.path} is run by ONNX Runtime, which gives no gradient")
+        if x.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{self.path} is run by ONNX Runtime, which gives no gradient")
         session = self.session(x.device.type)
-        try: out = [session.run(None, {self.input: part.cpu().contiguous().numpy()})[0] for part in x.detach().split(self.batch or len(x))]
-        except Exception as e: raise ValueError(f"ONNX Runtime, {self.path}: {e}") from e
+        try:
+            out = [
+                session.run(None, {self.input: part.cpu().contiguous().numpy()})[0]
+                for part in x.detach().split(self.batch or len(x))
+            ]
+        except Exception as e:
+            raise ValueError(f"ONNX Runtime, {self.path}: {e}") from e
         return torch.from_numpy(np.concatenate(out)).to(x.device)

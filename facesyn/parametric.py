@@ -18,17 +18,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from math import pi
 from warnings import warn
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+
 from .core import generator
 
 # %% ../nbs/02_parametric.ipynb #c005
 HEIGHTS = [1.80, 1.72, 1.50, 1.15, 0.75, 0.40, 0.00, -0.40, -0.80, -1.15, -1.45, -1.68, -1.84, -1.92]
-WIDTH   = [0.02, 0.42, 0.80, 1.04, 1.14, 1.17, 1.17, 1.14, 1.06, 0.95, 0.80, 0.60, 0.34, 0.03]
-FRONT   = [0.05, 0.50, 0.87, 1.12, 1.23, 1.26, 1.22, 1.20, 1.20, 1.20, 1.19, 1.15, 1.02, 0.72]
-BACK    = [0.05, 0.60, 1.05, 1.40, 1.62, 1.70, 1.66, 1.50, 1.22, 0.95, 0.72, 0.45, 0.20, -0.30]
-ROWS, COLS = 104, 128                   # the head's grid for pictures of up to 80 pixels; DETAIL times as fine above
+WIDTH = [0.02, 0.42, 0.80, 1.04, 1.14, 1.17, 1.17, 1.14, 1.06, 0.95, 0.80, 0.60, 0.34, 0.03]
+FRONT = [0.05, 0.50, 0.87, 1.12, 1.23, 1.26, 1.22, 1.20, 1.20, 1.20, 1.19, 1.15, 1.02, 0.72]
+BACK = [0.05, 0.60, 1.05, 1.40, 1.62, 1.70, 1.66, 1.50, 1.22, 0.95, 0.72, 0.45, 0.20, -0.30]
+ROWS, COLS = 104, 128  # the head's grid for pictures of up to 80 pixels; DETAIL times as fine above
 DETAIL = 1.5
 
 # %% ../nbs/02_parametric.ipynb #c005b
@@ -41,6 +43,7 @@ def curve(y, values, heights=HEIGHTS):
     """Smooth function of height `y` (array, any shape) through `values` at `heights` (falling), without overshoot:
     monotone cubic"""
     from scipy.interpolate import PchipInterpolator
+
     return PchipInterpolator(heights[::-1], values[::-1])(y)
 
 # %% ../nbs/02_parametric.ipynb #c011
@@ -49,58 +52,101 @@ def grid(detail=1):
     """Heights (R, 1) and azimuths (1, C) in radians of the head's grid, R = ROWS*detail, C = COLS*detail;
     azimuth 0 is the front, the seam is at the back"""
     t = np.linspace(0, 1, 4001)
-    dense = (1+1.1*np.exp(-((1.80-3.72*t+.55)/.75)**2)+.6*np.exp(-((.9-3.72*t)/.35)**2)
-        +1.6*np.exp(-(t/.06)**2)+1.6*np.exp(-((1-t)/.05)**2)+5*np.exp(-((1.80-3.72*t+1.1425)/.022)**2))
-    rows = np.interp(np.linspace(0, 1, round(ROWS*detail)), np.cumsum(dense)/dense.sum(), 1.80-3.72*t)
+    dense = (
+        1
+        + 1.1 * np.exp(-(((1.80 - 3.72 * t + 0.55) / 0.75) ** 2))
+        + 0.6 * np.exp(-(((0.9 - 3.72 * t) / 0.35) ** 2))
+        + 1.6 * np.exp(-((t / 0.06) ** 2))
+        + 1.6 * np.exp(-(((1 - t) / 0.05) ** 2))
+        + 5 * np.exp(-(((1.80 - 3.72 * t + 1.1425) / 0.022) ** 2))
+    )
+    rows = np.interp(np.linspace(0, 1, round(ROWS * detail)), np.cumsum(dense) / dense.sum(), 1.80 - 3.72 * t)
     rows[0], rows[-1] = 1.80, -1.92
-    u = np.linspace(-1, 1, round(COLS*detail)+1)[:-1]+1/(COLS*detail)
-    return rows[:, None], (pi*(0.62*u+0.38*u**3))[None]
+    u = np.linspace(-1, 1, round(COLS * detail) + 1)[:-1] + 1 / (COLS * detail)
+    return rows[:, None], (pi * (0.62 * u + 0.38 * u**3))[None]
 
 # %% ../nbs/02_parametric.ipynb #c014
 def bump(x, y, cx, cy, sx, sy):
     "Gaussian bump of height 1 at (cx, cy); it falls to 1/e at the distances sx and sy"
-    return np.exp(-((x-cx)/sx)**2-((y-cy)/sy)**2)
+    return np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
 
 # %% ../nbs/02_parametric.ipynb #c016
 def pair(x, y, cx, cy, sx, sy):
     "The same bump at (cx, cy) and at (-cx, cy)"
-    return bump(x, y, cx, cy, sx, sy)+bump(x, y, -cx, cy, sx, sy)
+    return bump(x, y, cx, cy, sx, sy) + bump(x, y, -cx, cy, sx, sy)
 
 # %% ../nbs/02_parametric.ipynb #c019
-SHAPE = ("head_width face_height forehead jaw_width chin_width chin_length chin_forward cheekbones cheek_fullness brow_ridge brow_height brow_tilt "
-         "eye_size eye_spacing eye_tilt eye_depth nose_length nose_width nose_height nose_bridge nose_tip mouth_width mouth_height upper_lip lower_lip "
-         "mouth_tilt face_flat ear_size ear_out").split()
+SHAPE = (
+    "head_width face_height forehead jaw_width chin_width chin_length chin_forward cheekbones cheek_fullness brow_ridge"
+    " brow_height brow_tilt eye_size eye_spacing eye_tilt eye_depth nose_length nose_width nose_height nose_bridge"
+    " nose_tip mouth_width mouth_height upper_lip lower_lip mouth_tilt face_flat ear_size ear_out"
+).split()
 MOTION = "smile open_mouth brow_raise frown sag thin nose_age".split()
 
 # %% ../nbs/02_parametric.ipynb #c021
 def slices(y, t):
     """Half width, front and back depth of the head at heights `y` (R, 1), each (R, 1), for traits `t` (a dict with
     every name of SHAPE and MOTION)"""
-    low, jaw, chin = 1/(1+np.exp((y+0.5)/.18)), bump(0, y, 0, -1.30, 1, .38), bump(0, y, 0, -1.75, 1, .22)
-    w = curve(y, WIDTH)*(1+.055*t["head_width"]+.02*t["cheek_fullness"]*low-.03*t["thin"]*low)
-    w = (w+.09*t["jaw_width"]*jaw+.085*t["chin_width"]*chin+.05*t["cheek_fullness"]*bump(0, y, 0, -.85, 1, .4)
-        +.06*t["sag"]*bump(0, y, 0, -1.42, 1, .25)-.05*t["forehead"]*bump(0, y, 0, .9, 1, .4))
-    f = curve(y, FRONT)+.05*t["forehead"]*bump(0, y, 0, .85, 1, .4)+.10*t["chin_forward"]*bump(0, y, 0, -1.65, 1, .3)
-    return np.maximum(w, .02), f, curve(y, BACK)*(1+.03*t["head_width"])
+    low, jaw, chin = 1 / (1 + np.exp((y + 0.5) / 0.18)), bump(0, y, 0, -1.30, 1, 0.38), bump(0, y, 0, -1.75, 1, 0.22)
+    w = curve(y, WIDTH) * (1 + 0.055 * t["head_width"] + 0.02 * t["cheek_fullness"] * low - 0.03 * t["thin"] * low)
+    w = (
+        w
+        + 0.09 * t["jaw_width"] * jaw
+        + 0.085 * t["chin_width"] * chin
+        + 0.05 * t["cheek_fullness"] * bump(0, y, 0, -0.85, 1, 0.4)
+        + 0.06 * t["sag"] * bump(0, y, 0, -1.42, 1, 0.25)
+        - 0.05 * t["forehead"] * bump(0, y, 0, 0.9, 1, 0.4)
+    )
+    f = (
+        curve(y, FRONT)
+        + 0.05 * t["forehead"] * bump(0, y, 0, 0.85, 1, 0.4)
+        + 0.10 * t["chin_forward"] * bump(0, y, 0, -1.65, 1, 0.3)
+    )
+    return np.maximum(w, 0.02), f, curve(y, BACK) * (1 + 0.03 * t["head_width"])
 
 # %% ../nbs/02_parametric.ipynb #c025
 def relief(x, y, t):
     """Height of the face's features above the oval at canonical face coordinates (x, y), for traits `t` as in
     `slices`; the shape of x"""
-    ridge = np.clip((.22-y)/.86, 0, 1)                                         # 0 between the eyes, 1 at the tip
-    length = 1/(1+np.exp((-.70-.03*t["nose_tip"]-y)/.040))*1/(1+np.exp((y-.16)/.09))
-    width = .115+.012*t["nose_bridge"]+(.06+.022*t["nose_width"])*ridge**2
-    nose = ((.10+.045*t["nose_height"])+(.25+.06*t["nose_height"]+.03*t["nose_tip"])*ridge**1.35)*np.exp(-(x/width)**2)*length
-    z = nose+.055*bump(x, y, 0, -.60, .15, .13)+(.13+.03*t["nose_width"])*pair(x, y, .20+.03*t["nose_width"], -.64, .105, .10)
-    z += -(.17+.05*t["eye_depth"])*pair(x, y, .5, .03, .33, .21)+.075*pair(x, y, .5, -.02, .22, .13)
-    z += (.06+.05*t["brow_ridge"])*pair(x, y, .45, .33, .42, .11)+(.07+.05*t["cheekbones"])*pair(x, y, .74, -.42, .28, .26)
-    z += (.10*bump(x, y, 0, -1.08, .46, .36)+(.075+.035*t["upper_lip"])*bump(x, y, 0, -1.045, .30, .075)
-        +(.085+.035*t["lower_lip"])*bump(x, y, 0, -1.245, .27, .085))
-    z += -.06*bump(x, y, 0, -1.14, .37, .035)-.06*bump(x, y, 0, -1.43, .33, .08)+.10*bump(x, y, 0, -1.68, .30, .18)
-    z += (.05*t["cheek_fullness"]*pair(x, y, .62, -.85, .3, .32)-.09*t["thin"]*pair(x, y, .68, -.85, .22, .28)
-        -.08*t["face_flat"]*bump(x, y, 0, -.5, .6, .8))
-    z += (t["smile"]*(.06*pair(x, y, .62, -.68, .24, .2)-.03*bump(x, y, 0, -1.15, .4, .12))
-        -.05*t["sag"]*pair(x, y, .40, -.95, .10, .2)+.05*t["sag"]*pair(x, y, .62, -1.2, .16, .2))
+    ridge = np.clip((0.22 - y) / 0.86, 0, 1)  # 0 between the eyes, 1 at the tip
+    length = 1 / (1 + np.exp((-0.70 - 0.03 * t["nose_tip"] - y) / 0.040)) * 1 / (1 + np.exp((y - 0.16) / 0.09))
+    width = 0.115 + 0.012 * t["nose_bridge"] + (0.06 + 0.022 * t["nose_width"]) * ridge**2
+    nose = (
+        ((0.10 + 0.045 * t["nose_height"]) + (0.25 + 0.06 * t["nose_height"] + 0.03 * t["nose_tip"]) * ridge**1.35)
+        * np.exp(-((x / width) ** 2))
+        * length
+    )
+    z = (
+        nose
+        + 0.055 * bump(x, y, 0, -0.60, 0.15, 0.13)
+        + (0.13 + 0.03 * t["nose_width"]) * pair(x, y, 0.20 + 0.03 * t["nose_width"], -0.64, 0.105, 0.10)
+    )
+    z += -(0.17 + 0.05 * t["eye_depth"]) * pair(x, y, 0.5, 0.03, 0.33, 0.21) + 0.075 * pair(
+        x, y, 0.5, -0.02, 0.22, 0.13
+    )
+    z += (0.06 + 0.05 * t["brow_ridge"]) * pair(x, y, 0.45, 0.33, 0.42, 0.11) + (0.07 + 0.05 * t["cheekbones"]) * pair(
+        x, y, 0.74, -0.42, 0.28, 0.26
+    )
+    z += (
+        0.10 * bump(x, y, 0, -1.08, 0.46, 0.36)
+        + (0.075 + 0.035 * t["upper_lip"]) * bump(x, y, 0, -1.045, 0.30, 0.075)
+        + (0.085 + 0.035 * t["lower_lip"]) * bump(x, y, 0, -1.245, 0.27, 0.085)
+    )
+    z += (
+        -0.06 * bump(x, y, 0, -1.14, 0.37, 0.035)
+        - 0.06 * bump(x, y, 0, -1.43, 0.33, 0.08)
+        + 0.10 * bump(x, y, 0, -1.68, 0.30, 0.18)
+    )
+    z += (
+        0.05 * t["cheek_fullness"] * pair(x, y, 0.62, -0.85, 0.3, 0.32)
+        - 0.09 * t["thin"] * pair(x, y, 0.68, -0.85, 0.22, 0.28)
+        - 0.08 * t["face_flat"] * bump(x, y, 0, -0.5, 0.6, 0.8)
+    )
+    z += (
+        t["smile"] * (0.06 * pair(x, y, 0.62, -0.68, 0.24, 0.2) - 0.03 * bump(x, y, 0, -1.15, 0.4, 0.12))
+        - 0.05 * t["sag"] * pair(x, y, 0.40, -0.95, 0.10, 0.2)
+        + 0.05 * t["sag"] * pair(x, y, 0.62, -1.2, 0.16, 0.2)
+    )
     return z
 
 # %% ../nbs/02_parametric.ipynb #c030
@@ -109,111 +155,168 @@ def warp(x, y, t):
     brows, nose and mouth"""
     dx, dy = np.zeros_like(x), np.zeros_like(y)
     for s in (-1, 1):
-        eye, brow = bump(x, y, s*.5, 0, .36, .20), bump(x, y, s*.5, .36, .45, .13)
-        ex, ey = x-s*.5, y
-        dx += s*.055*t["eye_spacing"]*np.maximum(eye, .8*brow)+.13*t["eye_size"]*ex*eye
-        dy += .20*t["eye_size"]*ey*eye+.17*t["eye_tilt"]*s*ex*eye+.055*t["brow_height"]*brow+.16*t["brow_tilt"]*s*ex*brow
-        dy += ((.09*t["brow_raise"]-.045*t["frown"])*brow-.10*t["frown"]*brow*(.5-s*ex)
-            -.05*t["sag"]*bump(x, y, s*.68, .02, .2, .12)-.03*t["sag"]*brow*(s*ex+.3))
-        corner = bump(x, y, s*.38, -1.14, .26, .24)
-        dx += s*(.060*t["mouth_width"]+.085*t["smile"])*corner
-        dy += (.11*t["smile"]+.035*t["mouth_tilt"]-.03*t["sag"])*corner
-        dx += s*.035*t["nose_width"]*bump(x, y, s*.22, -.66, .14, .14)
-    nose, mouth = bump(x, y, 0, -.70, .40, .26), bump(x, y, 0, -1.14, .55, .22)
-    dy += -.085*(t["nose_length"]+.7*t["nose_age"])*nose+.06*t["mouth_height"]*mouth
-    dy += .035*t["upper_lip"]*bump(x, y, 0, -.99, .3, .06)-.035*t["lower_lip"]*bump(x, y, 0, -1.32, .3, .07)
-    dy += (-t["open_mouth"]*.17*np.clip((-1.13-y)/.025, 0, 1)*np.exp(-(x/.6)**2)*np.clip((y+2.0)/.5, 0, 1)
-        -.10*t["chin_length"]*np.clip((-1.25-y)/.5, 0, 1))
+        eye, brow = bump(x, y, s * 0.5, 0, 0.36, 0.20), bump(x, y, s * 0.5, 0.36, 0.45, 0.13)
+        ex, ey = x - s * 0.5, y
+        dx += s * 0.055 * t["eye_spacing"] * np.maximum(eye, 0.8 * brow) + 0.13 * t["eye_size"] * ex * eye
+        dy += (
+            0.20 * t["eye_size"] * ey * eye
+            + 0.17 * t["eye_tilt"] * s * ex * eye
+            + 0.055 * t["brow_height"] * brow
+            + 0.16 * t["brow_tilt"] * s * ex * brow
+        )
+        dy += (
+            (0.09 * t["brow_raise"] - 0.045 * t["frown"]) * brow
+            - 0.10 * t["frown"] * brow * (0.5 - s * ex)
+            - 0.05 * t["sag"] * bump(x, y, s * 0.68, 0.02, 0.2, 0.12)
+            - 0.03 * t["sag"] * brow * (s * ex + 0.3)
+        )
+        corner = bump(x, y, s * 0.38, -1.14, 0.26, 0.24)
+        dx += s * (0.060 * t["mouth_width"] + 0.085 * t["smile"]) * corner
+        dy += (0.11 * t["smile"] + 0.035 * t["mouth_tilt"] - 0.03 * t["sag"]) * corner
+        dx += s * 0.035 * t["nose_width"] * bump(x, y, s * 0.22, -0.66, 0.14, 0.14)
+    nose, mouth = bump(x, y, 0, -0.70, 0.40, 0.26), bump(x, y, 0, -1.14, 0.55, 0.22)
+    dy += -0.085 * (t["nose_length"] + 0.7 * t["nose_age"]) * nose + 0.06 * t["mouth_height"] * mouth
+    dy += 0.035 * t["upper_lip"] * bump(x, y, 0, -0.99, 0.3, 0.06) - 0.035 * t["lower_lip"] * bump(
+        x, y, 0, -1.32, 0.3, 0.07
+    )
+    dy += -t["open_mouth"] * 0.17 * np.clip((-1.13 - y) / 0.025, 0, 1) * np.exp(-((x / 0.6) ** 2)) * np.clip(
+        (y + 2.0) / 0.5, 0, 1
+    ) - 0.10 * t["chin_length"] * np.clip((-1.25 - y) / 0.5, 0, 1)
     return dx, dy
 
 # %% ../nbs/02_parametric.ipynb #c035
 def head(detail=1, **traits):
     """The head's points (3, R, C) = x, y, z in interocular distances on the grid of that detail, for some traits, all
     others 0; ValueError for a name not in SHAPE or MOTION"""
-    t = dict.fromkeys((*SHAPE, *MOTION), 0.)
-    if unknown := traits.keys()-t.keys(): raise ValueError(f"no trait {', '.join(sorted(unknown))}: see SHAPE and MOTION")
+    t = dict.fromkeys((*SHAPE, *MOTION), 0.0)
+    if unknown := traits.keys() - t.keys():
+        raise ValueError(f"no trait {', '.join(sorted(unknown))}: see SHAPE and MOTION")
     t |= traits
     y, a = grid(detail)
     w, f, b = slices(y, t)
     s, c = np.sin(a), np.cos(a)
-    x = w*np.sign(s)*np.abs(s)**.92
-    front = np.clip(c*3+.3, 0, 1)
+    x = w * np.sign(s) * np.abs(s) ** 0.92
+    front = np.clip(c * 3 + 0.3, 0, 1)
     y = np.broadcast_to(y, x.shape)
-    cx = curve(y, WIDTH)*np.sign(s)*np.abs(s)**.92                              # canonical face coordinates do not move with the traits
+    cx = curve(y, WIDTH) * np.sign(s) * np.abs(s) ** 0.92  # canonical face coordinates do not move with the traits
     dx, dy = warp(cx, y, t)
-    z = np.where(c > 0, f*np.abs(c)**.85, b*c)+front*relief(cx, y, t)
-    tall = 1+.035*t["face_height"]
-    return np.stack([x+front*dx, (y+front*dy)*tall, z])
+    z = np.where(c > 0, f * np.abs(c) ** 0.85, b * c) + front * relief(cx, y, t)
+    tall = 1 + 0.035 * t["face_height"]
+    return np.stack([x + front * dx, (y + front * dy) * tall, z])
 
 # %% ../nbs/02_parametric.ipynb #c040
 @lru_cache
 def basis(detail=1):
     "Mean head (3*V,) and basis (len(SHAPE)+len(MOTION), 3*V) as float64 tensors, V = ROWS*COLS*detail**2"
-    columns = [(head(detail, **{k: 1.})-head(detail, **{k: -1.}))/2 for k in (*SHAPE, *MOTION)]
+    columns = [(head(detail, **{k: 1.0}) - head(detail, **{k: -1.0})) / 2 for k in (*SHAPE, *MOTION)]
     return torch.tensor(head(detail).ravel()), torch.tensor(np.stack(columns).reshape(len(columns), -1))
 
 # %% ../nbs/02_parametric.ipynb #c044
 def line(x, y, x0, y0, x1, y1, width):
     "Soft line segment from (x0, y0) to (x1, y1), on both sides of the face: 1 on it, 1/e at a distance of `width`"
     x = np.abs(x)
-    t = np.clip(((x-x0)*(x1-x0)+(y-y0)*(y1-y0))/((x1-x0)**2+(y1-y0)**2), 0, 1)
-    return np.exp(-((x-x0-t*(x1-x0))**2+(y-y0-t*(y1-y0))**2)/width**2)
+    t = np.clip(((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / ((x1 - x0) ** 2 + (y1 - y0) ** 2), 0, 1)
+    return np.exp(-((x - x0 - t * (x1 - x0)) ** 2 + (y - y0 - t * (y1 - y0)) ** 2) / width**2)
 
 # %% ../nbs/02_parametric.ipynb #c047
 def soft(v, width):
     "Logistic step of `v`: 1/2 at 0, 0.73 at `width`"
-    return 1/(1+np.exp(-np.clip(v/width, -30, 30)))
+    return 1 / (1 + np.exp(-np.clip(v / width, -30, 30)))
 
 # %% ../nbs/02_parametric.ipynb #c050
 def mouth_masks(x, y, front):
     "Masks lips, mouth, mouth_line and teeth at canonical coordinates; each of the shape of x"
     ax = np.abs(x)
-    up = -1.14+.125*np.sqrt(np.clip(1-(x/.40)**2, 0, 1))-.035*bump(x, 0, 0, 0, .07, 1)
-    down = -1.14-.155*np.clip(1-(x/.37)**2, 0, 1)**.7
-    return dict(lips=soft(np.minimum(up-y, y-down), .012)*(ax < .42)*front,
-        mouth=np.exp(-((y+1.1425)/.0125)**2)*soft(.36-ax, .02)*front,
-        mouth_line=np.exp(-((y+1.14)/.022)**2)*soft(.40-ax, .02)*front,
-        teeth=soft(np.minimum(-1.129-y, y+1.1455), .0016)*soft(.27-ax, .035)*(1-.45*np.clip(ax/.3, 0, 1)**2)*front)
+    up = -1.14 + 0.125 * np.sqrt(np.clip(1 - (x / 0.40) ** 2, 0, 1)) - 0.035 * bump(x, 0, 0, 0, 0.07, 1)
+    down = -1.14 - 0.155 * np.clip(1 - (x / 0.37) ** 2, 0, 1) ** 0.7
+    return dict(
+        lips=soft(np.minimum(up - y, y - down), 0.012) * (ax < 0.42) * front,
+        mouth=np.exp(-(((y + 1.1425) / 0.0125) ** 2)) * soft(0.36 - ax, 0.02) * front,
+        mouth_line=np.exp(-(((y + 1.14) / 0.022) ** 2)) * soft(0.40 - ax, 0.02) * front,
+        teeth=soft(np.minimum(-1.129 - y, y + 1.1455), 0.0016)
+        * soft(0.27 - ax, 0.035)
+        * (1 - 0.45 * np.clip(ax / 0.3, 0, 1) ** 2)
+        * front,
+    )
 
 # %% ../nbs/02_parametric.ipynb #c052
 def skin_masks(x, y, a, front):
     "Masks brow_dist, occlusion, nostrils, blush, beard, moustache and bags; `a` is the absolute azimuth"
     ax = np.abs(x)
-    m = dict(brow_dist=(np.abs(y-(.335+.07*(1-((ax-.46)/.36)**2)))/(.35+.75*np.clip((.9-ax)/.7, 0, 1))
-        +10*np.clip(.15-ax, 0, 1)+10*np.clip(ax-.83, 0, 1)+(1-front)))
-    m["occlusion"] = (1-.28*pair(x, y, .30, .06, .12, .13)-.14*pair(x, y, .5, .16, .3, .08)-.30*bump(x, y, 0, -.80, .22, .07)
-        -.12*bump(x, y, 0, -1.42, .22, .06)-.10*pair(x, y, .24, -.45, .10, .25)-.35*soft(-1.80-y, .05))
-    m["nostrils"] = pair(x, y, .115, -.735, .062, .034)*front
-    m["blush"] = (pair(x, y, .68, -.55, .3, .25)+.8*bump(x, y, 0, -.62, .2, .16)+.4*bump(x, y, 0, -1.6, .3, .2))*front
-    m["beard"] = (soft(-.86-y-.35*np.clip(.62-ax, 0, 1)+.55*np.clip(ax-.55, 0, .4), .09)*soft(1.5-a, .14)
-        *soft(.50-bump(x, y, 0, -1.18, .30, .17), .05))
-    m["moustache"] = soft(.05-np.abs(y+.93+.10*ax), .015)*soft(.42-ax, .03)*front
-    m["bags"] = pair(x, y, .48, -.20, .24, .09)*front
+    m = dict(
+        brow_dist=(
+            np.abs(y - (0.335 + 0.07 * (1 - ((ax - 0.46) / 0.36) ** 2)))
+            / (0.35 + 0.75 * np.clip((0.9 - ax) / 0.7, 0, 1))
+            + 10 * np.clip(0.15 - ax, 0, 1)
+            + 10 * np.clip(ax - 0.83, 0, 1)
+            + (1 - front)
+        )
+    )
+    m["occlusion"] = (
+        1
+        - 0.28 * pair(x, y, 0.30, 0.06, 0.12, 0.13)
+        - 0.14 * pair(x, y, 0.5, 0.16, 0.3, 0.08)
+        - 0.30 * bump(x, y, 0, -0.80, 0.22, 0.07)
+        - 0.12 * bump(x, y, 0, -1.42, 0.22, 0.06)
+        - 0.10 * pair(x, y, 0.24, -0.45, 0.10, 0.25)
+        - 0.35 * soft(-1.80 - y, 0.05)
+    )
+    m["nostrils"] = pair(x, y, 0.115, -0.735, 0.062, 0.034) * front
+    m["blush"] = (
+        pair(x, y, 0.68, -0.55, 0.3, 0.25) + 0.8 * bump(x, y, 0, -0.62, 0.2, 0.16) + 0.4 * bump(x, y, 0, -1.6, 0.3, 0.2)
+    ) * front
+    m["beard"] = (
+        soft(-0.86 - y - 0.35 * np.clip(0.62 - ax, 0, 1) + 0.55 * np.clip(ax - 0.55, 0, 0.4), 0.09)
+        * soft(1.5 - a, 0.14)
+        * soft(0.50 - bump(x, y, 0, -1.18, 0.30, 0.17), 0.05)
+    )
+    m["moustache"] = soft(0.05 - np.abs(y + 0.93 + 0.10 * ax), 0.015) * soft(0.42 - ax, 0.03) * front
+    m["bags"] = pair(x, y, 0.48, -0.20, 0.24, 0.09) * front
     return m
 
 # %% ../nbs/02_parametric.ipynb #c054
 def wrinkle_mask(x, y, front):
     "Depth of the wrinkles in [0, 1.3]; of the shape of x"
     ax = np.abs(x)
-    forehead = sum(np.exp(-((y-h-.05*np.cos(3*x))/.022)**2) for h in (.58, .72, .86))*soft(.62-ax, .08)
-    return np.clip(.7*forehead+1.25*line(x, y, .27, -.62, .47, -1.08, .040)+.6*line(x, y, .44, -1.22, .50, -1.50, .035)
-        +.8*line(x, y, .09, .18, .10, .40, .025)
-        +.6*(line(x, y, .84, .02, 1.0, .10, .022)+line(x, y, .84, -.02, 1.0, -.06, .022))
-        +.9*np.exp(-((y+.20-.10*((ax-.5)/.25)**2)/.032)**2)*soft(.26-np.abs(ax-.5), .03), 0, 1.3)*front
+    forehead = sum(np.exp(-(((y - h - 0.05 * np.cos(3 * x)) / 0.022) ** 2)) for h in (0.58, 0.72, 0.86)) * soft(
+        0.62 - ax, 0.08
+    )
+    return (
+        np.clip(
+            0.7 * forehead
+            + 1.25 * line(x, y, 0.27, -0.62, 0.47, -1.08, 0.040)
+            + 0.6 * line(x, y, 0.44, -1.22, 0.50, -1.50, 0.035)
+            + 0.8 * line(x, y, 0.09, 0.18, 0.10, 0.40, 0.025)
+            + 0.6 * (line(x, y, 0.84, 0.02, 1.0, 0.10, 0.022) + line(x, y, 0.84, -0.02, 1.0, -0.06, 0.022))
+            + 0.9
+            * np.exp(-(((y + 0.20 - 0.10 * ((ax - 0.5) / 0.25) ** 2) / 0.032) ** 2))
+            * soft(0.26 - np.abs(ax - 0.5), 0.03),
+            0,
+            1.3,
+        )
+        * front
+    )
 
 # %% ../nbs/02_parametric.ipynb #c056
 def hair_masks(x, y, a):
     """Fields hair (height above the hair's edge), hair_front, hair_temple, hair_side and hair_part; `a` is the
     absolute azimuth"""
-    edge = np.interp(a, [0, .55, .85, 1.05, 1.22, 1.40, 1.75, 1.95, 3.2],
-        [1.00, 1.02, .92, .60, -.06, .30, .25, -1.05, -1.25])
-    return dict(hair=y-edge, hair_front=bump(a, 0, 0, 0, .9, 1), hair_temple=np.exp(-((a-.62)/.28)**2),
-        hair_side=soft(a-1.0, .08)*soft(1.0-y, .2), hair_part=np.exp(-(((x-.35)/.13)**2))*soft(y-.9, .1))
+    edge = np.interp(
+        a, [0, 0.55, 0.85, 1.05, 1.22, 1.40, 1.75, 1.95, 3.2], [1.00, 1.02, 0.92, 0.60, -0.06, 0.30, 0.25, -1.05, -1.25]
+    )
+    return dict(
+        hair=y - edge,
+        hair_front=bump(a, 0, 0, 0, 0.9, 1),
+        hair_temple=np.exp(-(((a - 0.62) / 0.28) ** 2)),
+        hair_side=soft(a - 1.0, 0.08) * soft(1.0 - y, 0.2),
+        hair_part=np.exp(-(((x - 0.35) / 0.13) ** 2)) * soft(y - 0.9, 0.1),
+    )
 
 # %% ../nbs/02_parametric.ipynb #c056b
 def fitted(texture, shape):
     "`texture`, an array, resampled to the rows and columns `shape`: bilinear, averaged where it becomes coarser"
-    if texture.shape == tuple(shape): return texture
+    if texture.shape == tuple(shape):
+        return texture
     pixels = torch.tensor(texture)[None, None]
     return F.interpolate(pixels, size=tuple(shape), mode="bilinear", antialias=True)[0, 0].numpy()
 
@@ -221,8 +324,9 @@ def fitted(texture, shape):
 def drawn_out(noise, k):
     "`noise` averaged over `k` rows, with standard deviation 1 again"
     from scipy.ndimage import uniform_filter1d
+
     v = uniform_filter1d(noise, k, axis=0)
-    return v/v.std()
+    return v / v.std()
 
 # %% ../nbs/02_parametric.ipynb #c058
 @lru_cache
@@ -231,16 +335,22 @@ def masks(detail=1):
     half), features, wrinkles, hair fields, textures"""
     y, a = grid(detail)
     s = np.sin(a)
-    x = curve(y, WIDTH)*np.sign(s)*np.abs(s)**.92
+    x = curve(y, WIDTH) * np.sign(s) * np.abs(s) ** 0.92
     y, a = np.broadcast_to(y, x.shape), np.broadcast_to(np.abs(a), x.shape)
     front = (a < 1.5).astype(float)
     m = dict(x=x, y=y, front=front, wrinkles=wrinkle_mask(x, y, front))
     m |= mouth_masks(x, y, front) | skin_masks(x, y, a, front) | hair_masks(x, y, a)
     rng = np.random.default_rng(5)
-    m["strands"] = sum(np.cos(k*a*np.sign(x)+p+.8*np.sin(2.2*y+p)) for k, p in zip((17, 29, 43, 61), rng.uniform(0, 6, 4)))/4
-    freckles, hairs = rng.normal(0, 1, (ROWS, COLS)), rng.normal(0, 1, (2*ROWS, 2*COLS))
+    m["strands"] = (
+        sum(
+            np.cos(k * a * np.sign(x) + p + 0.8 * np.sin(2.2 * y + p))
+            for k, p in zip((17, 29, 43, 61), rng.uniform(0, 6, 4))
+        )
+        / 4
+    )
+    freckles, hairs = rng.normal(0, 1, (ROWS, COLS)), rng.normal(0, 1, (2 * ROWS, 2 * COLS))
     m["stubble"], m["hairs"] = (fitted(drawn_out(hairs, k), x.shape) for k in (3, 15))
-    m["freckles"] = np.clip(fitted(freckles, x.shape)-.9, 0, 1)*(m["blush"] > .12)
+    m["freckles"] = np.clip(fitted(freckles, x.shape) - 0.9, 0, 1) * (m["blush"] > 0.12)
     return {k: torch.tensor(np.ascontiguousarray(v).ravel(), dtype=torch.float32) for k, v in m.items()}
 
 # %% ../nbs/02_parametric.ipynb #c063
@@ -249,77 +359,129 @@ def region(x0, x1, y0, y1, detail=1):
     "Indices (k,) of the grid points of the front of the face with x0 <= |x| <= x1 and y0 <= y <= y1"
     m = masks(detail)
     ax = m["x"].abs()
-    return ((ax >= x0)&(ax <= x1)&(m["y"] >= y0)&(m["y"] <= y1)&(m["front"] > 0)).nonzero()[:, 0]
+    return ((ax >= x0) & (ax <= x1) & (m["y"] >= y0) & (m["y"] <= y1) & (m["front"] > 0)).nonzero()[:, 0]
 
 # %% ../nbs/02_parametric.ipynb #c066
 @lru_cache
 def landmark_points():
     "Grid indices of both eyes, nose tip and mouth corners, in ArcFace's order (image left first)"
     m = masks()
-    def nearest(x, y): return int(((m["x"]-x)**2+(m["y"]-y)**2+9*(1-m["front"])).argmin())
-    return [nearest(x, y) for x, y in ((-.5, 0), (.5, 0), (0, -.62), (-.38, -1.14), (.38, -1.14))]
+
+    def nearest(x, y):
+        return int(((m["x"] - x) ** 2 + (m["y"] - y) ** 2 + 9 * (1 - m["front"])).argmin())
+
+    return [nearest(x, y) for x, y in ((-0.5, 0), (0.5, 0), (0, -0.62), (-0.38, -1.14), (0.38, -1.14))]
 
 # %% ../nbs/02_parametric.ipynb #c070
-LOOKS = ("sex skin skin_red hair_dark hair_red hair_length hair_volume hairline recession temples parting curl brow_thick brow_dark eye_dark eye_blue "
-         "beard moustache lip_red lip_dark freckles").split()
+LOOKS = (
+    "sex skin skin_red hair_dark hair_red hair_length hair_volume hairline recession temples parting curl brow_thick"
+    " brow_dark eye_dark eye_blue beard moustache lip_red lip_dark freckles"
+).split()
 MARKS = [f"mole{k}_{c}" for k in range(3) for c in "xyr"]
 AGEING = "wrinkling greying balding sagging base_age".split()
 TRAITS = (*SHAPE, *LOOKS, *MARKS, *AGEING)
 
 # %% ../nbs/02_parametric.ipynb #c072
-def people(identities, seed:int=0) -> torch.Tensor:
+def people(identities, seed: int = 0) -> torch.Tensor:
     """Traits (n, len(TRAITS)), row k a pure function of (seed, identities[k]); shape in standard deviations;
     ValueError for a negative number"""
     t = torch.stack([torch.randn(len(TRAITS), generator=generator(seed, 1, int(i))) for i in identities])
     k = {name: j for j, name in enumerate(TRAITS)}
-    t[:, k["sex"]] = sex = torch.where(t[:, k["sex"]] > 0, 1., -1.)+.3*t[:, k["sex"]]
-    for name, shift in dict(jaw_width=.6, brow_ridge=.7, chin_width=.4, nose_length=.3, nose_width=.3, upper_lip=-.3, brow_thick=.6, eye_size=-.3,
-                            hair_length=-1.1, lip_red=-.6, recession=.5, balding=.6).items():
-        t[:, k[name]] += shift*sex
-    t[:, k["hair_dark"]] += .9*t[:, k["skin"]].clamp(-1, 2)+.4
-    t[:, k["eye_dark"]] += .8*t[:, k["skin"]].clamp(-1, 2)+.5
-    t[:, :len(SHAPE)] = t[:, :len(SHAPE)].clamp(-2.4, 2.4)
+    t[:, k["sex"]] = sex = torch.where(t[:, k["sex"]] > 0, 1.0, -1.0) + 0.3 * t[:, k["sex"]]
+    for name, shift in dict(
+        jaw_width=0.6,
+        brow_ridge=0.7,
+        chin_width=0.4,
+        nose_length=0.3,
+        nose_width=0.3,
+        upper_lip=-0.3,
+        brow_thick=0.6,
+        eye_size=-0.3,
+        hair_length=-1.1,
+        lip_red=-0.6,
+        recession=0.5,
+        balding=0.6,
+    ).items():
+        t[:, k[name]] += shift * sex
+    t[:, k["hair_dark"]] += 0.9 * t[:, k["skin"]].clamp(-1, 2) + 0.4
+    t[:, k["eye_dark"]] += 0.8 * t[:, k["skin"]].clamp(-1, 2) + 0.5
+    t[:, : len(SHAPE)] = t[:, : len(SHAPE)].clamp(-2.4, 2.4)
     return t
 
 # %% ../nbs/02_parametric.ipynb #c077
-NUISANCE = dict(yaw=1, pitch=1, roll=1, age=1, motion=4, gaze=2, blink=1, light=3, ambient=1, tint=3, exposure=1, background=27, glasses=4, jitter=3,
-                blur=1, grain=1, clothes=3, tidy=2)
+NUISANCE = dict(
+    yaw=1,
+    pitch=1,
+    roll=1,
+    age=1,
+    motion=4,
+    gaze=2,
+    blink=1,
+    light=3,
+    ambient=1,
+    tint=3,
+    exposure=1,
+    background=27,
+    glasses=4,
+    jitter=3,
+    blur=1,
+    grain=1,
+    clothes=3,
+    tidy=2,
+)
 
 # %% ../nbs/02_parametric.ipynb #c078
-def conditions(identities, images, seed:int=0) -> dict:
+def conditions(identities, images, seed: int = 0) -> dict:
     """Raw uniform numbers in [0, 1) for all that varies between pictures: a dict of (n, k) tensors with the keys and
     widths of NUISANCE
 
     Row j depends on (seed, identities[j], images[j]) alone. ValueError: lists of different length, negative numbers."""
     total = sum(NUISANCE.values())
-    u = torch.stack([torch.rand(total, generator=generator(seed, 2, int(i), int(j))) for i, j in zip(identities, images, strict=True)])
+    u = torch.stack(
+        [
+            torch.rand(total, generator=generator(seed, 2, int(i), int(j)))
+            for i, j in zip(identities, images, strict=True)
+        ]
+    )
     return dict(zip(NUISANCE, u.split(list(NUISANCE.values()), 1)))
 
 # %% ../nbs/02_parametric.ipynb #c082
-def normal(u, std=1., limit=3.):
+def normal(u, std=1.0, limit=3.0):
     """Normal numbers from uniform ones, of the shape of `u`: mean 0, standard deviation `std`, cut off at `limit`
     standard deviations"""
-    return (torch.erfinv((2*u-1).clamp(-.9999, .9999))*2**.5).clamp(-limit, limit)*std
+    return (torch.erfinv((2 * u - 1).clamp(-0.9999, 0.9999)) * 2**0.5).clamp(-limit, limit) * std
 
 # %% ../nbs/02_parametric.ipynb #c085
 def pose_and_age(u, base_age, yaw=None, pitch=None, roll=None, age=None) -> torch.Tensor:
     """Pitch, yaw, roll in degrees and age in years (n, 4), for conditions `u` and the people's trait `base_age` (n,)
 
     None draws by chance, a pair (lo, hi) uniformly between the two, a number or an (n,) tensor is taken as it is."""
+
     def asked(name, value, default):
-        if value is None: return default
-        if isinstance(value, (tuple, list)): return value[0]+(value[1]-value[0])*u[name][:, 0]
+        if value is None:
+            return default
+        if isinstance(value, (tuple, list)):
+            return value[0] + (value[1] - value[0]) * u[name][:, 0]
         return torch.as_tensor(value, dtype=torch.float32).expand(len(u["yaw"]))
+
     v = u["yaw"][:, 0]
-    free_yaw = torch.where(v < .3, 180*(v/.3)-90, normal((v-.3)/.7, 22.)).clamp(-90, 90)
-    free_age = (40+14*base_age+normal(u["age"][:, 0], 13.)).clamp(16, 80)
-    free_pitch, free_roll = normal(u["pitch"][:, 0], 9.), normal(u["roll"][:, 0], 6.)
-    return torch.stack([asked("pitch", pitch, free_pitch), asked("yaw", yaw, free_yaw), asked("roll", roll, free_roll), asked("age", age, free_age)], 1)
+    free_yaw = torch.where(v < 0.3, 180 * (v / 0.3) - 90, normal((v - 0.3) / 0.7, 22.0)).clamp(-90, 90)
+    free_age = (40 + 14 * base_age + normal(u["age"][:, 0], 13.0)).clamp(16, 80)
+    free_pitch, free_roll = normal(u["pitch"][:, 0], 9.0), normal(u["roll"][:, 0], 6.0)
+    return torch.stack(
+        [
+            asked("pitch", pitch, free_pitch),
+            asked("yaw", yaw, free_yaw),
+            asked("roll", roll, free_roll),
+            asked("age", age, free_age),
+        ],
+        1,
+    )
 
 # %% ../nbs/02_parametric.ipynb #c091
 def mix(a, b, w):
     "`a` where `w` is 0, `b` where it is 1; shapes broadcast"
-    return a+(b-a)*w
+    return a + (b - a) * w
 
 # %% ../nbs/02_parametric.ipynb #c093
 def each(v):
@@ -329,122 +491,173 @@ def each(v):
 # %% ../nbs/02_parametric.ipynb #c095
 def ramp(v, colours):
     "Piecewise linear colour scale through `colours` (8-bit RGB triples) at `v` in [0, 1]: (n,) -> (n, 3, 1)"
-    c = torch.tensor(colours, dtype=torch.float32)/255
-    p = v.clamp(0, 1)*(len(c)-1)
-    i = p.floor().long().clamp(max=len(c)-2)
-    return mix(c[i], c[i+1], (p-i)[:, None])[..., None]
+    c = torch.tensor(colours, dtype=torch.float32) / 255
+    p = v.clamp(0, 1) * (len(c) - 1)
+    i = p.floor().long().clamp(max=len(c) - 2)
+    return mix(c[i], c[i + 1], (p - i)[:, None])[..., None]
 
 # %% ../nbs/02_parametric.ipynb #c098
 def ageing(t, age):
     "How old people look at `age` (n,) in years: dict of (n,) strengths in [0, 1]; `t` are traits by name, each (n,)"
-    def pace(name, start, span): return torch.sigmoid((age+6*t[name]-start)/span)
-    return dict(wrinkle=pace("wrinkling", 54, 8.), grey=pace("greying", 55, 5.), bald=pace("balding", 62, 9.), sag=pace("sagging", 56, 9.))
+
+    def pace(name, start, span):
+        return torch.sigmoid((age + 6 * t[name] - start) / span)
+
+    return dict(
+        wrinkle=pace("wrinkling", 54, 8.0),
+        grey=pace("greying", 55, 5.0),
+        bald=pace("balding", 62, 9.0),
+        sag=pace("sagging", 56, 9.0),
+    )
 
 # %% ../nbs/02_parametric.ipynb #c101
 def colours(t, old):
     "Colours of skin, hair, beard and brows, eyes, lips: five tensors (n, 3, 1); `old` from `ageing`"
-    skin = ramp(.42+.24*t["skin"], [(255, 226, 208), (242, 200, 170), (222, 170, 132), (178, 122, 84), (120, 78, 54), (76, 50, 38)])
-    skin = skin*(1+.03*t["skin_red"][:, None, None]*torch.tensor([1., -.7, -.7])[:, None])
-    hair = ramp(.52+.23*t["hair_dark"], [(226, 196, 140), (178, 134, 84), (116, 78, 50), (66, 46, 34), (34, 27, 25)])
-    hair = mix(hair, torch.tensor([.62, .27, .12])[:, None]*hair.mean(1, keepdim=True)*2.2, (t["hair_red"]-.9).clamp(0, 1)[:, None, None])
-    grey = torch.tensor([.80, .79, .78])[:, None]
-    eye = mix(ramp(.5+.3*t["eye_dark"], [(130, 160, 190), (120, 140, 110), (110, 75, 45), (60, 38, 26)]),
-        torch.tensor([.42, .58, .72])[:, None], ((t["eye_blue"]-.8)*(.8-t["eye_dark"])).clamp(0, .8)[:, None, None])
-    lip = (skin*torch.tensor([.86, .59, .57])[:, None]*(1+.10*t["lip_red"][:, None, None]*torch.tensor([.6, -1., -.8])[:, None])
-        *(1-.06*t["lip_dark"].clamp(-2, 2))[:, None, None])
-    return skin.clamp(0, 1), mix(hair, grey, .95*old["grey"][:, None, None]), mix(hair, grey, .6*old["grey"][:, None, None]), eye, lip.clamp(0, 1)
+    skin = ramp(
+        0.42 + 0.24 * t["skin"],
+        [(255, 226, 208), (242, 200, 170), (222, 170, 132), (178, 122, 84), (120, 78, 54), (76, 50, 38)],
+    )
+    skin = skin * (1 + 0.03 * t["skin_red"][:, None, None] * torch.tensor([1.0, -0.7, -0.7])[:, None])
+    hair = ramp(
+        0.52 + 0.23 * t["hair_dark"], [(226, 196, 140), (178, 134, 84), (116, 78, 50), (66, 46, 34), (34, 27, 25)]
+    )
+    hair = mix(
+        hair,
+        torch.tensor([0.62, 0.27, 0.12])[:, None] * hair.mean(1, keepdim=True) * 2.2,
+        (t["hair_red"] - 0.9).clamp(0, 1)[:, None, None],
+    )
+    grey = torch.tensor([0.80, 0.79, 0.78])[:, None]
+    eye = mix(
+        ramp(0.5 + 0.3 * t["eye_dark"], [(130, 160, 190), (120, 140, 110), (110, 75, 45), (60, 38, 26)]),
+        torch.tensor([0.42, 0.58, 0.72])[:, None],
+        ((t["eye_blue"] - 0.8) * (0.8 - t["eye_dark"])).clamp(0, 0.8)[:, None, None],
+    )
+    lip = (
+        skin
+        * torch.tensor([0.86, 0.59, 0.57])[:, None]
+        * (1 + 0.10 * t["lip_red"][:, None, None] * torch.tensor([0.6, -1.0, -0.8])[:, None])
+        * (1 - 0.06 * t["lip_dark"].clamp(-2, 2))[:, None, None]
+    )
+    return (
+        skin.clamp(0, 1),
+        mix(hair, grey, 0.95 * old["grey"][:, None, None]),
+        mix(hair, grey, 0.6 * old["grey"][:, None, None]),
+        eye,
+        lip.clamp(0, 1),
+    )
 
 # %% ../nbs/02_parametric.ipynb #c105
 def paint_skin(t, old, skin, detail=1):
     """Colours (n, 3, V) of bare skin with blush, freckles, bags, wrinkles, moles and shadowed creases, from the tone
     `skin` (n, 3, 1)"""
     m = masks(detail)
-    shade = (m["occlusion"]*(1-(.33*old["wrinkle"])[:, None]*m["wrinkles"])*(1-(.25*(.15+.6*old["wrinkle"]))[:, None]*m["bags"])
-        *(1-(.10*(t["freckles"]-.6).clamp(0, 2))[:, None]*m["freckles"]))
-    blush = 1-m["blush"]*torch.tensor([[0.], [.10], [.09]])*each(1+.4*t["skin_red"])
-    face = region(0, 1., -1.4, .5, detail)
+    shade = (
+        m["occlusion"]
+        * (1 - (0.33 * old["wrinkle"])[:, None] * m["wrinkles"])
+        * (1 - (0.25 * (0.15 + 0.6 * old["wrinkle"]))[:, None] * m["bags"])
+        * (1 - (0.10 * (t["freckles"] - 0.6).clamp(0, 2))[:, None] * m["freckles"])
+    )
+    blush = 1 - m["blush"] * torch.tensor([[0.0], [0.10], [0.09]]) * each(1 + 0.4 * t["skin_red"])
+    face = region(0, 1.0, -1.4, 0.5, detail)
     for k in range(3):
-        mx, my = .75*torch.tanh(t[f"mole{k}_x"]), -.45+.75*torch.tanh(t[f"mole{k}_y"])
-        mr = (.041+.023*t[f"mole{k}_r"]).clamp(.02, .08)
-        d = (m["x"][face]-mx[:, None])**2+(m["y"][face]-my[:, None])**2
-        shade[:, face] *= 1-.58*torch.exp(-d/mr[:, None]**2)*(mr > .03)[:, None]
-    return (skin*blush).mul_(shade[:, None])
+        mx, my = 0.75 * torch.tanh(t[f"mole{k}_x"]), -0.45 + 0.75 * torch.tanh(t[f"mole{k}_y"])
+        mr = (0.041 + 0.023 * t[f"mole{k}_r"]).clamp(0.02, 0.08)
+        d = (m["x"][face] - mx[:, None]) ** 2 + (m["y"][face] - my[:, None]) ** 2
+        shade[:, face] *= 1 - 0.58 * torch.exp(-d / mr[:, None] ** 2) * (mr > 0.03)[:, None]
+    return (skin * blush).mul_(shade[:, None])
 
 # %% ../nbs/02_parametric.ipynb #c109
 def paint_mouth(colour, lip, old, opening, detail=1):
     """Lips of colour `lip` (n, 3, 1), the line between them, and teeth as far as `opening` (n,) in [0, 1] shows them;
     changes `colour` (n, 3, V)"""
-    at = region(0, .46, -1.36, -.92, detail)
+    at = region(0, 0.46, -1.36, -0.92, detail)
     m = {k: masks(detail)[k][at] for k in ("lips", "mouth_line", "mouth", "teeth")}
-    c = mix(colour[:, :, at], lip*(1-.12*each(old["wrinkle"])), .85*m["lips"])
-    c = mix(c, .25*lip, (.55+.2*each(opening))*m["mouth_line"])
-    c = mix(c, torch.tensor([[.32], [.10], [.10]]), each(opening)*m["mouth"])
-    colour[:, :, at] = mix(c, torch.tensor([[.84], [.80], [.74]]), (3*each(opening)-.3).clamp(0, 1)*m["teeth"])
+    c = mix(colour[:, :, at], lip * (1 - 0.12 * each(old["wrinkle"])), 0.85 * m["lips"])
+    c = mix(c, 0.25 * lip, (0.55 + 0.2 * each(opening)) * m["mouth_line"])
+    c = mix(c, torch.tensor([[0.32], [0.10], [0.10]]), each(opening) * m["mouth"])
+    colour[:, :, at] = mix(
+        c, torch.tensor([[0.84], [0.80], [0.74]]), (3 * each(opening) - 0.3).clamp(0, 1) * m["teeth"]
+    )
 
 # %% ../nbs/02_parametric.ipynb #c112
 def paint_brows(colour, t, hair, detail=1):
     "Brows of colour `hair` (n, 3, 1), thick or thin, faint or dark; changes `colour` (n, 3, V)"
-    at = region(.05, .95, .12, .62, detail)
+    at = region(0.05, 0.95, 0.12, 0.62, detail)
     m = masks(detail)
-    brow = (torch.sigmoid(((.050+.018*t["brow_thick"].clamp(-1.3, 2.5))[:, None]-m["brow_dist"][at])/.015)
-        *(.60+.18*t["brow_dark"].clamp(-2, 2))[:, None])
-    colour[:, :, at] = mix(colour[:, :, at], .75*hair, (brow*(1+.12*m["hairs"][at])).clamp(0, .95)[:, None])
+    brow = (
+        torch.sigmoid(((0.050 + 0.018 * t["brow_thick"].clamp(-1.3, 2.5))[:, None] - m["brow_dist"][at]) / 0.015)
+        * (0.60 + 0.18 * t["brow_dark"].clamp(-2, 2))[:, None]
+    )
+    colour[:, :, at] = mix(colour[:, :, at], 0.75 * hair, (brow * (1 + 0.12 * m["hairs"][at])).clamp(0, 0.95)[:, None])
 
 # %% ../nbs/02_parametric.ipynb #c114
 def paint_beard(colour, t, hair, detail=1):
     "Beard and moustache of colour `hair` (n, 3, 1); changes `colour` (n, 3, V)"
-    at = region(0, 1.3, -1.93, -.45, detail)
+    at = region(0, 1.3, -1.93, -0.45, detail)
     m = masks(detail)
-    chin = (m["beard"]*(1+.16*m["stubble"]*(1.2-m["beard"])+.08*m["strands"]))[at]
-    lip = (m["moustache"]*(1+.16*m["stubble"]))[at]
-    c = mix(colour[:, :, at], hair, each(.85*torch.sigmoid(3*(t["beard"]+1.1*t["sex"]-1.9)))*chin)
-    colour[:, :, at] = mix(c, .9*hair, each(.8*torch.sigmoid(3*(t["moustache"]+t["sex"]-1.9)))*lip)
+    chin = (m["beard"] * (1 + 0.16 * m["stubble"] * (1.2 - m["beard"]) + 0.08 * m["strands"]))[at]
+    lip = (m["moustache"] * (1 + 0.16 * m["stubble"]))[at]
+    c = mix(colour[:, :, at], hair, each(0.85 * torch.sigmoid(3 * (t["beard"] + 1.1 * t["sex"] - 1.9))) * chin)
+    colour[:, :, at] = mix(c, 0.9 * hair, each(0.8 * torch.sigmoid(3 * (t["moustache"] + t["sex"] - 1.9))) * lip)
 
 # %% ../nbs/02_parametric.ipynb #c117b
 def eyeball(x, y, inner, eye, sclera, edge):
     """Colours (n, 3, k) of points (x, y), each (n, k), from the middle of the pupil; `inner` (k,) is -1 and
-    1 at the corners of the eye, `eye` and `sclera` (n, 3, 1) the colours of iris and white, `edge` the width of a soft edge"""
-    r2 = x**2+y**2
+    1 at the corners of the eye, `eye` and `sclera` (n, 3, 1) the colours of iris and white, `edge` the width of a soft
+    edge
+    """
+    r2 = x**2 + y**2
     r = r2.sqrt()
-    iris, pupil = torch.sigmoid((.128-r)/edge), torch.sigmoid((.056-r)/edge)
-    rays = (1.12-24*r2)*(1+.07*torch.cos(17*torch.atan2(y, x)))
-    white = sclera*(1-.38*inner.abs()**3)
-    glint = torch.exp(-((x-.042)**2+(y-.046)**2)/.026**2)
-    return mix(white, mix(eye*rays[:, None], .06*torch.ones(3, 1), pupil[:, None]), iris[:, None])+.6*glint[:, None]
+    iris, pupil = torch.sigmoid((0.128 - r) / edge), torch.sigmoid((0.056 - r) / edge)
+    rays = (1.12 - 24 * r2) * (1 + 0.07 * torch.cos(17 * torch.atan2(y, x)))
+    white = sclera * (1 - 0.38 * inner.abs() ** 3)
+    glint = torch.exp(-((x - 0.042) ** 2 + (y - 0.046) ** 2) / 0.026**2)
+    return (
+        mix(white, mix(eye * rays[:, None], 0.06 * torch.ones(3, 1), pupil[:, None]), iris[:, None])
+        + 0.6 * glint[:, None]
+    )
 
 # %% ../nbs/02_parametric.ipynb #c119
 def paint_eyes(colour, t, eye, skin, lash, gaze, blink, detail=1):
     """Sclera, iris, pupil, highlight, lashes and lid crease of both eyes; changes `colour` (n, 3, V)
 
-    `eye` and `lash` are colours (n, 3, 1), `gaze` (n, 2) is right and up in standard units, `blink` (n,) is 0 for open and 1 for closed."""
-    m, edge = masks(detail), .012/detail
-    near = region(.10, .90, -.24, .24, detail)
+    `eye` and `lash` are colours (n, 3, 1), `gaze` (n, 2) is right and up in standard units, `blink` (n,) is 0 for open
+    and 1 for closed.
+    """
+    m, edge = masks(detail), 0.012 / detail
+    near = region(0.10, 0.90, -0.24, 0.24, detail)
     x, y = m["x"][near], m["y"][near]
-    ex = (x.abs()-.5)
-    inner = torch.where(ex < 0, ex/.29, ex/.31)
-    lid = (1-inner**2).clamp(min=0)
-    top, bottom = (.116*(1-.85*blink))[:, None]*lid**.8-.01, -.074*lid**.9
-    white = torch.sigmoid(torch.minimum(top-y, y-bottom)/edge)*(lid > 0)
-    sclera = mix(torch.tensor([[.73], [.70], [.68]]), skin, .25)
-    ball = eyeball(x-x.sign()*.5-.07*gaze[:, :1], y-.03*gaze[:, 1:]-.015, inner, eye, sclera, edge)
-    ball = ball*(1-.42*torch.exp(-((top-y)/.055).clamp(min=0)**2))[:, None]
-    lashes = (torch.exp(-((y-top)/.024)**2)*torch.sigmoid((1.05-inner.abs())/.05)
-        +.35*torch.exp(-((y-bottom)/.018)**2)*torch.sigmoid((1-inner.abs())/.05))
-    crease = .30*torch.exp(-((y-top-.075)/.022)**2)*torch.sigmoid((1.0-inner.abs())/.08)
+    ex = x.abs() - 0.5
+    inner = torch.where(ex < 0, ex / 0.29, ex / 0.31)
+    lid = (1 - inner**2).clamp(min=0)
+    top, bottom = (0.116 * (1 - 0.85 * blink))[:, None] * lid**0.8 - 0.01, -0.074 * lid**0.9
+    white = torch.sigmoid(torch.minimum(top - y, y - bottom) / edge) * (lid > 0)
+    sclera = mix(torch.tensor([[0.73], [0.70], [0.68]]), skin, 0.25)
+    ball = eyeball(x - x.sign() * 0.5 - 0.07 * gaze[:, :1], y - 0.03 * gaze[:, 1:] - 0.015, inner, eye, sclera, edge)
+    ball = ball * (1 - 0.42 * torch.exp(-(((top - y) / 0.055).clamp(min=0) ** 2)))[:, None]
+    lashes = torch.exp(-(((y - top) / 0.024) ** 2)) * torch.sigmoid((1.05 - inner.abs()) / 0.05) + 0.35 * torch.exp(
+        -(((y - bottom) / 0.018) ** 2)
+    ) * torch.sigmoid((1 - inner.abs()) / 0.05)
+    crease = 0.30 * torch.exp(-(((y - top - 0.075) / 0.022) ** 2)) * torch.sigmoid((1.0 - inner.abs()) / 0.08)
     part = mix(colour[:, :, near], ball, white[:, None])
-    part = mix(part*(1-crease[:, None]), .35*lash, (.85*lashes.clamp(0, 1))[:, None])
+    part = mix(part * (1 - crease[:, None]), 0.35 * lash, (0.85 * lashes.clamp(0, 1))[:, None])
     colour[:, :, near] = part
 
 # %% ../nbs/02_parametric.ipynb #c125
 def hair_cover(t, old, tidy, detail=1):
     "Hair cover (n, V) in [0, 1] of the scalp; `tidy` (n, 2) is a picture's own small change"
     m = masks(detail)
-    line = (.07*t["hairline"]-.05-.16*old["bald"])[:, None]*m["hair_front"]-(.10*t["recession"]+.55*old["bald"]+.05)[:, None]*m["hair_temple"]
-    fringe = ((.42*torch.sigmoid(2.5*(t["hair_volume"]+.6*t["hair_length"]-1.0))*(1-old["bald"]))[:, None]*m["hair_front"]
-        *(1-.8*torch.sigmoid(3*t["parting"])[:, None]*m["hair_part"]))
-    side = (.30*t["temples"]+.9*torch.sigmoid(2.*t["hair_length"]))[:, None]*m["hair_side"]
-    tips = .035*(1+.8*t["curl"].clamp(0, 2))[:, None]*(m["strands"]+.35*m["hairs"])
-    return torch.sigmoid((m["hair"]+line+fringe+side+tips+.03*tidy[:, :1])*(detail/.035))
+    line = (0.07 * t["hairline"] - 0.05 - 0.16 * old["bald"])[:, None] * m["hair_front"] - (
+        0.10 * t["recession"] + 0.55 * old["bald"] + 0.05
+    )[:, None] * m["hair_temple"]
+    fringe = (
+        (0.42 * torch.sigmoid(2.5 * (t["hair_volume"] + 0.6 * t["hair_length"] - 1.0)) * (1 - old["bald"]))[:, None]
+        * m["hair_front"]
+        * (1 - 0.8 * torch.sigmoid(3 * t["parting"])[:, None] * m["hair_part"])
+    )
+    side = (0.30 * t["temples"] + 0.9 * torch.sigmoid(2.0 * t["hair_length"]))[:, None] * m["hair_side"]
+    tips = 0.035 * (1 + 0.8 * t["curl"].clamp(0, 2))[:, None] * (m["strands"] + 0.35 * m["hairs"])
+    return torch.sigmoid((m["hair"] + line + fringe + side + tips + 0.03 * tidy[:, :1]) * (detail / 0.035))
 
 # %% ../nbs/02_parametric.ipynb #c130
 def paint(t, old, motion, gaze, blink, tidy, detail=1):
@@ -454,33 +667,33 @@ def paint(t, old, motion, gaze, blink, tidy, detail=1):
     c = paint_skin(t, old, skin, detail)
     paint_beard(c, t, beard, detail)
     paint_mouth(c, lip, old, motion["open_mouth"], detail)
-    at = region(0, .3, -.85, -.6, detail)
-    c[:, :, at] = mix(c[:, :, at], .30*skin, .75*m["nostrils"][at])
+    at = region(0, 0.3, -0.85, -0.6, detail)
+    c[:, :, at] = mix(c[:, :, at], 0.30 * skin, 0.75 * m["nostrils"][at])
     paint_brows(c, t, beard, detail)
     paint_eyes(c, t, eye, skin, beard, gaze, blink, detail)
     cover = hair_cover(t, old, tidy, detail)
-    strand = (1+.13*m["strands"]+.08*m["hairs"])*(1-.25*torch.exp(-(m["hair"]/.12)**2))
-    strand = strand*(.95+.16*torch.exp(-((m["y"]-1.2)/.22)**2))
-    c += (hair*strand-c).mul_(cover[:, None])
-    return c.mul_((1-.5*cover*(1-cover))[:, None]), cover                  # the edge of hair throws a shadow
+    strand = (1 + 0.13 * m["strands"] + 0.08 * m["hairs"]) * (1 - 0.25 * torch.exp(-((m["hair"] / 0.12) ** 2)))
+    strand = strand * (0.95 + 0.16 * torch.exp(-(((m["y"] - 1.2) / 0.22) ** 2)))
+    c += (hair * strand - c).mul_(cover[:, None])
+    return c.mul_((1 - 0.5 * cover * (1 - cover))[:, None]), cover  # the edge of hair throws a shadow
 
 # %% ../nbs/02_parametric.ipynb #c135
 def normals(p):
     "Unit outward normals of a closed grid of points, both (n, 3, R, C); rows run down, the seam is in the last axis"
-    du = torch.roll(p, -1, 3)-torch.roll(p, 1, 3)
-    dv = torch.cat([p[:, :, 1:2]-p[:, :, :1], p[:, :, 2:]-p[:, :, :-2], p[:, :, -1:]-p[:, :, -2:-1]], 2)
+    du = torch.roll(p, -1, 3) - torch.roll(p, 1, 3)
+    dv = torch.cat([p[:, :, 1:2] - p[:, :, :1], p[:, :, 2:] - p[:, :, :-2], p[:, :, -1:] - p[:, :, -2:-1]], 2)
     (ax, ay, az), (bx, by, bz) = dv.unbind(1), du.unbind(1)
-    n = torch.stack([ay*bz-az*by, az*bx-ax*bz, ax*by-ay*bx], 1)
-    return n.mul_((n.square().sum(1, keepdim=True)+1e-12).rsqrt())
+    n = torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
+    return n.mul_((n.square().sum(1, keepdim=True) + 1e-12).rsqrt())
 
 # %% ../nbs/02_parametric.ipynb #c139
 @lru_cache
 def mean_normals(detail=1):
     "Normals (1, 3, R, C) of the mean head on the grid of that detail"
-    return normals(basis(detail)[0].float().view(1, 3, round(ROWS*detail), round(COLS*detail)))
+    return normals(basis(detail)[0].float().view(1, 3, round(ROWS * detail), round(COLS * detail)))
 
 # %% ../nbs/02_parametric.ipynb #c142
-def sheet(rows, cols, u0=0., u1=1., v0=0., v1=1.):
+def sheet(rows, cols, u0=0.0, u1=1.0, v0=0.0, v1=1.0):
     "Parameters v (down, v0 to v1) and u (across, u0 to u1) of a small surface, each (rows*cols,), row by row"
     v, u = torch.meshgrid(torch.linspace(v0, v1, rows), torch.linspace(u0, u1, cols), indexing="ij")
     return v.flatten(), u.flatten()
@@ -489,86 +702,113 @@ def sheet(rows, cols, u0=0., u1=1., v0=0., v1=1.):
 def curtain(t, hair, width, grown, detail=1):
     """Long hair: points, colours, normals, each (n, 3, 4320*detail); `hair` (n, 3, 1), half `width` of the head (n,),
     `grown` (n,) shortens it"""
-    v, u = sheet(60, round(72*detail), .33, 1.67)
-    a = u*pi
-    length = (grown*1.1*(t["hair_length"]+.1)).clamp(0, 2.)[:, None]
-    edge = ((u-1).abs()-.45).clamp(0)/.22                                      # 1 at the front edges of the curtain, 0 behind the ears
-    y = .45-v*(.50+1.20*length)*(1-.30*edge*(1-v)+.06*torch.sin(23*a))
-    flare = (.97+.05*t["curl"].clamp(0, 2)[:, None]*torch.sin(9*v+5*a)+.16*v-.10*edge**2*v
-        +.05*(t["hair_volume"].clamp(-1.5, 2)[:, None]+1)*(.4+v).clamp(max=1))
-    r = width[:, None]*(1.08*flare)
-    p = torch.stack([r*torch.sin(a), y, -.10+r*1.15*torch.cos(a)-.05*v], 1)
-    p = torch.where((length > .35)[:, None], p, -9.)
+    v, u = sheet(60, round(72 * detail), 0.33, 1.67)
+    a = u * pi
+    length = (grown * 1.1 * (t["hair_length"] + 0.1)).clamp(0, 2.0)[:, None]
+    edge = ((u - 1).abs() - 0.45).clamp(0) / 0.22  # 1 at the front edges of the curtain, 0 behind the ears
+    y = 0.45 - v * (0.50 + 1.20 * length) * (1 - 0.30 * edge * (1 - v) + 0.06 * torch.sin(23 * a))
+    flare = (
+        0.97
+        + 0.05 * t["curl"].clamp(0, 2)[:, None] * torch.sin(9 * v + 5 * a)
+        + 0.16 * v
+        - 0.10 * edge**2 * v
+        + 0.05 * (t["hair_volume"].clamp(-1.5, 2)[:, None] + 1) * (0.4 + v).clamp(max=1)
+    )
+    r = width[:, None] * (1.08 * flare)
+    p = torch.stack([r * torch.sin(a), y, -0.10 + r * 1.15 * torch.cos(a) - 0.05 * v], 1)
+    p = torch.where((length > 0.35)[:, None], p, -9.0)
     n = torch.stack([torch.sin(a), torch.zeros_like(a), torch.cos(a)]).expand_as(p)
-    shade = (1+.20*torch.cos(31*a+3*torch.sin(5*v))+.10*torch.cos(57*a+v*4)-.15*v)
-    return p, hair*shade, n
+    shade = 1 + 0.20 * torch.cos(31 * a + 3 * torch.sin(5 * v)) + 0.10 * torch.cos(57 * a + v * 4) - 0.15 * v
+    return p, hair * shade, n
 
 # %% ../nbs/02_parametric.ipynb #c148
-EAR = 20, 28                            # rows and columns of one ear
+EAR = 20, 28  # rows and columns of one ear
+
 
 def ear_relief(back, up, v):
-    """How far points of an ear stand out of its disc, and how dark they are, each of the shape of `v`, their distance from
+    """How far points of an ear stand out of its disc, and how dark they are, each of the shape of `v`, their distance
+    from
     the middle; they are `back` and `up` of it"""
-    rim, fold = np.exp(-((v-.86)/.09)**2)*soft(back+.55, .12), np.exp(-((v-.56)/.10)**2)*soft(back+.05, .12)
-    hollow, flap = bump(back, up, -.22, -.08, .36, .42), bump(back, up, -.72, -.12, .20, .22)
-    high = .055*rim+.035*fold-.06*hollow+.045*flap-.09*np.clip((v-.9)/.1, 0, 1)**2
-    dark = .36*hollow+.16*np.exp(-((v-.72)/.07)**2)*soft(back+.3, .15)-.06*rim
-    return high, dark*(1-.7*flap)
+    rim, fold = (
+        np.exp(-(((v - 0.86) / 0.09) ** 2)) * soft(back + 0.55, 0.12),
+        np.exp(-(((v - 0.56) / 0.10) ** 2)) * soft(back + 0.05, 0.12),
+    )
+    hollow, flap = bump(back, up, -0.22, -0.08, 0.36, 0.42), bump(back, up, -0.72, -0.12, 0.20, 0.22)
+    high = 0.055 * rim + 0.035 * fold - 0.06 * hollow + 0.045 * flap - 0.09 * np.clip((v - 0.9) / 0.1, 0, 1) ** 2
+    dark = 0.36 * hollow + 0.16 * np.exp(-(((v - 0.72) / 0.07) ** 2)) * soft(back + 0.3, 0.15) - 0.06 * rim
+    return high, dark * (1 - 0.7 * flap)
 
 # %% ../nbs/02_parametric.ipynb #c148c
 def ears(t, skin, width):
     "Both ears: points, colours, normals, each (n, 3, 1120); `skin` (n, 3, 1), half `width` of the head (n,)"
-    v, u = sheet(*EAR, 0, 2., v0=.08)
-    back, up = v*torch.cos(u*pi), v*torch.sin(u*pi)
+    v, u = sheet(*EAR, 0, 2.0, v0=0.08)
+    back, up = v * torch.cos(u * pi), v * torch.sin(u * pi)
     high, dark = (torch.tensor(w) for w in ear_relief(*(w.numpy() for w in (back, up, v))))
-    size, out = 1+.10*t["ear_size"][:, None], .09+.05*t["ear_out"].clamp(-1.5, 3)[:, None]
-    x = width[:, None]+.035+(.02+out)*(.5+.5*back)+high
-    z = -.15-(.19*back*(1-.30*(-up).clamp(min=0))+.05*up)*size
-    p = torch.stack([x, -.18+.38*up*size, z], 1)
-    n, mirror = normals(p.view(-1, 3, *EAR)).flatten(2), torch.tensor([[-1.], [1], [1]])
-    c = (skin*torch.tensor([[1.], [.94], [.93]])*(.95-dark)).float()
-    return torch.cat([mirror*p, p], 2), torch.cat([c, c], 2), torch.cat([mirror*n, n], 2)
+    size, out = 1 + 0.10 * t["ear_size"][:, None], 0.09 + 0.05 * t["ear_out"].clamp(-1.5, 3)[:, None]
+    x = width[:, None] + 0.035 + (0.02 + out) * (0.5 + 0.5 * back) + high
+    z = -0.15 - (0.19 * back * (1 - 0.30 * (-up).clamp(min=0)) + 0.05 * up) * size
+    p = torch.stack([x, -0.18 + 0.38 * up * size, z], 1)
+    n, mirror = normals(p.view(-1, 3, *EAR)).flatten(2), torch.tensor([[-1.0], [1], [1]])
+    c = (skin * torch.tensor([[1.0], [0.94], [0.93]]) * (0.95 - dark)).float()
+    return torch.cat([mirror * p, p], 2), torch.cat([c, c], 2), torch.cat([mirror * n, n], 2)
 
 # %% ../nbs/02_parametric.ipynb #c151
 def neck(t, skin, cloth):
     """Neck, and clothes below it: points, colours, normals, each (n, 3, 2560); `skin` and `cloth` (n, 3, 1)
 
     The clothes' normals are up to 12 % too long, which brightens the shoulders."""
-    v, u = sheet(40, 64, 0, 2.)
-    a = u*pi
-    wide = torch.sigmoid((v-.62)/.07)
-    r = (.66+.06*t["jaw_width"]+.05*t["sex"])[:, None]*(1+1.9*wide)
-    p = torch.stack([r*torch.sin(a), -1.05-1.6*v-0*r, -.30+r*torch.cos(a)*(1-.45*wide)+.25*wide], 1)
-    n = torch.stack([torch.sin(a), .5*wide, torch.cos(a)]).expand_as(p)
-    return p, mix(skin*(.62+.18*torch.sigmoid((v-.22)/.06)), cloth, torch.sigmoid((v-.58)/.01)), n
+    v, u = sheet(40, 64, 0, 2.0)
+    a = u * pi
+    wide = torch.sigmoid((v - 0.62) / 0.07)
+    r = (0.66 + 0.06 * t["jaw_width"] + 0.05 * t["sex"])[:, None] * (1 + 1.9 * wide)
+    p = torch.stack(
+        [r * torch.sin(a), -1.05 - 1.6 * v - 0 * r, -0.30 + r * torch.cos(a) * (1 - 0.45 * wide) + 0.25 * wide], 1
+    )
+    n = torch.stack([torch.sin(a), 0.5 * wide, torch.cos(a)]).expand_as(p)
+    return p, mix(skin * (0.62 + 0.18 * torch.sigmoid((v - 0.22) / 0.06)), cloth, torch.sigmoid((v - 0.58) / 0.01)), n
 
 # %% ../nbs/02_parametric.ipynb #c154
 def glasses(t, style):
     """Frames of glasses for pictures that have them (`style` (n, 4) uniform, style[:, 0] < 0.12): points, colours,
     normals, each (n, 3, 1240)"""
-    v, u = sheet(4, 110, 0, 2.)
-    a = u*pi
+    v, u = sheet(4, 110, 0, 2.0)
+    a = u * pi
     s = torch.cat([-torch.ones(440), torch.ones(440)])
     v, a = v.repeat(2), a.repeat(2)
-    rx, ry, e = .36+.05*(style[:, 1:2]-.5), .24+.12*(style[:, 2:3]-.5), .55+.45*style[:, 3:4]
-    def power(c): return c.sign()*c.abs()**e
-    x, y = s*(.52+.05*t["eye_spacing"][:, None])+power(a.cos())*(rx+.025*v), power(a.sin())*(ry+.025*v)-.02
-    rim = torch.stack([x, y, 1.40-.22*x**2], 1)
+    rx, ry, e = 0.36 + 0.05 * (style[:, 1:2] - 0.5), 0.24 + 0.12 * (style[:, 2:3] - 0.5), 0.55 + 0.45 * style[:, 3:4]
+
+    def power(c):
+        return c.sign() * c.abs() ** e
+
+    x, y = (
+        s * (0.52 + 0.05 * t["eye_spacing"][:, None]) + power(a.cos()) * (rx + 0.025 * v),
+        power(a.sin()) * (ry + 0.025 * v) - 0.02,
+    )
+    rim = torch.stack([x, y, 1.40 - 0.22 * x**2], 1)
     w, k = sheet(3, 30)
-    arm = torch.cat([torch.stack([s*(.90+.22*torch.sin(1.57*k)), .10-.03*w, 1.22-1.3*k]) for s in (-1, 1)], 1)
+    arm = torch.cat(
+        [torch.stack([s * (0.90 + 0.22 * torch.sin(1.57 * k)), 0.10 - 0.03 * w, 1.22 - 1.3 * k]) for s in (-1, 1)], 1
+    )
     w, k = sheet(3, 60)
-    bridge = torch.stack([(k-.5)*.32, .06-.03*w+.03*torch.cos((k-.5)*6), 1.44+0*k])
+    bridge = torch.stack([(k - 0.5) * 0.32, 0.06 - 0.03 * w + 0.03 * torch.cos((k - 0.5) * 6), 1.44 + 0 * k])
     p = torch.cat([rim, arm.expand(len(rim), -1, -1), bridge.expand(len(rim), -1, -1)], 2)
-    p = torch.where((style[:, :1] < .12)[..., None], p, -9.)
-    dark = (.08+.25*(style[:, :1]/.12)**2)[:, None]*torch.ones(3, 1)*torch.ones(p.shape[2])
-    return p, dark, torch.tensor([[0.], [0.], [1.]]).expand_as(p)
+    p = torch.where((style[:, :1] < 0.12)[..., None], p, -9.0)
+    dark = (0.08 + 0.25 * (style[:, :1] / 0.12) ** 2)[:, None] * torch.ones(3, 1) * torch.ones(p.shape[2])
+    return p, dark, torch.tensor([[0.0], [0.0], [1.0]]).expand_as(p)
 
 # %% ../nbs/02_parametric.ipynb #c157
 def expression(u, old):
     "Strengths (n,) of the head's motions by name, for conditions `u` and strengths `old` from `ageing`"
     e = normal(u["motion"])
-    return dict(smile=(.55*e[:, 0]+.2).clamp(-.5, 1.4), open_mouth=(.45*e[:, 1]-.25).clamp(0, 1), brow_raise=.5*e[:, 2].clamp(min=0),
-                frown=.4*e[:, 3].clamp(min=0), sag=old["sag"], thin=.4*old["sag"], nose_age=.6*old["sag"])
+    return dict(
+        smile=(0.55 * e[:, 0] + 0.2).clamp(-0.5, 1.4),
+        open_mouth=(0.45 * e[:, 1] - 0.25).clamp(0, 1),
+        brow_raise=0.5 * e[:, 2].clamp(min=0),
+        frown=0.4 * e[:, 3].clamp(min=0),
+        sag=old["sag"],
+        thin=0.4 * old["sag"],
+        nose_age=0.6 * old["sag"],
+    )
 
 # %% ../nbs/02_parametric.ipynb #c158b
 def landmarks(weights):
@@ -584,18 +824,27 @@ def surface(t, u, age, detail=1):
     The points are row by row those of the surfaces of `sheets`, the head's first."""
     old = ageing(t, age)
     motion = expression(u, old)
-    (mean, B), size = basis(detail), (round(ROWS*detail), round(COLS*detail))
+    (mean, B), size = basis(detail), (round(ROWS * detail), round(COLS * detail))
     weights = torch.stack([motion[k] if k in motion else t[k] for k in (*SHAPE, *MOTION)], 1).double()
-    p = torch.addmm(mean, weights, B).float().view(-1, 3, *size)    # float64: its rounding does not depend on the batch
-    c, cover = paint(t, old, motion, normal(u["gaze"], .7, 1.6), u["blink"][:, 0]**6, u["tidy"], detail)
+    p = torch.addmm(mean, weights, B).float().view(-1, 3, *size)  # float64: its rounding does not depend on the batch
+    c, cover = paint(t, old, motion, normal(u["gaze"], 0.7, 1.6), u["blink"][:, 0] ** 6, u["tidy"], detail)
     marks, width = landmarks(weights), p[:, 0].amax((1, 2))
-    thick = (.10+.07*t["hair_volume"].clamp(-1.2, 2)+.05*t["curl"].clamp(0, 2)).clamp(.03)*(1-.5*old["bald"])
+    thick = (0.10 + 0.07 * t["hair_volume"].clamp(-1.2, 2) + 0.05 * t["curl"].clamp(0, 2)).clamp(0.03) * (
+        1 - 0.5 * old["bald"]
+    )
     height = masks(detail)["y"].view(size)
-    out = (mean_normals(detail)+torch.tensor([0., .35, 0.]).view(3, 1, 1))*(.45+.75*torch.sigmoid((height-.6)/.25))
-    p += (thick[:, None]*cover).view(-1, 1, *size)*out
+    out = (mean_normals(detail) + torch.tensor([0.0, 0.35, 0.0]).view(3, 1, 1)) * (
+        0.45 + 0.75 * torch.sigmoid((height - 0.6) / 0.25)
+    )
+    p += (thick[:, None] * cover).view(-1, 1, *size) * out
     skin, hair, *_ = colours(t, old)
-    parts = [(p.flatten(2), c, normals(p).flatten(2)), curtain(t, hair, width, 1-.4*old["bald"], detail), ears(t, skin, width),
-             neck(t, skin, u["clothes"][..., None]*.8), glasses(t, u["glasses"])]
+    parts = [
+        (p.flatten(2), c, normals(p).flatten(2)),
+        curtain(t, hair, width, 1 - 0.4 * old["bald"], detail),
+        ears(t, skin, width),
+        neck(t, skin, u["clothes"][..., None] * 0.8),
+        glasses(t, u["glasses"]),
+    ]
     return *(torch.cat(q, 2) for q in zip(*parts)), marks
 
 # %% ../nbs/02_parametric.ipynb #c165
@@ -603,17 +852,21 @@ def rotation(s):
     """Rotation matrices (n, 3, 3) for `s` (n, 3 or 4) = pitch, yaw, roll in degrees: yaw first, then pitch, then roll
 
     Positive yaw looks to the image's right, positive pitch up, positive roll turns clockwise."""
-    pitch, yaw, roll = (s[:, :3]*pi/180).unbind(1)
+    pitch, yaw, roll = (s[:, :3] * pi / 180).unbind(1)
     o, i = torch.zeros_like(yaw), torch.ones_like(yaw)
-    def m(*rows): return torch.stack(rows, 1).view(-1, 3, 3)
+
+    def m(*rows):
+        return torch.stack(rows, 1).view(-1, 3, 3)
+
     Y = m(yaw.cos(), o, yaw.sin(), o, i, o, -yaw.sin(), o, yaw.cos())
     P = m(i, o, o, o, pitch.cos(), pitch.sin(), o, -pitch.sin(), pitch.cos())
     R = m(roll.cos(), roll.sin(), o, -roll.sin(), roll.cos(), o, o, o, i)
-    return R@P@Y
+    return R @ P @ Y
 
 # %% ../nbs/02_parametric.ipynb #c168
-TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014],                # eyes
-                         [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])   # nose, corners of the mouth
+TEMPLATE = torch.tensor(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]  # eyes
+)  # nose, corners of the mouth
 
 # %% ../nbs/02_parametric.ipynb #c170
 def camera(marks, s, jitter):
@@ -621,13 +874,19 @@ def camera(marks, s, jitter):
     the template
 
     `s` as in `rotation`; `jitter` (n, 3) uniform numbers for scale and shift, 1/2 for none."""
-    turn = s[:, 2]*pi/180
-    T = TEMPLATE-TEMPLATE.mean(0)
-    T = torch.stack([T[:, 0]*turn.cos()[:, None]-T[:, 1]*turn.sin()[:, None], T[:, 0]*turn.sin()[:, None]+T[:, 1]*turn.cos()[:, None]], -1)
+    turn = s[:, 2] * pi / 180
+    T = TEMPLATE - TEMPLATE.mean(0)
+    T = torch.stack(
+        [
+            T[:, 0] * turn.cos()[:, None] - T[:, 1] * turn.sin()[:, None],
+            T[:, 0] * turn.sin()[:, None] + T[:, 1] * turn.cos()[:, None],
+        ],
+        -1,
+    )
     centre = marks.mean(1, keepdim=True)
-    scale = ((marks-centre)*T).sum((1, 2))/((marks-centre)**2).sum((1, 2))
-    scale = scale.clamp(29., 40.)*(1+normal(jitter[:, 0], .025))
-    shift = TEMPLATE.mean(0)+normal(jitter[:, 1:], 1.3)-scale[:, None]*centre[:, 0]
+    scale = ((marks - centre) * T).sum((1, 2)) / ((marks - centre) ** 2).sum((1, 2))
+    scale = scale.clamp(29.0, 40.0) * (1 + normal(jitter[:, 0], 0.025))
+    shift = TEMPLATE.mean(0) + normal(jitter[:, 1:], 1.3) - scale[:, None] * centre[:, 0]
     return scale[:, None], shift
 
 # %% ../nbs/02_parametric.ipynb #c175
@@ -639,102 +898,128 @@ def close(key, step):
     whose 0 is empty."""
     e = F.pad(key, (2, 2, 2, 2))
     h, w = key.shape[1:]
-    def at(dy, dx): return e[:, 2+dy:2+dy+h, 2+dx:2+dx+w]
+
+    def at(dy, dx):
+        return e[:, 2 + dy : 2 + dy + h, 2 + dx : 2 + dx + w]
+
     across = torch.minimum(torch.maximum(at(0, -1), at(0, -2)), torch.maximum(at(0, 1), at(0, 2)))
     along = torch.minimum(torch.maximum(at(-1, 0), at(-2, 0)), torch.maximum(at(1, 0), at(2, 0)))
     near = torch.maximum(across, along)
-    return torch.where(near-key > step, near, key)
+    return torch.where(near - key > step, near, key)
 
 # %% ../nbs/02_parametric.ipynb #c179
 def splat(x, y, depth, colour, seen, size, more=None):
-    """Nearest seen point in each pixel: colours (n, 3, size, size) and cover (n, 1, size, size), 1 where a point was hit
+    """Nearest seen point in each pixel: colours (n, 3, size, size) and cover (n, 1, size, size), 1 where a point was
+    hit
 
     x, y (n, P) in pixels from the upper left corner; `depth` (n, P) in [-4, 4], larger is nearer; `colour` (n, 3, P);
-    `seen` (n, P) bool. `more`: picture (E,), x, y and depth (E,) of further points, and a function that tells the colours
+    `seen` (n, P) bool. `more`: picture (E,), x, y and depth (E,) of further points, and a function that tells the
+    colours
     (k, 3) of some of them, numbered (k,)."""
-    n, P, w = *x.shape, size+4                                           # two pixels more at every border, for `close`
-    best = torch.zeros(n*w*w+1, dtype=torch.int64)
+    n, P, w = *x.shape, size + 4  # two pixels more at every border, for `close`
+    best = torch.zeros(n * w * w + 1, dtype=torch.int64)
+
     def nearest(picture, x, y, depth, seen, first):
-        col, row = (x+2).floor_(), (y+2).floor_()
-        inside = seen&(torch.minimum(col, row) >= 0)&(torch.maximum(col, row) < w)
-        pixel = torch.where(inside, row.mul_(w).add_(col).long().add_(picture*(w*w)), n*w*w)
-        key = depth.clamp(-4, 4).add_(5).mul_(2**16).long().mul_(2**32).add_(torch.arange(first, first+x.shape[-1]))
+        col, row = (x + 2).floor_(), (y + 2).floor_()
+        inside = seen & (torch.minimum(col, row) >= 0) & (torch.maximum(col, row) < w)
+        pixel = torch.where(inside, row.mul_(w).add_(col).long().add_(picture * (w * w)), n * w * w)
+        key = depth.clamp(-4, 4).add_(5).mul_(2**16).long().mul_(2**32).add_(torch.arange(first, first + x.shape[-1]))
         best.scatter_reduce_(0, pixel.flatten(), key.flatten(), "amax")
+
     nearest(torch.arange(n)[:, None], x, y, depth, seen, 0)
-    if more: nearest(*more[:4], torch.tensor(True), P)
-    step = int(min(.12, 5.76/size)*2**16)*2**32                        # no surface falls by this and rises again in two pixels
+    if more:
+        nearest(*more[:4], torch.tensor(True), P)
+    step = int(min(0.12, 5.76 / size) * 2**16) * 2**32  # no surface falls by this and rises again in two pixels
     best = close(close(best[:-1].view(n, w, w), step), step)[:, 2:-2, 2:-2].flatten(1)
-    number, hit = best&(2**32-1), best > 0
-    rgb = colour.gather(2, number.clamp(max=P-1)[:, None].expand(-1, 3, -1))*hit[:, None]
+    number, hit = best & (2**32 - 1), best > 0
+    rgb = colour.gather(2, number.clamp(max=P - 1)[:, None].expand(-1, 3, -1)) * hit[:, None]
     if more:
         picture, pixel = (number >= P).nonzero(as_tuple=True)
-        rgb[picture, :, pixel] = more[4](number[picture, pixel]-P)
+        rgb[picture, :, pixel] = more[4](number[picture, pixel] - P)
     return rgb.view(n, 3, size, size), hit.view(n, 1, size, size).float()
 
 # %% ../nbs/02_parametric.ipynb #c163b
 def sheets(detail=1):
     "Rows and columns of the surfaces in the order of the points of `surface`: head, hair, ears, neck, glasses"
-    head = round(ROWS*detail), round(COLS*detail)
-    return [head, (60, round(72*detail)), *[EAR]*2, (40, 64), *[(4, 110)]*2, *[(3, 30)]*2, (3, 60)]
+    head = round(ROWS * detail), round(COLS * detail)
+    return [head, (60, round(72 * detail)), *[EAR] * 2, (40, 64), *[(4, 110)] * 2, *[(3, 30)] * 2, (3, 60)]
 
 # %% ../nbs/02_parametric.ipynb #c163n
 @lru_cache
 def far_side(detail=1):
     "How far each point of `surface` may be turned away and still be seen: the least z of its normal, (P,)"
-    return torch.cat([torch.full((r*c,), {0: -.05, 4: -.8}.get(k, -2.)) for k, (r, c) in enumerate(sheets(detail))])
+    return torch.cat(
+        [torch.full((r * c,), {0: -0.05, 4: -0.8}.get(k, -2.0)) for k, (r, c) in enumerate(sheets(detail))]
+    )
 
 # %% ../nbs/02_parametric.ipynb #c163e
-GAP, ROUGH = 1.9, 2.4                   # pixels between two points that `close` bridges: on a head, and on other parts
+GAP, ROUGH = 1.9, 2.4  # pixels between two points that `close` bridges: on a head, and on other parts
+
 
 def stretched(x, y, seen, closed, gap):
-    """Cells of one surface that are wider than `gap` pixels: picture, row and column (k,) of their upper left corners, and
+    """Cells of one surface that are wider than `gap` pixels: picture, row and column (k,) of their upper left corners,
+    and
     into how many parts (k,) of 0.85 GAP each has to be cut, down and across
 
-    x, y in pixels, `seen` bool, each (n, rows, cols); a `closed` surface has a cell between its last and first column."""
-    if closed: x, y, seen = (torch.cat([v, v[:, :, :1]], 2) for v in (x, y, seen))
+    x, y in pixels, `seen` bool, each (n, rows, cols); a `closed` surface has a cell between its last and first column.
+    """
+    if closed:
+        x, y, seen = (torch.cat([v, v[:, :, :1]], 2) for v in (x, y, seen))
     across = torch.maximum(x.diff(dim=2).abs_(), y.diff(dim=2).abs_())
     down = torch.maximum(x.diff(dim=1).abs_(), y.diff(dim=1).abs_())
     across, down = torch.maximum(across[:, :-1], across[:, 1:]), torch.maximum(down[:, :, :-1], down[:, :, 1:])
-    seen = seen[:, :-1]|seen[:, 1:]
-    picture, row, col = ((torch.maximum(across, down) > gap)&(seen[:, :, :-1]|seen[:, :, 1:])).nonzero(as_tuple=True)
-    return picture, row, col, *((v[picture, row, col]/(.85*GAP)).ceil().clamp(max=40).long() for v in (down, across))
+    seen = seen[:, :-1] | seen[:, 1:]
+    picture, row, col = ((torch.maximum(across, down) > gap) & (seen[:, :, :-1] | seen[:, :, 1:])).nonzero(
+        as_tuple=True
+    )
+    return (
+        picture,
+        row,
+        col,
+        *((v[picture, row, col] / (0.85 * GAP)).ceil().clamp(max=40).long() for v in (down, across)),
+    )
 
 # %% ../nbs/02_parametric.ipynb #c163h
 def parts(down, across):
-    """For cells cut into `down` by `across` parts, both (k,): the cell (E,) of each part, and its place in it, v down and u
+    """For cells cut into `down` by `across` parts, both (k,): the cell (E,) of each part, and its place in it, v down
+    and u
     across (E,) in [0, 1)"""
-    count = down*across
+    count = down * across
     cell = torch.repeat_interleave(torch.arange(len(count)), count)
-    part, across = torch.arange(len(cell))-(count.cumsum(0)-count)[cell], across[cell]
-    return cell, part.div(across, rounding_mode="floor")/down[cell], part%across/across
+    part, across = torch.arange(len(cell)) - (count.cumsum(0) - count)[cell], across[cell]
+    return cell, part.div(across, rounding_mode="floor") / down[cell], part % across / across
 
 # %% ../nbs/02_parametric.ipynb #c163k
 def bilinear(a, b, c, d, v, u):
-    """Between values `a` upper left, `b` upper right, `c` lower left and `d` lower right, at v down and u across in [0, 1];
+    """Between values `a` upper left, `b` upper right, `c` lower left and `d` lower right, at v down and u across in [0,
+    1];
     shapes broadcast"""
-    top, bottom = a+(b-a)*u, c+(d-c)*u
-    return top+(bottom-top)*v
+    top, bottom = a + (b - a) * u, c + (d - c) * u
+    return top + (bottom - top) * v
 
 # %% ../nbs/02_parametric.ipynb #c181b
 def fill(x, y, depth, colour, seen, size, detail=1):
-    """Points between those of `splat`, wherever a surface of `sheets` is stretched: what `splat` takes as `more`; arguments
+    """Points between those of `splat`, wherever a surface of `sheets` is stretched: what `splat` takes as `more`;
+    arguments
     as there"""
     P, start, found = x.shape[1], 0, []
     for k, (rows, cols) in enumerate(sheets(detail)):
-        one = (v[:, start:start+rows*cols].view(-1, rows, cols) for v in (x, y, seen))
+        one = (v[:, start : start + rows * cols].view(-1, rows, cols) for v in (x, y, seen))
         picture, row, col, *cut = stretched(*one, k == 0, ROUGH if k else GAP)
-        first, right = picture*P+start+row*cols, (col+1)%cols
-        found.append((picture, *cut, first+col, first+right, first+cols+col, first+cols+right))
-        start += rows*cols
+        first, right = picture * P + start + row * cols, (col + 1) % cols
+        found.append((picture, *cut, first + col, first + right, first + cols + col, first + cols + right))
+        start += rows * cols
     found = torch.stack([torch.cat(v) for v in zip(*found)])
-    px, py, wide = x.flatten()[found[3]], y.flatten()[found[3]], GAP*found[1:3].amax(0)+2
-    inside = (torch.minimum(px, py) > -wide)&(torch.maximum(px, py) < size+wide)
+    px, py, wide = x.flatten()[found[3]], y.flatten()[found[3]], GAP * found[1:3].amax(0) + 2
+    inside = (torch.minimum(px, py) > -wide) & (torch.maximum(px, py) < size + wide)
     picture, down, across, *corners = found[:, inside]
     cell, v, u = parts(down, across)
     points = (bilinear(*(w.flatten()[k][cell] for k in corners), v, u) for w in (x, y, depth))
+
     def shade(j):
-        channel = (2*P*picture[cell[j]])[:, None]+P*torch.arange(3)    # three rows of P numbers a picture
-        return bilinear(*(colour.flatten()[k[cell[j]][:, None]+channel] for k in corners), v[j, None], u[j, None])
+        channel = (2 * P * picture[cell[j]])[:, None] + P * torch.arange(3)  # three rows of P numbers a picture
+        return bilinear(*(colour.flatten()[k[cell[j]][:, None] + channel] for k in corners), v[j, None], u[j, None])
+
     return picture[cell], *points, shade
 
 # %% ../nbs/02_parametric.ipynb #c183
@@ -743,60 +1028,89 @@ def lit(colour, normal_, u, head):
     points, a tint
 
     `colour`, `normal_` (n, 3, P), normals in camera coordinates. The result can exceed 1."""
-    l = u["light"]
-    d = torch.stack([normal(l[:, 0], .8), normal(l[:, 1], .45)+.35, .75+.5*l[:, 2]], 1)
-    d = d/d.norm(dim=1, keepdim=True)
-    half = d+torch.tensor([0., 0., 1.])
-    gloss = torch.bmm((half/half.norm(dim=1, keepdim=True))[:, None], normal_[:, :, :head]).clamp_(0)
-    amb = (.42+.30*u["ambient"])[..., None]
-    shade = amb+(1.08-amb)*(.15+.85*torch.bmm(d[:, None], normal_)).clamp_(0)
-    c = (colour*shade).mul_(((1+.10*(u["tint"]-.5))*(.82+.42*u["exposure"]))[..., None])
-    c[:, :, :head] += .09*gloss.square().square().square()*gloss.square().square()
+    light = u["light"]
+    d = torch.stack([normal(light[:, 0], 0.8), normal(light[:, 1], 0.45) + 0.35, 0.75 + 0.5 * light[:, 2]], 1)
+    d = d / d.norm(dim=1, keepdim=True)
+    half = d + torch.tensor([0.0, 0.0, 1.0])
+    gloss = torch.bmm((half / half.norm(dim=1, keepdim=True))[:, None], normal_[:, :, :head]).clamp_(0)
+    amb = (0.42 + 0.30 * u["ambient"])[..., None]
+    shade = amb + (1.08 - amb) * (0.15 + 0.85 * torch.bmm(d[:, None], normal_)).clamp_(0)
+    c = (colour * shade).mul_(((1 + 0.10 * (u["tint"] - 0.5)) * (0.82 + 0.42 * u["exposure"]))[..., None])
+    c[:, :, :head] += 0.09 * gloss.square().square().square() * gloss.square().square()
     return c
 
 # %% ../nbs/02_parametric.ipynb #c188
-PLACES = {"forest": ["2f4a22", "3f6b2a", "4a3a22"], "city street": ["8fa3b8", "7a7672", "4a4a4c"], "beach": ["5fb0e8", "3f8fc8", "e0c88a"], "office": ["e8e2d2", "cfc0a0", "8a6a4a"],
-          "bus": ["d8b020", "a8871c", "5a5c66"], "laboratory": ["dff2f6", "a8dce6", "7fb4c4"], "factory": ["4a2c20", "8a4a28", "b05a2c"], "construction site": ["d07a20", "e09a40", "a8641c"],
-          "hospital": ["e6f6ea", "b4e2c4", "86c8a4"], "night club": ["2a0a4a", "8a1a8a", "1c0838"]}
+PLACES = {
+    "forest": ["2f4a22", "3f6b2a", "4a3a22"],
+    "city street": ["8fa3b8", "7a7672", "4a4a4c"],
+    "beach": ["5fb0e8", "3f8fc8", "e0c88a"],
+    "office": ["e8e2d2", "cfc0a0", "8a6a4a"],
+    "bus": ["d8b020", "a8871c", "5a5c66"],
+    "laboratory": ["dff2f6", "a8dce6", "7fb4c4"],
+    "factory": ["4a2c20", "8a4a28", "b05a2c"],
+    "construction site": ["d07a20", "e09a40", "a8641c"],
+    "hospital": ["e6f6ea", "b4e2c4", "86c8a4"],
+    "night club": ["2a0a4a", "8a1a8a", "1c0838"],
+}
+
 
 def backdrop(u, size, place=None):
-    """Blurred backgrounds (n, 3, size, size) from 27 uniform numbers each, `u` (n, 27): grey ones with a little colour in [0.12, 0.84],
-    or those of the PLACES numbered in `place` (n,), where it is not -1: top, middle and bottom have the place's colours, give or take 0.09"""
+    """Blurred backgrounds (n, 3, size, size) from 27 uniform numbers each, `u` (n, 27): grey ones with a little colour
+    in [0.12, 0.84],
+    or those of the PLACES numbered in `place` (n,), where it is not -1: top, middle and bottom have the place's
+    colours, give or take 0.09
+    """
     b = u.view(-1, 3, 3, 3)
-    plain = .12+.72*mix(b.mean(1, keepdim=True).expand_as(b), b, .25)
+    plain = 0.12 + 0.72 * mix(b.mean(1, keepdim=True).expand_as(b), b, 0.25)
     if place is not None:
         place = torch.as_tensor(place)
-        scene = (torch.tensor([[list(bytes.fromhex(c)) for c in colours] for colours in PLACES.values()])/255).mT[place.clamp(min=0)][..., None]
-        plain = torch.where(place[:, None, None, None] < 0, plain, (scene+.18*(b-.5)).clamp(0, 1))
+        scene = (torch.tensor([[list(bytes.fromhex(c)) for c in colours] for colours in PLACES.values()]) / 255).mT[
+            place.clamp(min=0)
+        ][..., None]
+        plain = torch.where(place[:, None, None, None] < 0, plain, (scene + 0.18 * (b - 0.5)).clamp(0, 1))
     return F.interpolate(plain, size=(size, size), mode="bilinear", align_corners=True)
 
 # %% ../nbs/02_parametric.ipynb #c191
 def finish(image, u, seed, identities, images):
     """Blur, sensor noise and 8 bits: (n, 3, h, h) in [0, 1] -> uint8 (n, h, h, 3)
 
-    The noise of row k is the stream (seed, identities[k], images[k]). The blur grows with h but has five taps, so above 128 pixels it saturates."""
+    The noise of row k is the stream (seed, identities[k], images[k]). The blur grows with h but has five taps, so above
+    128 pixels it saturates.
+    """
     n, _, h, _ = image.shape
-    sigma = (.05+h/64*1.5*(u["blur"][:, 0]-.5).clamp(0))[:, None]
-    k = torch.exp(-.5*(torch.arange(-2, 3)/sigma)**2)
-    k = (k/k.sum(1, keepdim=True)).repeat_interleave(3, 0)
-    x = F.pad(image.reshape(1, n*3, h, h), (2, 2, 2, 2), mode="replicate")
-    x = F.conv2d(F.conv2d(x, k[:, None, :, None], groups=n*3), k[:, None, None, :], groups=n*3).view(n, 3, h, h)
-    grain = torch.stack([torch.randn(3, h, h, generator=generator(seed, 3, int(i), int(j))) for i, j in zip(identities, images)])
-    x = x+grain*(.004+.018*u["grain"]**2)[..., None, None]
+    sigma = (0.05 + h / 64 * 1.5 * (u["blur"][:, 0] - 0.5).clamp(0))[:, None]
+    k = torch.exp(-0.5 * (torch.arange(-2, 3) / sigma) ** 2)
+    k = (k / k.sum(1, keepdim=True)).repeat_interleave(3, 0)
+    x = F.pad(image.reshape(1, n * 3, h, h), (2, 2, 2, 2), mode="replicate")
+    x = F.conv2d(F.conv2d(x, k[:, None, :, None], groups=n * 3), k[:, None, None, :], groups=n * 3).view(n, 3, h, h)
+    grain = torch.stack(
+        [torch.randn(3, h, h, generator=generator(seed, 3, int(i), int(j))) for i, j in zip(identities, images)]
+    )
+    x = x + grain * (0.004 + 0.018 * u["grain"] ** 2)[..., None, None]
     return x.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 # %% ../nbs/02_parametric.ipynb #c194b
 def placed(t, u, s, size):
     """Points of pictures of `size` pixels, for traits `t` and conditions `u` by name and `s` from `pose_and_age`: x, y,
-    depth, colours in the light, what is seen and 3/2 `size`, all as `splat` takes them, and the landmarks (n, 5, 2) in pixels of the picture"""
-    detail, fine = detail_at(size), 3*size//2
+    depth, colours in the light, what is seen and 3/2 `size`, all as `splat` takes them, and the landmarks (n, 5, 2) in
+    pixels of the picture
+    """
+    detail, fine = detail_at(size), 3 * size // 2
     p, c, n, marks = surface(t, u, s[:, 3], detail)
-    R, flip = rotation(s), torch.tensor([[1.], [-1.]])
-    p, n, marks = R@p, R@n, ((R@marks)[:, :2]*flip).transpose(1, 2)
+    R, flip = rotation(s), torch.tensor([[1.0], [-1.0]])
+    p, n, marks = R @ p, R @ n, ((R @ marks)[:, :2] * flip).transpose(1, 2)
     scale, shift = camera(marks, s, u["jitter"])
-    x, y = ((p[:, :2]*flip*scale[..., None]+shift[..., None])*(fine/112)).unbind(1)
-    light = lit(c, n, u, round(ROWS*COLS*detail**2))
-    return x, y, p[:, 2], light, n[:, 2] > far_side(detail), fine, (marks*scale[:, None]+shift[:, None])*(size/112)
+    x, y = ((p[:, :2] * flip * scale[..., None] + shift[..., None]) * (fine / 112)).unbind(1)
+    light = lit(c, n, u, round(ROWS * COLS * detail**2))
+    return (
+        x,
+        y,
+        p[:, 2],
+        light,
+        n[:, 2] > far_side(detail),
+        fine,
+        (marks * scale[:, None] + shift[:, None]) * (size / 112),
+    )
 
 # %% ../nbs/02_parametric.ipynb #c196
 def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age, place=None):
@@ -806,41 +1120,76 @@ def render_batch(traits, identities, images, size, seed, yaw, pitch, roll, age, 
     s = pose_and_age(u, t["base_age"], yaw, pitch, roll, age)
     *points, marks = placed(t, u, s, size)
     both = F.interpolate(torch.cat(splat(*points, fill(*points, detail_at(size))), 1), size=(size, size), mode="area")
-    image = both[:, :3]+(1-both[:, 3:])*backdrop(u["background"], size, place)
+    image = both[:, :3] + (1 - both[:, 3:]) * backdrop(u["background"], size, place)
     return finish(image, u, seed, identities, images), s, marks
 
 # %% ../nbs/02_parametric.ipynb #c198
 def check_asked(n, **asked):
     "ValueError unless each of `asked` is None, a number, a pair (lo, hi), or a tensor or array of `n` values"
     for name, v in asked.items():
-        if isinstance(v, (tuple, list)) and len(v) != 2: raise ValueError(f"{name}: give (lo, hi) or a tensor of {n} values, not a list of {len(v)}")
-        if np.ndim(v) and not isinstance(v, (tuple, list)) and np.shape(v) != (n,): raise ValueError(f"{name} has shape {tuple(np.shape(v))}, expected ({n},)")
+        if isinstance(v, (tuple, list)) and len(v) != 2:
+            raise ValueError(f"{name}: give (lo, hi) or a tensor of {n} values, not a list of {len(v)}")
+        if np.ndim(v) and not isinstance(v, (tuple, list)) and np.shape(v) != (n,):
+            raise ValueError(f"{name} has shape {tuple(np.shape(v))}, expected ({n},)")
 
 # %% ../nbs/02_parametric.ipynb #c200
-def render_faces(identities, images, size:int=64, seed:int=0, yaw=None, pitch=None, roll=None, age=None, place=None, batch:int=32):
+def render_faces(
+    identities,
+    images,
+    size: int = 64,
+    seed: int = 0,
+    yaw=None,
+    pitch=None,
+    roll=None,
+    age=None,
+    place=None,
+    batch: int = 32,
+):
     """Drawn faces: 8-bit images (n, size, size, 3), attributes (n, 4) = pitch, yaw, roll in degrees and age in years,
     landmarks (n, 5, 2) in pixels
 
-    Row k is image `images[k]` of person `identities[k]`, a pure function of (seed, identity, image), whatever `batch` is.
-    A pose or age is drawn by default; give a pair (lo, hi), a number, or a tensor or array of one value per row to ask for it.
+    Row k is image `images[k]` of person `identities[k]`, a pure function of (seed, identity, image), whatever `batch`
+    is.
+    A pose or age is drawn by default; give a pair (lo, hi), a number, or a tensor or array of one value per row to ask
+    for it.
     `place` (n,): numbers of PLACES, -1 for none of them; None: none anywhere.
-    The surfaces are refined to the size of the picture; above 128 pixels their paint becomes blurred (then a warning says so).
-    ValueError: no image, lists of different length, a negative number, a size below 16, a wrong number of values asked for."""
+    The surfaces are refined to the size of the picture; above 128 pixels their paint becomes blurred (then a warning
+    says so).
+    ValueError: no image, lists of different length, a negative number, a size below 16, a wrong number of values asked
+    for.
+    """
     identities, images = [int(i) for i in identities], [int(j) for j in images]
-    if len(identities) != len(images) or not images: raise ValueError(f"{len(identities)} identities but {len(images)} images")
-    if size < 16 or batch < 1: raise ValueError(f"size must be at least 16 pixels and batch at least 1, got {size} and {batch}")
-    if size > 128: warn(f"the drawn head has no detail for {size} pixels: it will look blurred, take at most 128")
+    if len(identities) != len(images) or not images:
+        raise ValueError(f"{len(identities)} identities but {len(images)} images")
+    if size < 16 or batch < 1:
+        raise ValueError(f"size must be at least 16 pixels and batch at least 1, got {size} and {batch}")
+    if size > 128:
+        warn(f"the drawn head has no detail for {size} pixels: it will look blurred, take at most 128", stacklevel=2)
     check_asked(len(images), yaw=yaw, pitch=pitch, roll=roll, age=age)
-    if place is not None and (np.shape(place) != (len(images),) or not -1 <= min(place) <= max(place) < len(PLACES)): raise ValueError(f"place: expected {len(images)} numbers from -1 to {len(PLACES)-1}")
-    def part(v, k): return v[k:k+batch] if isinstance(v, (torch.Tensor, np.ndarray)) and v.ndim else v
+    if place is not None and (np.shape(place) != (len(images),) or not -1 <= min(place) <= max(place) < len(PLACES)):
+        raise ValueError(f"place: expected {len(images)} numbers from -1 to {len(PLACES) - 1}")
+
+    def part(v, k):
+        return v[k : k + batch] if isinstance(v, (torch.Tensor, np.ndarray)) and v.ndim else v
+
     def draw(k):
-        who, which = identities[k:k+batch], images[k:k+batch]
-        return render_batch(people(who, seed), who, which, size, seed, *(part(v, k) for v in (yaw, pitch, roll, age, None if place is None else torch.as_tensor(place))))
+        who, which = identities[k : k + batch], images[k : k + batch]
+        return render_batch(
+            people(who, seed),
+            who,
+            which,
+            size,
+            seed,
+            *(part(v, k) for v in (yaw, pitch, roll, age, None if place is None else torch.as_tensor(place))),
+        )
+
     detail = detail_at(size)
     basis(detail), masks(detail), mean_normals(detail), landmark_points()
-    threads = torch.get_num_threads()                                          # whole batches side by side beat two threads inside each small operation
+    threads = torch.get_num_threads()  # whole batches side by side beat two threads inside each small operation
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool: parts = list(pool.map(draw, range(0, len(images), batch)))
-    finally: torch.set_num_threads(threads)
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(draw, range(0, len(images), batch)))
+    finally:
+        torch.set_num_threads(threads)
     return tuple(torch.cat(column) for column in zip(*parts))

@@ -6,136 +6,235 @@
 __all__ = ['OPCODES', 'PUSH', 'STANDINS', 'opcodes', 'unpickle']
 
 # %% ../nbs/09_pickles.ipynb #c002
-import codecs, math
+import codecs
+import math
+
 import numpy as np
 
 # %% ../nbs/09_pickles.ipynb #c009
-OPCODES = {ord(code): (form, size) for form, codes in dict(
-    none={c: 0 for c in "(.012N])tlabeR\x85\x86\x87\x88\x89\x93\x94"},           # marks, stack, lists, tuples, constants, REDUCE, STACK_GLOBAL, MEMOIZE
-    unsigned={"K": 1, "M": 2, "h": 1, "j": 4, "q": 1, "r": 4, "\x80": 1},        # integers, memo numbers, the protocol
-    signed={"J": 4},
-    frame={"\x95": 8},
-    long={"\x8a": 1, "\x8b": 4},
-    bytes={"U": 1, "T": 4, "C": 1, "B": 4, "\x8e": 8, "\x96": 8},                # Python 2's strings, Python 3's bytes, protocol 5's byte array
-    text={"\x8c": 1, "X": 4, "\x8d": 8},
-    line={c: 1 for c in "ILSVgp"}, lines={"c": 2}).items() for code, size in codes.items()}
-PUSH = set("KMJIL\x8a\x8bUTCB\x8e\x96S\x8cX\x8dV")                                # these do no more than push their argument
+OPCODES = {
+    ord(code): (form, size)
+    for form, codes in dict(
+        none={
+            c: 0 for c in "(.012N])tlabeR\x85\x86\x87\x88\x89\x93\x94"
+        },  # marks, stack, lists, tuples, constants, REDUCE, STACK_GLOBAL, MEMOIZE
+        unsigned={"K": 1, "M": 2, "h": 1, "j": 4, "q": 1, "r": 4, "\x80": 1},  # integers, memo numbers, the protocol
+        signed={"J": 4},
+        frame={"\x95": 8},
+        long={"\x8a": 1, "\x8b": 4},
+        bytes={
+            "U": 1,
+            "T": 4,
+            "C": 1,
+            "B": 4,
+            "\x8e": 8,
+            "\x96": 8,
+        },  # Python 2's strings, Python 3's bytes, protocol 5's byte array
+        text={"\x8c": 1, "X": 4, "\x8d": 8},
+        line={c: 1 for c in "ILSVgp"},
+        lines={"c": 2},
+    ).items()
+    for code, size in codes.items()
+}
+PUSH = set("KMJIL\x8a\x8bUTCB\x8e\x96S\x8cX\x8dV")  # these do no more than push their argument
 
 # %% ../nbs/09_pickles.ipynb #c011
 def opcodes(data):
-    "Yields (position, opcode, argument) of a pickle in bytes, up to its STOP; ValueError: an opcode outside `OPCODES`, or an argument that is cut off or unreadable"
+    """Yields (position, opcode, argument) of a pickle in bytes, up to its STOP; ValueError: an opcode outside
+    `OPCODES`, or an argument that is cut off or unreadable"""
     at, view, code = 0, memoryview(data), ""
+
     def cut(k):
         nonlocal at
-        if k > len(view)-at: raise ValueError(f"{k} bytes announced, {len(view)-at} left: truncated or damaged")
+        if k > len(view) - at:
+            raise ValueError(f"{k} bytes announced, {len(view) - at} left: truncated or damaged")
         at += k
-        return view[at-k:at]
+        return view[at - k : at]
+
     def line():
         end = data.find(b"\n", at)
-        if end < 0: raise ValueError("a line without an end: truncated or damaged")
-        return bytes(cut(end+1-at)[:-1])
+        if end < 0:
+            raise ValueError("a line without an end: truncated or damaged")
+        return bytes(cut(end + 1 - at)[:-1])
+
     while code != ".":
-        if at == len(data): raise ValueError(f"byte {at}: the pickle ends without STOP: truncated")
+        if at == len(data):
+            raise ValueError(f"byte {at}: the pickle ends without STOP: truncated")
         start, code, (form, size) = at, chr(data[at]), OPCODES.get(data[at], ("", 0))
         at += 1
-        if form == "none": yield start, code, None; continue
+        if form == "none":
+            yield start, code, None
+            continue
         try:
-            if not form: raise ValueError(f"opcode {code!r} does not belong in a pair file")
-            if form == "line": value = _from_line(code, line())
-            elif form == "lines": value = (line().decode("ascii"), line().decode("ascii"))
-            else: value = int.from_bytes(cut(size), "little", signed=form == "signed")
-            if form in ("bytes", "text", "long"): value = _from_blob(form, cut(value))
-            if form == "frame" and value > len(view)-at: raise ValueError(f"a frame of {value} bytes, {len(view)-at} left: truncated or damaged")
-        except ValueError as e: raise ValueError(f"byte {start}: {e}") from None
+            if not form:
+                raise ValueError(f"opcode {code!r} does not belong in a pair file")
+            if form == "line":
+                value = _from_line(code, line())
+            elif form == "lines":
+                value = (line().decode("ascii"), line().decode("ascii"))
+            else:
+                value = int.from_bytes(cut(size), "little", signed=form == "signed")
+            if form in ("bytes", "text", "long"):
+                value = _from_blob(form, cut(value))
+            if form == "frame" and value > len(view) - at:
+                raise ValueError(f"a frame of {value} bytes, {len(view) - at} left: truncated or damaged")
+        except ValueError as e:
+            raise ValueError(f"byte {start}: {e}") from None
         yield start, code, value
 
+
 def _from_line(code, line):
-    "The argument of a protocol-0 opcode: I an integer (00 and 01: truth values), L a long, g and p memo numbers, S a quoted byte string, V text"
-    if code == "V": return line.decode("raw-unicode-escape")
+    """The argument of a protocol-0 opcode: I an integer (00 and 01: truth values), L a long, g and p memo numbers, S a
+    quoted byte string, V text"""
+    if code == "V":
+        return line.decode("raw-unicode-escape")
     if code == "S":
-        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in b"'\"": raise ValueError("a string without quotes")
+        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in b"'\"":
+            raise ValueError("a string without quotes")
         return codecs.escape_decode(line[1:-1])[0]
-    if code == "I" and line in (b"00", b"01"): return line == b"01"
-    if len(line) > 20: raise ValueError(f"an integer of {len(line)} digits")
+    if code == "I" and line in (b"00", b"01"):
+        return line == b"01"
+    if len(line) > 20:
+        raise ValueError(f"an integer of {len(line)} digits")
     return int(line.removesuffix(b"L") if code == "L" else line)
 
+
 def _from_blob(form, blob):
-    "The argument of an opcode with a length in front: the bytes themselves, UTF-8 text, or a two's-complement integer of at most 8 bytes"
-    if form == "bytes": return blob
-    if form == "text": return str(blob, "utf-8")
-    if len(blob) > 8: raise ValueError(f"an integer of {len(blob)} bytes")
+    """The argument of an opcode with a length in front: the bytes themselves, UTF-8 text, or a two's-complement integer
+    of at most 8 bytes"""
+    if form == "bytes":
+        return blob
+    if form == "text":
+        return str(blob, "utf-8")
+    if len(blob) > 8:
+        raise ValueError(f"an integer of {len(blob)} bytes")
     return int.from_bytes(blob, "little", signed=True)
 
 # %% ../nbs/09_pickles.ipynb #c014
-def _text(x): return x if isinstance(x, str) else bytes(x).decode("ascii")
+def _text(x):
+    return x if isinstance(x, str) else bytes(x).decode("ascii")
+
 
 def _array(raw, dtype, shape, order="C", axes=None):
-    "A read-only array over `raw`, in a dict: it fills in what `_reconstruct` has promised; ValueError unless the bytes fit the shape"
+    """A read-only array over `raw`, in a dict: it fills in what `_reconstruct` has promised; ValueError unless the
+    bytes fit the shape"""
     order = _text(order)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not isinstance(dtype, np.dtype) or isinstance(raw, (str, list)) or len(shape) > 4 or order not in tuple("CFK"): raise ValueError("not an array of bytes, truth values or integers")
-    if min(shape, default=1) < 0 or math.prod(shape)*dtype.itemsize != len(raw): raise ValueError(f"an array of shape {shape} and type {dtype} in {len(raw)} bytes")
+    if not isinstance(dtype, np.dtype) or isinstance(raw, (str, list)) or len(shape) > 4 or order not in tuple("CFK"):
+        raise ValueError("not an array of bytes, truth values or integers")
+    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != len(raw):
+        raise ValueError(f"an array of shape {shape} and type {dtype} in {len(raw)} bytes")
     flat = np.frombuffer(raw, np.uint8)
-    if dtype == bool and (flat > 1).any(): raise ValueError("a truth value other than 0 and 1")
-    if order == "K": return dict(array=flat.view(dtype).reshape(shape).transpose(axes))
+    if dtype.kind == "b" and (flat > 1).any():
+        raise ValueError("a truth value other than 0 and 1")
+    if order == "K":
+        return dict(array=flat.view(dtype).reshape(shape).transpose(axes))
     return dict(array=flat.view(dtype).reshape(shape, order=order))
 
+
 def _dtype(code, *flags):
-    if _text(code) not in ("u1", "b1", "i8"): raise ValueError(f"NumPy type {_text(code)!r} does not belong in a pair file (u1, b1 or i8)")
-    return np.dtype("<"+_text(code))
+    if _text(code) not in ("u1", "b1", "i8"):
+        raise ValueError(f"NumPy type {_text(code)!r} does not belong in a pair file (u1, b1 or i8)")
+    return np.dtype("<" + _text(code))
+
 
 def _encode(text, codec):
-    if _text(codec) not in ("latin1", "latin-1"): raise ValueError(f"bytes written with the codec {codec!r}")
+    if _text(codec) not in ("latin1", "latin-1"):
+        raise ValueError(f"bytes written with the codec {codec!r}")
     return text.encode("latin-1")
 
-def _ndarray(*args): raise ValueError("an array made by a call")
+
+def _ndarray(*args):
+    raise ValueError("an array made by a call")
+
 
 STANDINS = {"_codecs encode": _encode, "numpy dtype": _dtype, "numpy ndarray": _ndarray}
-for core in ("numpy.core", "numpy._core"):                        # NumPy 1 and 2
-    STANDINS |= {f"{core}.multiarray _reconstruct": lambda *args: {}, f"{core}.multiarray scalar": lambda dtype, raw: _array(raw, dtype, ())["array"].item(),
-                 f"{core}.numeric _frombuffer": _array}
+for core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
+    STANDINS |= {
+        f"{core}.multiarray _reconstruct": lambda *args: {},
+        f"{core}.multiarray scalar": lambda dtype, raw: _array(raw, dtype, ())["array"].item(),
+        f"{core}.numeric _frombuffer": _array,
+    }
 
 # %% ../nbs/09_pickles.ipynb #c016
-def unpickle(data, steps:int=1_000_000):
-    "The lists, tuples, bytes, numbers and {'array': ...} in the pickle `data`; ValueError with the position of whatever a pair file does not hold"
+def unpickle(data, steps: int = 1_000_000):
+    """The lists, tuples, bytes, numbers and {'array': ...} in the pickle `data`; ValueError with the position of
+    whatever a pair file does not hold"""
     stack, marks, memo, made = [], [], {}, 0
-    def since_mark(): k = marks.pop(); items = stack[k:]; del stack[k:]; return items
+
+    def since_mark():
+        k = marks.pop()
+        items = stack[k:]
+        del stack[k:]
+        return items
+
     for step, (at, code, value) in enumerate(opcodes(data)):
-        if step >= steps: raise ValueError(f"byte {at}: more than {steps} opcodes")
+        if step >= steps:
+            raise ValueError(f"byte {at}: more than {steps} opcodes")
         try:
-            if code in PUSH: stack.append(value)
-            elif code in "qrp": memo[value] = stack[-1]
-            elif code == "\x94": memo[len(memo)] = stack[-1]
-            elif code in "hjg": stack.append(memo[value])
-            elif code == "(": marks.append(len(stack))
-            elif code in "tl": stack.append((tuple if code == "t" else list)(since_mark()))
-            elif code in "\x85\x86\x87": k = ord(code)-0x84; stack[-k:] = [tuple(stack[-k:])] if len(stack) >= k else stack[-k]
-            elif code in "])": stack.append([] if code == "]" else ())
-            elif code in "N\x88\x89": stack.append({"N": None, "\x88": True, "\x89": False}[code])
-            elif code == "e": items = since_mark(); stack[-1].extend(items)
-            elif code == "a": item = stack.pop(); stack[-1].append(item)
-            elif code in "c\x93": stack.append(_standin(*(value if code == "c" else (_text(x) for x in (stack.pop(-2), stack.pop(-1))))))
+            if code in PUSH:
+                stack.append(value)
+            elif code in "qrp":
+                memo[value] = stack[-1]
+            elif code == "\x94":
+                memo[len(memo)] = stack[-1]
+            elif code in "hjg":
+                stack.append(memo[value])
+            elif code == "(":
+                marks.append(len(stack))
+            elif code in "tl":
+                stack.append((tuple if code == "t" else list)(since_mark()))
+            elif code in "\x85\x86\x87":
+                k = ord(code) - 0x84
+                stack[-k:] = [tuple(stack[-k:])] if len(stack) >= k else stack[-k]
+            elif code in "])":
+                stack.append([] if code == "]" else ())
+            elif code in "N\x88\x89":
+                stack.append({"N": None, "\x88": True, "\x89": False}[code])
+            elif code == "e":
+                items = since_mark()
+                stack[-1].extend(items)
+            elif code == "a":
+                item = stack.pop()
+                stack[-1].append(item)
+            elif code in "c\x93":
+                stack.append(_standin(*(value if code == "c" else (_text(x) for x in (stack.pop(-2), stack.pop(-1))))))
             elif code == "R":
                 args, call = stack.pop(), stack.pop()
                 stack.append(call(*args))
-                if isinstance(stack[-1], bytes): made += len(stack[-1])
-                if made > len(data): raise ValueError("calls make more bytes than the file has")
-            elif code == "b": _build(stack.pop(), stack[-1])
-            elif code == "0": stack.pop()
-            elif code == "1": since_mark()
-            elif code == "2": stack.append(stack[-1])
-            elif code == ".": return stack.pop()
-        except ValueError as e: raise ValueError(f"byte {at}: {e}") from None
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as e: raise ValueError(f"byte {at}: opcode {code!r} does not fit what comes before it ({e})") from None
+                if isinstance(stack[-1], bytes):
+                    made += len(stack[-1])
+                if made > len(data):
+                    raise ValueError("calls make more bytes than the file has")
+            elif code == "b":
+                _build(stack.pop(), stack[-1])
+            elif code == "0":
+                stack.pop()
+            elif code == "1":
+                since_mark()
+            elif code == "2":
+                stack.append(stack[-1])
+            elif code == ".":
+                return stack.pop()
+        except ValueError as e:
+            raise ValueError(f"byte {at}: {e}") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as e:
+            raise ValueError(f"byte {at}: opcode {code!r} does not fit what comes before it ({e})") from None
+
 
 def _standin(module, name):
     "The function of our own for a global; ValueError names a global that is not in the table"
-    if f"{module} {name}" not in STANDINS: raise ValueError(f"the file asks for {module}.{name}: not data, and nothing of it was run")
+    if f"{module} {name}" not in STANDINS:
+        raise ValueError(f"the file asks for {module}.{name}: not data, and nothing of it was run")
     return STANDINS[f"{module} {name}"]
+
 
 def _build(state, target):
     "Fills an array's promise, or accepts a type's byte order"
     if isinstance(target, np.dtype):
-        if _text(state[1]) not in tuple("|<="): raise ValueError("a big-endian type")
-    elif target != {}: raise ValueError("BUILD of something other than an array")
-    else: target |= _array(state[4], state[2], state[1], "F" if state[3] else "C")
+        if _text(state[1]) not in tuple("|<="):
+            raise ValueError("a big-endian type")
+    elif target != {}:
+        raise ValueError("BUILD of something other than an array")
+    else:
+        target |= _array(state[4], state[2], state[1], "F" if state[3] else "C")

@@ -8,27 +8,39 @@ __all__ = ['nearest_pictures']
 # %% ../nbs/62_privacy.ipynb #c002
 import numpy as np
 import torch
+
 from .core import progress
 
 # %% ../nbs/62_privacy.ipynb #c005
-def nearest_pictures(images, others=None, block:int=2048) -> tuple[np.ndarray, np.ndarray]:
-    """For each 8-bit image (n, h, w, 3) the number of its nearest picture among `others` (k, h, w, 3), or among the other images, and the distance (n,) in grey levels (root mean square)
+def nearest_pictures(images, others=None, block: int = 2048) -> tuple[np.ndarray, np.ndarray]:
+    """For each 8-bit image (n, h, w, 3) the number of its nearest picture among `others` (k, h, w, 3), or among the
+    other images, and the distance (n,) in grey levels (root mean square)
 
     ValueError if the sizes differ or there is nothing to compare with."""
     alone, images = others is None, np.asarray(images)
     others = images if alone else np.asarray(others)
-    if images.shape[1:] != others.shape[1:]: raise ValueError(f"pictures of {images.shape[1:]} and of {others.shape[1:]}")
-    if len(others) < 1+alone: raise ValueError(f"{len(others)} pictures: there is no other one to compare with")
-    flat = lambda x: torch.from_numpy(x.reshape(len(x), -1)).float()-127.5                        # small numbers: 24 bits are enough for the products
+    if images.shape[1:] != others.shape[1:]:
+        raise ValueError(f"pictures of {images.shape[1:]} and of {others.shape[1:]}")
+    if len(others) < 1 + alone:
+        raise ValueError(f"{len(others)} pictures: there is no other one to compare with")
+
+    def flat(x):
+        return (
+            torch.from_numpy(x.reshape(len(x), -1)).float() - 127.5
+        )  # small numbers: 24 bits are enough for the products
+
     best, who = torch.full((len(images),), torch.inf), torch.zeros(len(images), dtype=torch.long)
     for a in progress(range(0, len(images), block), "blocks"):
-        x = flat(images[a:a+block])
+        x = flat(images[a : a + block])
         for b in range(0, len(others), block):
-            y = flat(others[b:b+block])
-            d = (x*x).sum(1)[:, None]+(y*y).sum(1)-2*x@y.T
-            if alone and a == b: d.fill_diagonal_(torch.inf)
+            y = flat(others[b : b + block])
+            d = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
+            if alone and a == b:
+                d.fill_diagonal_(torch.inf)
             near = d.min(1)
-            closer = near.values < best[a:a+block]
-            best[a:a+block][closer], who[a:a+block][closer] = near.values[closer], b+near.indices[closer]
-    exact = [images[a:a+block].astype(np.float32)-others[who[a:a+block]] for a in range(0, len(images), block)]      # the sum above cancels for equal pictures
+            closer = near.values < best[a : a + block]
+            best[a : a + block][closer], who[a : a + block][closer] = near.values[closer], b + near.indices[closer]
+    exact = [
+        images[a : a + block].astype(np.float32) - others[who[a : a + block]] for a in range(0, len(images), block)
+    ]  # the sum above cancels for equal pictures
     return who.numpy(), np.concatenate([np.sqrt((e**2).reshape(len(e), -1).mean(1)) for e in exact])

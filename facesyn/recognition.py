@@ -9,10 +9,13 @@ __all__ = ['IRESNETS', 'MOBILEFACENETS', 'NETWORKS', 'MARGINS', 'check_finite', 
            'learning_rate', 'save_checkpoint', 'load_checkpoint', 'train_recogniser']
 
 # %% ../nbs/21_recognition.ipynb #c002
-import json, math, time
+import json
+import math
+import time
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,45 +24,61 @@ from diffusers.configuration_utils import register_to_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+
 from .augmentation import augment
 from .core import atomic, generator, pick_device, to_float
 
 # %% ../nbs/21_recognition.ipynb #c005
-def check_finite(module:nn.Module, name:str="the network") -> nn.Module:
+def check_finite(module: nn.Module, name: str = "the network") -> nn.Module:
     "Returns `module`; ValueError naming the first weight or buffer that holds NaN or infinity"
     for key, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(f"{name}: tensor {key} has {int((~torch.isfinite(tensor)).sum())} NaN or infinite values of {tensor.numel()}")
+            raise ValueError(
+                f"{name}: tensor {key} has {int((~torch.isfinite(tensor)).sum())} NaN or infinite values of"
+                f" {tensor.numel()}"
+            )
     return module
 
-def check_output(net:nn.Module, x, out):
-    "Returns `out`; in eval mode, if it is not finite, ValueError that names the network's broken tensor or says that the input `x` was"
+
+def check_output(net: nn.Module, x, out):
+    """Returns `out`; in eval mode, if it is not finite, ValueError that names the network's broken tensor or says that
+    the input `x` was"""
     if not net.training and not torch.isfinite(out).all():
         name = type(net).__name__
         check_finite(net, name)
-        raise ValueError(f"{name}: the input has NaN or infinite pixels" if not torch.isfinite(x).all() else f"{name}: the features overflowed")
+        raise ValueError(
+            f"{name}: the input has NaN or infinite pixels"
+            if not torch.isfinite(x).all()
+            else f"{name}: the features overflowed"
+        )
     return out
 
 # %% ../nbs/21_recognition.ipynb #c061
 class SEBlock(nn.Module):
-    "Squeeze and excitation (Hu et al. 2018): each channel times a weight in (0, 1), made from the means of all channels through a bottleneck of c/16; no biases"
-    def __init__(self, c:int):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Conv2d(c, max(c//16, 1), 1, bias=False), nn.Conv2d(max(c//16, 1), c, 1, bias=False)
+    """Squeeze and excitation (Hu et al. 2018): each channel times a weight in (0, 1), made from the means of all
+    channels through a bottleneck of c/16; no biases"""
 
-    def forward(self, x): return x*self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+    def __init__(self, c: int):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Conv2d(c, max(c // 16, 1), 1, bias=False), nn.Conv2d(max(c // 16, 1), c, 1, bias=False)
+
+    def forward(self, x):
+        return x * self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
 
 # %% ../nbs/21_recognition.ipynb #c008
 class IBlock(nn.Module):
-    "BN-conv3x3-BN-PReLU-conv3x3(stride)-BN, with `se` an SEBlock, plus the input (through conv1x1-BN where the shape changes; with `pool`, every other pixel where only the size does)"
-    def __init__(self, c_in:int, c_out:int, stride:int=1, pool:bool=False, se:bool=False):
+    """BN-conv3x3-BN-PReLU-conv3x3(stride)-BN, with `se` an SEBlock, plus the input (through conv1x1-BN where the shape
+    changes; with `pool`, every other pixel where only the size does)"""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1, pool: bool = False, se: bool = False):
         super().__init__()
         self.bn1, self.conv1 = nn.BatchNorm2d(c_in), nn.Conv2d(c_in, c_out, 3, 1, 1, bias=False)
         self.bn2, self.prelu = nn.BatchNorm2d(c_out), nn.PReLU(c_out)
         self.conv2, self.bn3 = nn.Conv2d(c_out, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)
         self.se = SEBlock(c_out) if se else nn.Identity()
         self.downsample = None
-        if pool and c_in == c_out and stride != 1: self.downsample = nn.MaxPool2d(1, stride)
+        if pool and c_in == c_out and stride != 1:
+            self.downsample = nn.MaxPool2d(1, stride)
         elif stride != 1 or c_in != c_out:
             self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
@@ -70,11 +89,13 @@ class IBlock(nn.Module):
 # %% ../nbs/21_recognition.ipynb #c010
 class Network(ModelMixin, ConfigMixin):
     "A network that `save_pretrained` and `from_pretrained` keep in a folder"
+
     @classmethod
     def from_pretrained(cls, path, **kwargs):
         "Reads a folder written by `save_pretrained`; FileNotFoundError if it is none, ValueError for NaN weights"
-        folder = Path(path)/(kwargs.get("subfolder") or "")
-        if not (folder/"config.json").is_file(): raise FileNotFoundError(f"no network in {folder}: config.json is missing")
+        folder = Path(path) / (kwargs.get("subfolder") or "")
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"no network in {folder}: config.json is missing")
         return check_finite(super().from_pretrained(path, **kwargs), str(folder))
 
 # %% ../nbs/21_recognition.ipynb #c012
@@ -82,254 +103,486 @@ class IResNet(Network):
     """Face recognition network: RGB (n, 3, size, size) in [-1, 1] -> raw features (n, dim)
 
     `layers` and `widths` give blocks and channels per stage, `strides` the stride of each stage (default 2 everywhere).
-    `pool`: AdaFace's and TFace's variant, whose first shortcut has no weights. `se`: a squeeze-and-excitation block at the end of each residual one (IR-SE). State-dict names and the 112-pixel layouts are those of InsightFace's arcface_torch (last batch norm's weight frozen at 1).
+    `pool`: AdaFace's and TFace's variant, whose first shortcut has no weights. `se`: a squeeze-and-excitation block at
+    the end of each residual one (IR-SE). State-dict names and the 112-pixel layouts are those of InsightFace's
+    arcface_torch (last batch norm's weight frozen at 1).
     In eval mode a non-finite output is a ValueError that names the broken tensor or says that the input was.
     """
+
     @register_to_config
-    def __init__(self, size:int=112, layers:tuple=(3, 4, 14, 3), widths:tuple=(64, 128, 256, 512), dim:int=512, dropout:float=0., strides:tuple=None, pool:bool=False, se:bool=False):
+    def __init__(
+        self,
+        size: int = 112,
+        layers: tuple = (3, 4, 14, 3),
+        widths: tuple = (64, 128, 256, 512),
+        dim: int = 512,
+        dropout: float = 0.0,
+        strides: tuple = None,
+        pool: bool = False,
+        se: bool = False,
+    ):
         super().__init__()
-        strides = strides or (2,)*len(layers)
-        if not len(layers) == len(widths) == len(strides): raise ValueError(f"layers {layers}, widths {widths} and strides {strides} differ in length")
-        if min(widths) < 16: raise ValueError(f"widths {widths}: at least 16 channels are needed (with fewer, torch's channels-last backward pass on CPUs writes outside its memory)")
+        strides = strides or (2,) * len(layers)
+        if not len(layers) == len(widths) == len(strides):
+            raise ValueError(f"layers {layers}, widths {widths} and strides {strides} differ in length")
+        if min(widths) < 16:
+            raise ValueError(
+                f"widths {widths}: at least 16 channels are needed (with fewer, torch's channels-last backward pass on"
+                " CPUs writes outside its memory)"
+            )
         c, side = widths[0], size
         self.conv1, self.bn1, self.prelu = nn.Conv2d(3, c, 3, 1, 1, bias=False), nn.BatchNorm2d(c), nn.PReLU(c)
         for k, (n, width, stride) in enumerate(zip(layers, widths, strides), 1):
-            blocks = [IBlock(c, width, stride, pool, se), *(IBlock(width, width, se=se) for _ in range(n-1))]
+            blocks = [IBlock(c, width, stride, pool, se), *(IBlock(width, width, se=se) for _ in range(n - 1))]
             setattr(self, f"layer{k}", nn.Sequential(*blocks))
-            c, side = width, -(-side//stride)
+            c, side = width, -(-side // stride)
         self.bn2, self.drop = nn.BatchNorm2d(c), nn.Dropout(dropout)
-        self.fc, self.features = nn.Linear(c*side*side, dim), nn.BatchNorm1d(dim)
+        self.fc, self.features = nn.Linear(c * side * side, dim), nn.BatchNorm1d(dim)
         self.features.weight.requires_grad_(False)
         for m in self.modules():
-            if isinstance(m, nn.Conv2d): nn.init.normal_(m.weight, 0, 0.1)
+            if isinstance(m, nn.Conv2d):
+                nn.init.normal_(m.weight, 0, 0.1)
 
     def forward(self, x):
-        if x.shape[1:] != (3, self.config.size, self.config.size): raise ValueError(f"expected (n, 3, {self.config.size}, {self.config.size}), got {tuple(x.shape)}")
+        if x.shape[1:] != (3, self.config.size, self.config.size):
+            raise ValueError(f"expected (n, 3, {self.config.size}, {self.config.size}), got {tuple(x.shape)}")
         h = self.prelu(self.bn1(self.conv1(x)))
-        for k in range(1, len(self.config.layers)+1): h = getattr(self, f"layer{k}")(h)
+        for k in range(1, len(self.config.layers) + 1):
+            h = getattr(self, f"layer{k}")(h)
         h = self.drop(self.bn2(h)).flatten(1)
-        with torch.autocast(x.device.type, enabled=False): return check_output(self, x, self.features(self.fc(h.to(self.fc.weight.dtype))))
+        with torch.autocast(x.device.type, enabled=False):
+            return check_output(self, x, self.features(self.fc(h.to(self.fc.weight.dtype))))
 
 # %% ../nbs/21_recognition.ipynb #c013
-IRESNETS = dict(r18=dict(layers=(2, 2, 2, 2)), r34=dict(layers=(3, 4, 6, 3)), r50=dict(layers=(3, 4, 14, 3)), r100=dict(layers=(3, 13, 30, 3)), r200=dict(layers=(6, 26, 60, 6)),
-                lresnet50e_ir=dict(layers=(3, 4, 14, 3), dropout=.4), irse50=dict(layers=(3, 4, 14, 3), dropout=.4, pool=True, se=True),
-                tiny32=dict(size=32, layers=(1, 1, 2, 1), widths=(16, 32, 64, 128), dim=128),
-                small32=dict(size=32, layers=(1, 2, 2, 1), widths=(24, 48, 96, 160), dim=128),
-                tiny64=dict(size=64, layers=(1, 1, 1, 2, 1), widths=(16, 16, 32, 64, 128), dim=128),
-                small64=dict(size=64, layers=(1, 1, 2, 2, 1), widths=(16, 24, 48, 96, 160), se=True, dim=128))
+IRESNETS = dict(
+    r18=dict(layers=(2, 2, 2, 2)),
+    r34=dict(layers=(3, 4, 6, 3)),
+    r50=dict(layers=(3, 4, 14, 3)),
+    r100=dict(layers=(3, 13, 30, 3)),
+    r200=dict(layers=(6, 26, 60, 6)),
+    lresnet50e_ir=dict(layers=(3, 4, 14, 3), dropout=0.4),
+    irse50=dict(layers=(3, 4, 14, 3), dropout=0.4, pool=True, se=True),
+    tiny32=dict(size=32, layers=(1, 1, 2, 1), widths=(16, 32, 64, 128), dim=128),
+    small32=dict(size=32, layers=(1, 2, 2, 1), widths=(24, 48, 96, 160), dim=128),
+    tiny64=dict(size=64, layers=(1, 1, 1, 2, 1), widths=(16, 16, 32, 64, 128), dim=128),
+    small64=dict(size=64, layers=(1, 1, 2, 2, 1), widths=(16, 24, 48, 96, 160), se=True, dim=128),
+)
 
 # %% ../nbs/21_recognition.ipynb #c065
 class Layers(nn.Module):
     "Modules one after the other; with `skip` plus the input"
-    def __init__(self, *parts, skip:bool=False):
+
+    def __init__(self, *parts, skip: bool = False):
         super().__init__()
         self.layers, self.skip = nn.Sequential(*parts), skip
 
-    def forward(self, x): return self.layers(x)+x if self.skip else self.layers(x)
+    def forward(self, x):
+        return self.layers(x) + x if self.skip else self.layers(x)
 
-def convolution(c_in:int, c_out:int, kernel:int=1, stride:int=1, groups:int=1, padding:int=None, prelu:bool=True) -> Layers:
+
+def convolution(
+    c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, padding: int = None, prelu: bool = True
+) -> Layers:
     "conv-BN-PReLU, or conv-BN; `padding` None keeps the size (at stride 1)"
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel//2 if padding is None else padding, groups=groups, bias=False)
+    conv = nn.Conv2d(
+        c_in, c_out, kernel, stride, kernel // 2 if padding is None else padding, groups=groups, bias=False
+    )
     return Layers(conv, nn.BatchNorm2d(c_out), *([nn.PReLU(c_out)] if prelu else []))
 
-def bottleneck(c_in:int, c_out:int, width:int, stride:int=1) -> Layers:
-    "conv1x1 to `width` channels, depthwise conv3x3(stride), conv1x1 back without activation; plus the input at stride 1"
-    return Layers(convolution(c_in, width), convolution(width, width, 3, stride, width), convolution(width, c_out, prelu=False), skip=stride == 1)
+
+def bottleneck(c_in: int, c_out: int, width: int, stride: int = 1) -> Layers:
+    """conv1x1 to `width` channels, depthwise conv3x3(stride), conv1x1 back without activation; plus the input at stride
+    1"""
+    return Layers(
+        convolution(c_in, width),
+        convolution(width, width, 3, stride, width),
+        convolution(width, c_out, prelu=False),
+        skip=stride == 1,
+    )
 
 # %% ../nbs/21_recognition.ipynb #c066
 class MobileFaceNet(Network):
-    """Face recognition network of 2 million weights (Chen et al. 2018): RGB (n, 3, size, size) in [-1, 1] -> raw features (n, dim)
+    """Face recognition network of 2 million weights (Chen et al. 2018): RGB (n, 3, size, size) in [-1, 1] -> raw
+    features (n, dim)
 
-    `blocks`: bottlenecks at each of the four resolutions (a first 1 is one grouped convolution); channels are 64 `scale`, later 128 `scale`. State-dict names and the 112-pixel layout are those of InsightFace's
-    arcface_torch (`mbf`: the default; `mbf_large`: blocks 2, 8, 12, 4 and scale 4). A non-finite output in eval mode is a ValueError, as in `IResNet`.
+    `blocks`: bottlenecks at each of the four resolutions (a first 1 is one grouped convolution); channels are 64
+    `scale`, later 128 `scale`. State-dict names and the 112-pixel layout are those of InsightFace's
+    arcface_torch (`mbf`: the default; `mbf_large`: blocks 2, 8, 12, 4 and scale 4). A non-finite output in eval mode is
+    a ValueError, as in `IResNet`.
     """
+
     @register_to_config
-    def __init__(self, size:int=112, blocks:tuple=(1, 4, 6, 2), scale:int=2, dim:int=512):
+    def __init__(self, size: int = 112, blocks: tuple = (1, 4, 6, 2), scale: int = 2, dim: int = 512):
         super().__init__()
-        c, d = 64*scale, 128*scale
-        def row(c, n, width): return Layers(*(bottleneck(c, c, width) for _ in range(n)))
+        c, d = 64 * scale, 128 * scale
+
+        def row(c, n, width):
+            return Layers(*(bottleneck(c, c, width) for _ in range(n)))
+
         first = convolution(c, c, 3, groups=64) if blocks[0] == 1 else row(c, blocks[0], 128)
-        self.layers = nn.ModuleList([convolution(3, c, 3, 2), first, bottleneck(c, c, 128, 2), row(c, blocks[1], 128), bottleneck(c, d, 256, 2), row(d, blocks[2], 256), bottleneck(d, d, 512, 2), row(d, blocks[3], 256)])
+        self.layers = nn.ModuleList(
+            [
+                convolution(3, c, 3, 2),
+                first,
+                bottleneck(c, c, 128, 2),
+                row(c, blocks[1], 128),
+                bottleneck(c, d, 256, 2),
+                row(d, blocks[2], 256),
+                bottleneck(d, d, 512, 2),
+                row(d, blocks[3], 256),
+            ]
+        )
         self.conv_sep = convolution(d, 512)
-        self.features = Layers(convolution(512, 512, -(-size//16), groups=512, padding=0, prelu=False), nn.Flatten(), nn.Linear(512, dim, bias=False), nn.BatchNorm1d(dim))
+        self.features = Layers(
+            convolution(512, 512, -(-size // 16), groups=512, padding=0, prelu=False),
+            nn.Flatten(),
+            nn.Linear(512, dim, bias=False),
+            nn.BatchNorm1d(dim),
+        )
         for m in self.modules():
-            if isinstance(m, (nn.Conv2d, nn.Linear)): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(m, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x):
-        if x.shape[1:] != (3, self.config.size, self.config.size): raise ValueError(f"expected (n, 3, {self.config.size}, {self.config.size}), got {tuple(x.shape)}")
+        if x.shape[1:] != (3, self.config.size, self.config.size):
+            raise ValueError(f"expected (n, 3, {self.config.size}, {self.config.size}), got {tuple(x.shape)}")
         h = x
-        for part in self.layers: h = part(h)
-        with torch.autocast(x.device.type, enabled=False): return check_output(self, x, self.features(self.conv_sep(h.to(self.features.layers[2].weight.dtype))))
+        for part in self.layers:
+            h = part(h)
+        with torch.autocast(x.device.type, enabled=False):
+            return check_output(self, x, self.features(self.conv_sep(h.to(self.features.layers[2].weight.dtype))))
 
 # %% ../nbs/21_recognition.ipynb #c070
-MOBILEFACENETS = dict(mobilefacenet=dict(blocks=(1, 4, 6, 2), scale=2), mobilefacenet_large=dict(blocks=(2, 8, 12, 4), scale=4))
+MOBILEFACENETS = dict(
+    mobilefacenet=dict(blocks=(1, 4, 6, 2), scale=2), mobilefacenet_large=dict(blocks=(2, 8, 12, 4), scale=4)
+)
 NETWORKS = IRESNETS | MOBILEFACENETS
 
+
 def recogniser(net, **changes) -> Network:
-    "A network by name (of `NETWORKS`) or by its settings (those with `blocks` are a `MobileFaceNet`'s); `changes` overrides single ones, e.g. `recogniser('r50', dropout=0.4)`"
-    if isinstance(net, str) and net not in NETWORKS: raise ValueError(f"no network {net!r}: choose from {', '.join(NETWORKS)}")
+    """A network by name (of `NETWORKS`) or by its settings (those with `blocks` are a `MobileFaceNet`'s); `changes`
+    overrides single ones, e.g. `recogniser('r50', dropout=0.4)`"""
+    if isinstance(net, str) and net not in NETWORKS:
+        raise ValueError(f"no network {net!r}: choose from {', '.join(NETWORKS)}")
     settings = (NETWORKS[net] if isinstance(net, str) else dict(net)) | changes
     return (MobileFaceNet if "blocks" in settings else IResNet)(**settings)
 
+
 def load_recogniser(path) -> Network:
-    "The `IResNet` or `MobileFaceNet` in a folder written by `save_pretrained`; FileNotFoundError if there is none, ValueError for another network or NaN weights"
-    file = Path(path)/"config.json"
+    """The `IResNet` or `MobileFaceNet` in a folder written by `save_pretrained`; FileNotFoundError if there is none,
+    ValueError for another network or NaN weights"""
+    file = Path(path) / "config.json"
     kind = json.loads(file.read_text()).get("_class_name") if file.is_file() else "IResNet"
-    if kind not in ("IResNet", "MobileFaceNet"): raise ValueError(f"{path} holds a network of class {kind}, expected IResNet or MobileFaceNet")
+    if kind not in ("IResNet", "MobileFaceNet"):
+        raise ValueError(f"{path} holds a network of class {kind}, expected IResNet or MobileFaceNet")
     return (MobileFaceNet if kind == "MobileFaceNet" else IResNet).from_pretrained(path)
 
 # %% ../nbs/21_recognition.ipynb #c021
-def arcface_margin(cosine, m:float=0.5, quality=None):
-    "cos(theta + m) (ArcFace, eq. 3), exactly differentiable where |cosine| < 1 - 1e-4, and cos(theta) - m sin(m) where theta + m > pi"
-    c = cosine.clamp(-1+1e-4, 1-1e-4)
-    return torch.where(c > -math.cos(m), c*math.cos(m) - (1-c*c).sqrt()*math.sin(m), c - m*math.sin(m))
+def arcface_margin(cosine, m: float = 0.5, quality=None):
+    """cos(theta + m) (ArcFace, eq. 3), exactly differentiable where |cosine| < 1 - 1e-4, and cos(theta) - m sin(m)
+    where theta + m > pi"""
+    c = cosine.clamp(-1 + 1e-4, 1 - 1e-4)
+    return torch.where(c > -math.cos(m), c * math.cos(m) - (1 - c * c).sqrt() * math.sin(m), c - m * math.sin(m))
 
 # %% ../nbs/21_recognition.ipynb #c023
-def cosface_margin(cosine, m:float=0.35, quality=None):
+def cosface_margin(cosine, m: float = 0.35, quality=None):
     "cos(theta) - m (CosFace, eq. 4)"
     return cosine - m
 
 # %% ../nbs/21_recognition.ipynb #c025
-def adaface_margin(cosine, m:float=0.4, quality=0.):
+def adaface_margin(cosine, m: float = 0.4, quality=0.0):
     "cos(theta - m z) - (m + m z) for quality z in [-1, 1], the angle kept in [1e-3, pi - 1e-3] (AdaFace, eqs. 16-17)"
-    theta = cosine.clamp(-1+1e-3, 1-1e-3).acos()
-    return (theta - m*quality).clamp(1e-3, math.pi-1e-3).cos() - (m + m*quality)
+    theta = cosine.clamp(-1 + 1e-3, 1 - 1e-3).acos()
+    return (theta - m * quality).clamp(1e-3, math.pi - 1e-3).cos() - (m + m * quality)
 
 # %% ../nbs/21_recognition.ipynb #c029
 MARGINS = dict(arcface=(arcface_margin, 0.5), cosface=(cosface_margin, 0.35), adaface=(adaface_margin, 0.4))
+
 
 class MarginHead(nn.Module):
     """Raw features (n, dim) and labels (n,) -> scaled logits (n, n_classes) for cross-entropy
 
     `kind` arcface, cosface or adaface; `m` None = the paper's (0.5, 0.35, 0.4); `s` the scale.
-    AdaFace: h = 0.333, norm statistics averaged with weight 0.01, starting from mean 20 and deviation 100, updated in training mode only.
+    AdaFace: h = 0.333, norm statistics averaged with weight 0.01, starting from mean 20 and deviation 100, updated in
+    training mode only.
     """
-    def __init__(self, dim:int, n_classes:int, kind:str="arcface", s:float=64., m:float=None, straight_through:bool=False):
+
+    def __init__(
+        self,
+        dim: int,
+        n_classes: int,
+        kind: str = "arcface",
+        s: float = 64.0,
+        m: float = None,
+        straight_through: bool = False,
+    ):
         super().__init__()
-        if kind not in MARGINS: raise ValueError(f"no margin {kind!r}: choose from {', '.join(MARGINS)}")
+        if kind not in MARGINS:
+            raise ValueError(f"no margin {kind!r}: choose from {', '.join(MARGINS)}")
         self.margin, self.m = MARGINS[kind][0], MARGINS[kind][1] if m is None else m
         self.kind, self.s, self.straight_through = kind, s, straight_through
-        self.weight = nn.Parameter(torch.randn(n_classes, dim)*0.01)
+        self.weight = nn.Parameter(torch.randn(n_classes, dim) * 0.01)
         if kind == "adaface":
-            self.register_buffer("norm_mean", torch.tensor(20.)); self.register_buffer("norm_std", torch.tensor(100.))
+            self.register_buffer("norm_mean", torch.tensor(20.0))
+            self.register_buffer("norm_std", torch.tensor(100.0))
 
     def quality(self, features):
         "AdaFace's image quality in [-1, 1] from the norms of the raw features; no gradient"
         norms = features.detach().norm(dim=1).clamp(1e-3, 100)
         if self.training:
-            self.norm_mean.lerp_(norms.mean(), 0.01); self.norm_std.lerp_(norms.std(), 0.01)
-        return (0.333*(norms-self.norm_mean)/(self.norm_std+1e-3)).clamp(-1, 1)
+            self.norm_mean.lerp_(norms.mean(), 0.01)
+            self.norm_std.lerp_(norms.std(), 0.01)
+        return (0.333 * (norms - self.norm_mean) / (self.norm_std + 1e-3)).clamp(-1, 1)
 
     def forward(self, features, labels):
-        if labels.min() < 0 or labels.max() >= len(self.weight): raise ValueError(f"labels {int(labels.min())}..{int(labels.max())} do not fit {len(self.weight)} classes")
+        if labels.min() < 0 or labels.max() >= len(self.weight):
+            raise ValueError(f"labels {int(labels.min())}..{int(labels.max())} do not fit {len(self.weight)} classes")
         features = features.float()
         cosines = F.linear(F.normalize(features), F.normalize(self.weight)).clamp(-1, 1)
-        if self.kind == "adaface": cosines = cosines.clamp(-1+1e-3, 1-1e-3)
+        if self.kind == "adaface":
+            cosines = cosines.clamp(-1 + 1e-3, 1 - 1e-3)
         own = cosines.gather(1, labels[:, None]).squeeze(1)
         target = self.margin(own, self.m, self.quality(features) if self.kind == "adaface" else None)
-        if self.straight_through: target = own + (target-own).detach()
-        return self.s*cosines.scatter(1, labels[:, None], target[:, None])
+        if self.straight_through:
+            target = own + (target - own).detach()
+        return self.s * cosines.scatter(1, labels[:, None], target[:, None])
 
 # %% ../nbs/21_recognition.ipynb #c036
 def check_labels(faces) -> int:
-    "The number of identities of `faces`; ValueError for gaps in the labels, fewer than two identities, or an identity with one image"
+    """The number of identities of `faces`; ValueError for gaps in the labels, fewer than two identities, or an identity
+    with one image"""
     labels = np.asarray(faces.labels)
-    if len(labels) == 0 or labels.min() < 0: raise ValueError("faces without identity labels cannot train a recogniser")
+    if len(labels) == 0 or labels.min() < 0:
+        raise ValueError("faces without identity labels cannot train a recogniser")
     counts = np.bincount(labels)
-    name = lambda k: f"{k} ({faces.names[k]})" if len(faces.names) > k else str(k)
-    if (counts == 0).any(): raise ValueError(f"labels are not contiguous: identity {name(int(np.argmin(counts)))} of 0..{len(counts)-1} has no image")
-    if len(counts) < 2: raise ValueError(f"a recogniser needs at least 2 identities, got {len(counts)}")
-    if (counts == 1).any(): raise ValueError(f"identity {name(int(np.argmin(counts)))} has one image; at least 2 are needed ({(counts == 1).sum()} such identities)")
+
+    def name(k):
+        return f"{k} ({faces.names[k]})" if len(faces.names) > k else str(k)
+
+    if (counts == 0).any():
+        raise ValueError(
+            f"labels are not contiguous: identity {name(int(np.argmin(counts)))} of 0..{len(counts) - 1} has no image"
+        )
+    if len(counts) < 2:
+        raise ValueError(f"a recogniser needs at least 2 identities, got {len(counts)}")
+    if (counts == 1).any():
+        raise ValueError(
+            f"identity {name(int(np.argmin(counts)))} has one image; at least 2 are needed ({(counts == 1).sum()} such"
+            " identities)"
+        )
     return len(counts)
 
 # %% ../nbs/21_recognition.ipynb #c039
-def reader(faces, memory:float=4e9):
-    "A function: index tensor -> uint8 (k, h, w, 3); all images are held in memory if they need less than `memory` bytes"
+def reader(faces, memory: float = 4e9):
+    """A function: index tensor -> uint8 (k, h, w, 3); all images are held in memory if they need less than `memory`
+    bytes"""
     n, size = len(faces.labels), faces.size
-    if 3*n*size**2 >= memory: return lambda index: torch.as_tensor(faces.read(index.numpy()))
+    if 3 * n * size**2 >= memory:
+        return lambda index: torch.as_tensor(faces.read(index.numpy()))
     images = torch.empty((n, size, size, 3), dtype=torch.uint8)
-    for index in np.array_split(np.arange(n), -(-n//2048)): images[index[0]:index[-1]+1] = torch.as_tensor(faces.read(index))
+    for index in np.array_split(np.arange(n), -(-n // 2048)):
+        images[index[0] : index[-1] + 1] = torch.as_tensor(faces.read(index))
     return lambda index: images[index]
 
 # %% ../nbs/21_recognition.ipynb #c041
-def batch_index(step:int, n:int, batch:int, seed:int) -> torch.Tensor:
-    "Indices of the images of step `step`: consecutive parts of one permutation per epoch, the incomplete last part dropped"
-    epoch, part = divmod(step, n//batch)
-    return torch.randperm(n, generator=generator(seed, 1, epoch))[part*batch:(part+1)*batch]
+def batch_index(step: int, n: int, batch: int, seed: int) -> torch.Tensor:
+    """Indices of the images of step `step`: consecutive parts of one permutation per epoch, the incomplete last part
+    dropped"""
+    epoch, part = divmod(step, n // batch)
+    return torch.randperm(n, generator=generator(seed, 1, epoch))[part * batch : (part + 1) * batch]
 
 # %% ../nbs/21_recognition.ipynb #c046
-def learning_rate(step:int, per_epoch:int, epochs:float, lr:float, schedule:str="linear", milestones=(), warmup:float=0.) -> float:
-    "Learning rate of a step: `linear` to zero or `step` (x0.1 at each milestone, in epochs), after `warmup` epochs of linear rise"
-    if schedule not in ("linear", "step"): raise ValueError(f"no schedule {schedule!r}: choose linear or step")
-    epoch = step/per_epoch
-    if epoch < warmup: return lr*(step+1)/math.ceil(warmup*per_epoch)
-    if schedule == "step": return lr*0.1**sum(epoch >= m for m in milestones)
-    return lr*(epochs-epoch)/(epochs-warmup)
+def learning_rate(
+    step: int, per_epoch: int, epochs: float, lr: float, schedule: str = "linear", milestones=(), warmup: float = 0.0
+) -> float:
+    """Learning rate of a step: `linear` to zero or `step` (x0.1 at each milestone, in epochs), after `warmup` epochs of
+    linear rise"""
+    if schedule not in ("linear", "step"):
+        raise ValueError(f"no schedule {schedule!r}: choose linear or step")
+    epoch = step / per_epoch
+    if epoch < warmup:
+        return lr * (step + 1) / math.ceil(warmup * per_epoch)
+    if schedule == "step":
+        return lr * 0.1 ** sum(epoch >= m for m in milestones)
+    return lr * (epochs - epoch) / (epochs - warmup)
 
 # %% ../nbs/21_recognition.ipynb #c049
-def save_checkpoint(path, modules:dict, optimiser, state:dict):
-    "Weights and buffers of `modules`, the optimiser's tensors and `state` (JSON) in one safetensors file, written atomically"
+def save_checkpoint(path, modules: dict, optimiser, state: dict):
+    """Weights and buffers of `modules`, the optimiser's tensors and `state` (JSON) in one safetensors file, written
+    atomically"""
     tensors = {f"{name}/{key}": v for name, module in modules.items() for key, v in module.state_dict().items()}
-    tensors |= {f"optimiser/{k}/{key}": v for k, entry in optimiser.state_dict()["state"].items() for key, v in entry.items() if torch.is_tensor(v)}
-    with atomic(path) as temporary: save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"state": json.dumps(state)})
+    tensors |= {
+        f"optimiser/{k}/{key}": v
+        for k, entry in optimiser.state_dict()["state"].items()
+        for key, v in entry.items()
+        if torch.is_tensor(v)
+    }
+    with atomic(path) as temporary:
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"state": json.dumps(state)}
+        )
 
 # %% ../nbs/21_recognition.ipynb #c050
-def load_checkpoint(path, modules:dict, optimiser, parameters:dict) -> dict:
-    "Restores what `save_checkpoint` wrote and returns its state; ValueError if `state['parameters']` differ from `parameters`"
+def load_checkpoint(path, modules: dict, optimiser, parameters: dict) -> dict:
+    """Restores what `save_checkpoint` wrote and returns its state; ValueError if `state['parameters']` differ from
+    `parameters`"""
     try:
-        with safe_open(path, "pt") as f: state, tensors = json.loads(f.metadata()["state"]), {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, KeyError, TypeError) as e: raise ValueError(f"{path} is not a checkpoint of this trainer: {e}") from e
+        with safe_open(path, "pt") as f:
+            state, tensors = json.loads(f.metadata()["state"]), {k: f.get_tensor(k) for k in f.keys()}
+    except (SafetensorError, KeyError, TypeError) as e:
+        raise ValueError(f"{path} is not a checkpoint of this trainer: {e}") from e
     for key in parameters.keys() | state["parameters"].keys():
         a, b = state["parameters"].get(key), json.loads(json.dumps(parameters.get(key)))
-        if a != b: raise ValueError(f"{path} belongs to another run: {key} was {a}, is {b}")
+        if a != b:
+            raise ValueError(f"{path} belongs to another run: {key} was {a}, is {b}")
     for name, module in modules.items():
-        module.load_state_dict({k.split("/", 1)[1]: v for k, v in tensors.items() if k.startswith(name+"/")})
+        module.load_state_dict({k.split("/", 1)[1]: v for k, v in tensors.items() if k.startswith(name + "/")})
     kept = {}
     for k in (k for k in tensors if k.startswith("optimiser/")):
-        _, index, key = k.split("/"); kept.setdefault(int(index), {})[key] = tensors[k]
+        _, index, key = k.split("/")
+        kept.setdefault(int(index), {})[key] = tensors[k]
     optimiser.load_state_dict(dict(state=kept, param_groups=optimiser.state_dict()["param_groups"]))
     return state
 
 # %% ../nbs/21_recognition.ipynb #c052
-def train_recogniser(faces, net="tiny32", head:str="arcface", epochs:int=20, batch:int=128, lr:float=None, schedule:str="linear", milestones=(), warmup:float=1.,
-                     weight_decay:float=5e-4, momentum:float=0.9, s:float=64., m:float=None, straight_through:bool=False, seed:int=0, flip:bool=True, shift:int=0, erase=0., crop:float=0., jitter:float=0., rand:dict=None,
-                     checkpoint=None, save_every:float=120., device="auto", bf16:bool=False, memory:float=4e9, evaluate=None, label:str="recogniser"):
+def train_recogniser(
+    faces,
+    net="tiny32",
+    head: str = "arcface",
+    epochs: int = 20,
+    batch: int = 128,
+    lr: float = None,
+    schedule: str = "linear",
+    milestones=(),
+    warmup: float = 1.0,
+    weight_decay: float = 5e-4,
+    momentum: float = 0.9,
+    s: float = 64.0,
+    m: float = None,
+    straight_through: bool = False,
+    seed: int = 0,
+    flip: bool = True,
+    shift: int = 0,
+    erase=0.0,
+    crop: float = 0.0,
+    jitter: float = 0.0,
+    rand: dict = None,
+    checkpoint=None,
+    save_every: float = 120.0,
+    device="auto",
+    bf16: bool = False,
+    memory: float = 4e9,
+    evaluate=None,
+    label: str = "recogniser",
+):
     """Trains a recogniser on `faces` and returns (network in eval mode, log: one dict per epoch)
 
-    `net` is a name of `NETWORKS` or a dict of settings (see `recogniser`); `flip` to `rand` are `augment`'s. With `checkpoint` (a .safetensors path) the state is saved every `save_every` seconds and at
-    the end, and the same call goes on where it stopped (pictures are told apart by 64 of them), bit for bit on the same machine and number of threads. `evaluate(net) -> dict` gets a copy of the network after each epoch and is joined to its log.
+    `net` is a name of `NETWORKS` or a dict of settings (see `recogniser`); `flip` to `rand` are `augment`'s. With
+    `checkpoint` (a .safetensors path) the state is saved every `save_every` seconds and at
+    the end, and the same call goes on where it stopped (pictures are told apart by 64 of them), bit for bit on the same
+    machine and number of threads. `evaluate(net) -> dict` gets a copy of the network after each epoch and is joined to
+    its log.
     Errors: see `check_labels`; a loss that is not finite is a ValueError naming the step.
     """
     classes, n, device = check_labels(faces), len(faces.labels), pick_device(device)
     config = (NETWORKS.get(net) or recogniser(net)) if isinstance(net, str) else dict(net)
-    batch, lr = min(batch, n), lr if lr is not None else 0.1*min(batch, n)/512
-    parameters = dict(net=config, head=head, epochs=epochs, batch=batch, lr=lr, schedule=schedule, milestones=milestones, warmup=warmup, weight_decay=weight_decay, momentum=momentum, s=s, m=m,
-                      straight_through=straight_through, seed=seed, flip=flip, shift=shift, erase=erase, bf16=bf16, images=n, identities=classes, labels=int((np.asarray(faces.labels)*np.arange(1, n+1)).sum()))
-    parameters |= {k: v for k, v in dict(crop=crop, jitter=jitter, rand=rand).items() if v}                                   # what is off is not named: older checkpoints go on
-    if checkpoint: parameters["pixels"] = sha256(np.ascontiguousarray(faces.read(np.linspace(0, n-1, min(n, 64)).astype(int))).tobytes()).hexdigest()[:16]     # other pictures are another run
+    batch, lr = min(batch, n), lr if lr is not None else 0.1 * min(batch, n) / 512
+    parameters = dict(
+        net=config,
+        head=head,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        schedule=schedule,
+        milestones=milestones,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        s=s,
+        m=m,
+        straight_through=straight_through,
+        seed=seed,
+        flip=flip,
+        shift=shift,
+        erase=erase,
+        bf16=bf16,
+        images=n,
+        identities=classes,
+        labels=int((np.asarray(faces.labels) * np.arange(1, n + 1)).sum()),
+    )
+    parameters |= {
+        k: v for k, v in dict(crop=crop, jitter=jitter, rand=rand).items() if v
+    }  # what is off is not named: older checkpoints go on
+    if checkpoint:
+        parameters["pixels"] = sha256(
+            np.ascontiguousarray(faces.read(np.linspace(0, n - 1, min(n, 64)).astype(int))).tobytes()
+        ).hexdigest()[:16]  # other pictures are another run
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = recogniser(config); head = MarginHead(net.config.dim, classes, head, s, m, straight_through)
-    if net.config.size != faces.size: raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
+        net = recogniser(config)
+        head = MarginHead(net.config.dim, classes, head, s, m, straight_through)
+    if net.config.size != faces.size:
+        raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
     net, head = net.to(device, memory_format=torch.channels_last).train(), head.to(device).train()
-    optimiser = torch.optim.SGD([p for p in (*net.parameters(), *head.parameters()) if p.requires_grad], lr, momentum, weight_decay=weight_decay)
-    state, modules, per_epoch = dict(parameters=parameters, step=0, log=[], sums=[0., 0.]), dict(net=net, head=head), n//batch
-    if checkpoint and Path(checkpoint).is_file(): state = load_checkpoint(checkpoint, modules, optimiser, parameters)
-    labels, saved, began, first = torch.as_tensor(np.asarray(faces.labels)).long(), time.time(), time.time(), state["step"]
-    read = reader(faces, memory) if first < epochs*per_epoch else None
-    for step in range(first, epochs*per_epoch):
-        rate = optimiser.param_groups[0]["lr"] = learning_rate(step, per_epoch, epochs, lr, schedule, milestones, warmup)
+    optimiser = torch.optim.SGD(
+        [p for p in (*net.parameters(), *head.parameters()) if p.requires_grad], lr, momentum, weight_decay=weight_decay
+    )
+    state, modules, per_epoch = (
+        dict(parameters=parameters, step=0, log=[], sums=[0.0, 0.0]),
+        dict(net=net, head=head),
+        n // batch,
+    )
+    if checkpoint and Path(checkpoint).is_file():
+        state = load_checkpoint(checkpoint, modules, optimiser, parameters)
+    labels, saved, began, first = (
+        torch.as_tensor(np.asarray(faces.labels)).long(),
+        time.time(),
+        time.time(),
+        state["step"],
+    )
+    read = reader(faces, memory) if first < epochs * per_epoch else None
+    for step in range(first, epochs * per_epoch):
+        rate = optimiser.param_groups[0]["lr"] = learning_rate(
+            step, per_epoch, epochs, lr, schedule, milestones, warmup
+        )
         index = batch_index(step, n, batch, seed)
-        loss, right = _step(net, head, optimiser, augment(read(index), generator(seed, 2, step), flip, shift, erase, crop, jitter, rand), labels[index], seed, step, bf16)
-        if not math.isfinite(loss): raise ValueError(f"the loss is {loss} at step {step} (epoch {step//per_epoch}): a smaller lr than {lr:g} or a longer warmup may help")
-        state["sums"] = [state["sums"][0]+loss, state["sums"][1]+right]; state["step"] = step+1
-        if (step+1) % per_epoch == 0:
-            entry = dict(epoch=step//per_epoch+1, loss=state["sums"][0]/per_epoch, accuracy=state["sums"][1]/per_epoch, lr=rate)
-            if evaluate: entry |= evaluate(deepcopy(net).eval())
-            state["log"].append(entry); state["sums"] = [0., 0.]
-            print(f"{label} {entry['epoch']}/{epochs}  " + "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch") + f"  {(step+1-first)*batch/(time.time()-began):.0f} images/s", flush=True)
-        if checkpoint and (time.time()-saved >= save_every or step+1 == epochs*per_epoch):
-            save_checkpoint(checkpoint, modules, optimiser, state); saved = time.time()
+        loss, right = _step(
+            net,
+            head,
+            optimiser,
+            augment(read(index), generator(seed, 2, step), flip, shift, erase, crop, jitter, rand),
+            labels[index],
+            seed,
+            step,
+            bf16,
+        )
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss} at step {step} (epoch {step // per_epoch}): a smaller lr than {lr:g} or a longer"
+                " warmup may help"
+            )
+        state["sums"] = [state["sums"][0] + loss, state["sums"][1] + right]
+        state["step"] = step + 1
+        if (step + 1) % per_epoch == 0:
+            entry = dict(
+                epoch=step // per_epoch + 1,
+                loss=state["sums"][0] / per_epoch,
+                accuracy=state["sums"][1] / per_epoch,
+                lr=rate,
+            )
+            if evaluate:
+                entry |= evaluate(deepcopy(net).eval())
+            state["log"].append(entry)
+            state["sums"] = [0.0, 0.0]
+            print(
+                f"{label} {entry['epoch']}/{epochs}  "
+                + "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch")
+                + f"  {(step + 1 - first) * batch / (time.time() - began):.0f} images/s",
+                flush=True,
+            )
+        if checkpoint and (time.time() - saved >= save_every or step + 1 == epochs * per_epoch):
+            save_checkpoint(checkpoint, modules, optimiser, state)
+            saved = time.time()
     return net.eval(), state["log"]
 
 # %% ../nbs/21_recognition.ipynb #c053
@@ -339,11 +592,14 @@ def _step(net, head, optimiser, images, labels, seed, step, bf16):
     x, labels = to_float(images).to(device, memory_format=torch.channels_last), labels.to(device)
     dropout = net.config.get("dropout", 0) > 0
     with torch.random.fork_rng(enabled=dropout):
-        if dropout: torch.manual_seed(int(torch.randint(2**62, (), generator=generator(seed, 3, step))))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): features = net(x)
+        if dropout:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator(seed, 3, step))))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            features = net(x)
     logits = head(features, labels)
     loss = F.cross_entropy(logits, labels)
-    optimiser.zero_grad(); loss.backward()
-    nn.utils.clip_grad_norm_(net.parameters(), 5.)
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 5.0)
     optimiser.step()
     return loss.item(), (logits.argmax(1) == labels).float().mean().item()

@@ -9,281 +9,441 @@ __all__ = ['WORD', 'MAGIC', 'LONGEST', 'HEADER', 'EXACT', 'LAYOUTS', 'pieces', '
            'RecDataset', 'joined', 'merge_recs']
 
 # %% ../nbs/12_recordio.ipynb #c002
-import os, struct
+import os
+import struct
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
+
 from .core import atomic, decode_image, progress, to_float
 from .imagesets import Encoded, decoded, known_about, known_card, known_names, numbered, write_about, write_names
 from .records import Faces, begin_dataset, rank_within
 
 # %% ../nbs/12_recordio.ipynb #c005
-WORD = 0xced7230a
+WORD = 0xCED7230A
 MAGIC = struct.pack("<I", WORD)
-LONGEST = 2**29-1                                   # bytes of a payload
+LONGEST = 2**29 - 1  # bytes of a payload
 
-def pieces(payload:bytes) -> list[bytes]:
+
+def pieces(payload: bytes) -> list[bytes]:
     "The payload, cut where a magic word stands at a multiple of four"
-    at = 4*np.flatnonzero(np.frombuffer(payload, "<u4", len(payload)//4) == WORD)
-    return [payload[a:b] for a, b in zip([0, *(at+4)], [*at, len(payload)])] if len(at) else [payload]
+    at = 4 * np.flatnonzero(np.frombuffer(payload, "<u4", len(payload) // 4) == WORD)
+    return [payload[a:b] for a, b in zip([0, *(at + 4)], [*at, len(payload)])] if len(at) else [payload]
 
 # %% ../nbs/12_recordio.ipynb #c007
-def frame(payload:bytes) -> bytes:
+def frame(payload: bytes) -> bytes:
     "The record, or the run of records, that holds `payload`"
-    if len(payload) > LONGEST: raise ValueError(f"a record holds at most {LONGEST} bytes, not {len(payload)}")
-    if len(parts := pieces(payload)) == 1: return b"".join((MAGIC, len(payload).to_bytes(4, "little"), payload, bytes(-len(payload) % 4)))
-    flags = [1]+[2]*(len(parts)-2)+[3]
-    return b"".join(x for flag, part in zip(flags, parts) for x in (MAGIC, (flag<<29 | len(part)).to_bytes(4, "little"), part, bytes(-len(part) % 4)))
+    if len(payload) > LONGEST:
+        raise ValueError(f"a record holds at most {LONGEST} bytes, not {len(payload)}")
+    if len(parts := pieces(payload)) == 1:
+        return b"".join((MAGIC, len(payload).to_bytes(4, "little"), payload, bytes(-len(payload) % 4)))
+    flags = [1] + [2] * (len(parts) - 2) + [3]
+    return b"".join(
+        x
+        for flag, part in zip(flags, parts)
+        for x in (MAGIC, (flag << 29 | len(part)).to_bytes(4, "little"), part, bytes(-len(part) % 4))
+    )
 
 # %% ../nbs/12_recordio.ipynb #c011
-def read_record(file, start:int, name="the file") -> tuple[bytes, int]:
-    "The payload that begins at byte `start` of an open file, and the byte where the next one begins; ValueError says what is wrong there"
+def read_record(file, start: int, name="the file") -> tuple[bytes, int]:
+    """The payload that begins at byte `start` of an open file, and the byte where the next one begins; ValueError says
+    what is wrong there"""
     fd, parts, at = file.fileno(), [], start
     size, total = os.fstat(fd).st_size, 0
     while True:
         head = os.pread(fd, 8, at) if 0 <= at < size else b""
-        if len(head) < 8: raise ValueError(f"{name} ends at byte {size}, within or before the record at byte {start}")
-        if head[:4] != MAGIC: raise ValueError(f"{name} has no record at byte {at}: expected 0a23d7ce, got {head[:4].hex()}")
-        flag, length = (lrec := int.from_bytes(head[4:], "little"))>>29, lrec & LONGEST
-        if flag not in ((2, 3) if parts else (0, 1)): raise ValueError(f"{name} has a piece of flag {flag} at byte {at}, where a record {'goes on' if parts else 'begins'}")
-        if at+8+length+(-length % 4) > size: raise ValueError(f"{name} ends at byte {size}, but the record at byte {start} claims {length} bytes at {at+8}")
-        if (total := total+length+4) > LONGEST+4: raise ValueError(f"{name}: the record at byte {start} is longer than {LONGEST} bytes")
-        parts.append(os.pread(fd, length, at+8)); at += 8+length+(-length % 4)
-        if flag in (0, 3): return MAGIC.join(parts), at
+        if len(head) < 8:
+            raise ValueError(f"{name} ends at byte {size}, within or before the record at byte {start}")
+        if head[:4] != MAGIC:
+            raise ValueError(f"{name} has no record at byte {at}: expected 0a23d7ce, got {head[:4].hex()}")
+        flag, length = (lrec := int.from_bytes(head[4:], "little")) >> 29, lrec & LONGEST
+        if flag not in ((2, 3) if parts else (0, 1)):
+            raise ValueError(
+                f"{name} has a piece of flag {flag} at byte {at}, where a record {'goes on' if parts else 'begins'}"
+            )
+        if at + 8 + length + (-length % 4) > size:
+            raise ValueError(
+                f"{name} ends at byte {size}, but the record at byte {start} claims {length} bytes at {at + 8}"
+            )
+        if (total := total + length + 4) > LONGEST + 4:
+            raise ValueError(f"{name}: the record at byte {start} is longer than {LONGEST} bytes")
+        parts.append(os.pread(fd, length, at + 8))
+        at += 8 + length + (-length % 4)
+        if flag in (0, 3):
+            return MAGIC.join(parts), at
 
 # %% ../nbs/12_recordio.ipynb #c015
 HEADER = struct.Struct("<IfQQ")
 
-def pack(image:bytes, label, number:int=0) -> bytes:
-    "The payload of an image with a scalar label (flag 0) or several of them (flag = how many)"
-    if np.ndim(label) == 0: return HEADER.pack(0, label, number, 0)+image
-    return HEADER.pack(len(label), 0., number, 0)+np.asarray(label, "<f4").tobytes()+image
 
-def unpack(payload:bytes, name="the record"):
+def pack(image: bytes, label, number: int = 0) -> bytes:
+    "The payload of an image with a scalar label (flag 0) or several of them (flag = how many)"
+    if np.ndim(label) == 0:
+        return HEADER.pack(0, label, number, 0) + image
+    return HEADER.pack(len(label), 0.0, number, 0) + np.asarray(label, "<f4").tobytes() + image
+
+
+def unpack(payload: bytes, name="the record"):
     "Label (a float, or a float32 array (k,)) and image bytes of a payload; ValueError if it is too short"
-    if len(payload) < 24: raise ValueError(f"{name} has {len(payload)} bytes, fewer than the 24 of a label")
+    if len(payload) < 24:
+        raise ValueError(f"{name} has {len(payload)} bytes, fewer than the 24 of a label")
     flag, label, _, _ = HEADER.unpack_from(payload)
-    if not flag: return label, payload[24:]
-    if 24+4*flag > len(payload): raise ValueError(f"{name} claims {flag} labels in {len(payload)} bytes")
-    return np.frombuffer(payload, "<f4", flag, 24), payload[24+4*flag:]
+    if not flag:
+        return label, payload[24:]
+    if 24 + 4 * flag > len(payload):
+        raise ValueError(f"{name} claims {flag} labels in {len(payload)} bytes")
+    return np.frombuffer(payload, "<f4", flag, 24), payload[24 + 4 * flag :]
 
 # %% ../nbs/12_recordio.ipynb #c018
 def read_idx(path) -> tuple[np.ndarray, np.ndarray]:
-    "Keys and byte offsets, int64 (n,) each, in the order of the file; ValueError for a file that is not `key<tab>offset` lines or names a key twice"
-    if not Path(path).is_file(): raise FileNotFoundError(f"no index {path}")
+    """Keys and byte offsets, int64 (n,) each, in the order of the file; ValueError for a file that is not
+    `key<tab>offset` lines or names a key twice"""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no index {path}")
     data = Path(path).read_bytes()
     wrong = ValueError(f"{path} is not an index: expected lines of a key, a tab and a byte offset")
     between = data.translate(None, b"0123456789").replace(b"\r", b"")
-    if between not in (b"\t\n"*(n := (len(between)+1)//2), b"\t\n"*(n-1)+b"\t"*(n > 0)): raise wrong
+    if between not in (b"\t\n" * (n := (len(between) + 1) // 2), b"\t\n" * (n - 1) + b"\t" * (n > 0)):
+        raise wrong
     numbers = np.fromstring(data.decode(), np.int64, sep=" ") if n else np.zeros(0, np.int64)
-    if len(numbers) != 2*n: raise wrong
+    if len(numbers) != 2 * n:
+        raise wrong
     keys, offsets = numbers.reshape(-1, 2).T.copy()
-    if (keys < 0).any() or (offsets < 0).any() or max(keys.max(initial=0), offsets.max(initial=0)) >= 2**62: raise wrong
+    if (keys < 0).any() or (offsets < 0).any() or max(keys.max(initial=0), offsets.max(initial=0)) >= 2**62:
+        raise wrong
     unique, count = np.unique(keys, return_counts=True)
-    if (count > 1).any(): raise ValueError(f"{path} has key {unique[count > 1][0]} more than once")
+    if (count > 1).any():
+        raise ValueError(f"{path} has key {unique[count > 1][0]} more than once")
     return keys, offsets
 
-def walk(path, start:int=0, strict:bool=True) -> tuple[np.ndarray, int]:
-    "Offsets (n,) of the records from `start` on, and where they end; `strict`: ValueError for what is not a record, else it ends there"
+
+def walk(path, start: int = 0, strict: bool = True) -> tuple[np.ndarray, int]:
+    """Offsets (n,) of the records from `start` on, and where they end; `strict`: ValueError for what is not a record,
+    else it ends there"""
     offsets = []
     with open(path, "rb", buffering=0) as f:
         size = os.fstat(f.fileno()).st_size
         while start < size:
-            try: after = skip_record(f, start, path)
+            try:
+                after = skip_record(f, start, path)
             except ValueError:
-                if strict: raise
+                if strict:
+                    raise
                 break
-            offsets.append(start); start = after
+            offsets.append(start)
+            start = after
     return np.array(offsets, np.int64), start
 
-def skip_record(file, start:int, name="the file") -> int:
+
+def skip_record(file, start: int, name="the file") -> int:
     "The byte after the record at `start`, as `read_record` but without its payload"
     head = os.pread(file.fileno(), 8, start)
     length = int.from_bytes(head[4:], "little")
-    after = start+8+length+(-length % 4)
-    if len(head) == 8 and head[:4] == MAGIC and length <= LONGEST and after <= os.fstat(file.fileno()).st_size: return after
+    after = start + 8 + length + (-length % 4)
+    if len(head) == 8 and head[:4] == MAGIC and length <= LONGEST and after <= os.fstat(file.fileno()).st_size:
+        return after
     return read_record(file, start, name)[1]
 
 # %% ../nbs/12_recordio.ipynb #c021
 class Records:
-    """The records of a .rec, in the order of its .idx (or of the file, keys counting from 0): `keys`, `offsets`, and `self[k]`, the k-th payload
+    """The records of a .rec, in the order of its .idx (or of the file, keys counting from 0): `keys`, `offsets`, and
+    `self[k]`, the k-th payload
 
-    `index`: keys and offsets from elsewhere. FileNotFoundError without the file; ValueError for a broken index, and when a broken record is read."""
+    `index`: keys and offsets from elsewhere. FileNotFoundError without the file; ValueError for a broken index, and
+    when a broken record is read.
+    """
+
     def __init__(self, path, index=None):
         self.path, self._process, self._file = Path(path), None, None
-        if not self.path.is_file(): raise FileNotFoundError(f"no record file {path}")
+        if not self.path.is_file():
+            raise FileNotFoundError(f"no record file {path}")
         idx = self.path.with_suffix(".idx")
-        if index: self.keys, self.offsets = index
-        elif idx.is_file(): self.keys, self.offsets = read_idx(idx)
-        else: self.offsets, _ = walk(self.path); self.keys = np.arange(len(self.offsets))
+        if index:
+            self.keys, self.offsets = index
+        elif idx.is_file():
+            self.keys, self.offsets = read_idx(idx)
+        else:
+            self.offsets, _ = walk(self.path)
+            self.keys = np.arange(len(self.offsets))
         size = self.path.stat().st_size
         beyond = self.offsets >= size
-        if beyond.any(): raise ValueError(f"{idx}: key {self.keys[beyond][0]} lies at byte {self.offsets[beyond][0]} of a file of {size} bytes")
+        if beyond.any():
+            raise ValueError(
+                f"{idx}: key {self.keys[beyond][0]} lies at byte {self.offsets[beyond][0]} of a file of {size} bytes"
+            )
         begins = np.unique(self.offsets)
-        ends = np.append(begins, size)[np.searchsorted(begins, self.offsets)+1] if len(begins) else begins
-        self.spans = np.minimum(ends-self.offsets, 2**20)                       # how much to ask for at once
+        ends = np.append(begins, size)[np.searchsorted(begins, self.offsets) + 1] if len(begins) else begins
+        self.spans = np.minimum(ends - self.offsets, 2**20)  # how much to ask for at once
 
     @property
     def file(self):
-        if self._process != os.getpid(): self._file, self._process = open(self.path, "rb", buffering=0), os.getpid()
+        if self._process != os.getpid():
+            self._file, self._process = open(self.path, "rb", buffering=0), os.getpid()
         return self._file
 
-    def __len__(self): return len(self.keys)
-    def __getstate__(self): return {**self.__dict__, "_process": None, "_file": None}
+    def __len__(self):
+        return len(self.keys)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_process": None, "_file": None}
 
     def __getitem__(self, k) -> bytes:
         start = int(self.offsets[k])
         chunk = os.pread(self.file.fileno(), int(self.spans[k]), start)
         length = int.from_bytes(chunk[4:8], "little")
-        if chunk[:4] == MAGIC and 8+length <= len(chunk): return chunk[8:8+length]          # whole (flag 0), as nearly all are
+        if chunk[:4] == MAGIC and 8 + length <= len(chunk):
+            return chunk[8 : 8 + length]  # whole (flag 0), as nearly all are
         return read_record(self.file, start, f"{self.path} (key {self.keys[k]})")[0]
 
-    def start(self, k, most:int) -> bytes:
+    def start(self, k, most: int) -> bytes:
         "At least the first `most` bytes of payload k, if it has so many"
-        head = os.pread(self.file.fileno(), 8+most, int(self.offsets[k]))
-        return head[8:] if head[:4] == MAGIC and most <= int.from_bytes(head[4:8], "little") <= LONGEST and len(head) == 8+most else self[k]
+        head = os.pread(self.file.fileno(), 8 + most, int(self.offsets[k]))
+        return (
+            head[8:]
+            if head[:4] == MAGIC and most <= int.from_bytes(head[4:8], "little") <= LONGEST and len(head) == 8 + most
+            else self[k]
+        )
 
 # %% ../nbs/12_recordio.ipynb #c023
-EXACT = 2**24                                       # whole numbers that float32 holds
+EXACT = 2**24  # whole numbers that float32 holds
 LAYOUTS = ("identity", "flat")
 
-def plan_records(labels, layout:str="identity", shuffle:int|None=None) -> tuple[np.ndarray, int]:
-    "The order (n,) in which images are written, and the number of records; `shuffle`: a seed, flat only. ValueError for labels with gaps or too large for float32"
+
+def plan_records(labels, layout: str = "identity", shuffle: int | None = None) -> tuple[np.ndarray, int]:
+    """The order (n,) in which images are written, and the number of records; `shuffle`: a seed, flat only. ValueError
+    for labels with gaps or too large for float32"""
     labels = np.asarray(labels)
-    n, people = len(labels), int(labels.max(initial=-1))+1
-    if layout not in LAYOUTS: raise ValueError(f"no layout {layout!r}: choose from {', '.join(LAYOUTS)}")
-    if not n: raise ValueError("no images to write")
-    if labels.min() < 0 or len(unused := np.setdiff1d(np.arange(people), labels)): raise ValueError(f"labels must use every number from 0 to {people-1}" + (f", {unused[0]} is missing" if labels.min() >= 0 else ""))
-    if layout == "flat": largest = people-1
-    elif shuffle is not None: raise ValueError("the identity layout is grouped by person: shuffle the flat one")
-    else: largest = n+1+people
-    if largest > EXACT: raise ValueError(f"the {layout} layout would write {largest} as a float32, which is exact only up to {EXACT}"+("; write the flat layout" if layout == "identity" else ""))
-    if layout == "flat": return np.arange(n) if shuffle is None else np.random.default_rng(shuffle).permutation(n), n
-    return np.argsort(labels, kind="stable"), n+1+people
+    n, people = len(labels), int(labels.max(initial=-1)) + 1
+    if layout not in LAYOUTS:
+        raise ValueError(f"no layout {layout!r}: choose from {', '.join(LAYOUTS)}")
+    if not n:
+        raise ValueError("no images to write")
+    if labels.min() < 0 or len(unused := np.setdiff1d(np.arange(people), labels)):
+        raise ValueError(
+            f"labels must use every number from 0 to {people - 1}"
+            + (f", {unused[0]} is missing" if labels.min() >= 0 else "")
+        )
+    if layout == "flat":
+        largest = people - 1
+    elif shuffle is not None:
+        raise ValueError("the identity layout is grouped by person: shuffle the flat one")
+    else:
+        largest = n + 1 + people
+    if largest > EXACT:
+        raise ValueError(
+            f"the {layout} layout would write {largest} as a float32, which is exact only up to {EXACT}"
+            + ("; write the flat layout" if layout == "identity" else "")
+        )
+    if layout == "flat":
+        return np.arange(n) if shuffle is None else np.random.default_rng(shuffle).permutation(n), n
+    return np.argsort(labels, kind="stable"), n + 1 + people
 
 # %% ../nbs/12_recordio.ipynb #c026
-def payloads(labels, read, order, layout:str="identity"):
+def payloads(labels, read, order, layout: str = "identity"):
     "r -> payload of record r; `read`: index of an image -> its bytes"
     labels, n = np.asarray(labels), len(labels)
-    first = np.searchsorted(labels[order], np.arange(labels.max()+2))+1 if layout == "identity" else None
+    first = np.searchsorted(labels[order], np.arange(labels.max() + 2)) + 1 if layout == "identity" else None
+
     def payload(r):
-        if layout == "flat": return pack(read(int(order[r])), float(labels[order[r]]), r)
-        if r == 0: return pack(b"", [n+1, n+len(first)])
-        if r <= n: return pack(read(int(order[r-1])), float(labels[order[r-1]]), r)
-        return pack(b"", first[r-n-1:r-n+1], r)
+        if layout == "flat":
+            return pack(read(int(order[r])), float(labels[order[r]]), r)
+        if r == 0:
+            return pack(b"", [n + 1, n + len(first)])
+        if r <= n:
+            return pack(read(int(order[r - 1])), float(labels[order[r - 1]]), r)
+        return pack(b"", first[r - n - 1 : r - n + 1], r)
+
     return payload
 
 # %% ../nbs/12_recordio.ipynb #c029
-def resume(part, payload, total:int) -> np.ndarray:
-    "Offsets of the whole records in a part, the rest cut off; ValueError if its last two records are not what `payload` gives"
-    if not Path(part).exists(): return np.zeros(0, np.int64)
+def resume(part, payload, total: int) -> np.ndarray:
+    """Offsets of the whole records in a part, the rest cut off; ValueError if its last two records are not what
+    `payload` gives"""
+    if not Path(part).exists():
+        return np.zeros(0, np.int64)
     offsets, end = walk(part, strict=False)
+
     def right(r):
-        with open(part, "rb", buffering=0) as f: return r < total and read_record(f, int(offsets[r]), part)[0] == payload(r)
-    if len(offsets) and not right(len(offsets)-1): offsets, end = offsets[:-1], int(offsets[-1])           # zeros in the middle of it, after a loss of power
-    if len(offsets) and not right(len(offsets)-1): raise ValueError(f"{part} was begun with other images: record {len(offsets)-1} differs. Delete it to begin again")
+        with open(part, "rb", buffering=0) as f:
+            return r < total and read_record(f, int(offsets[r]), part)[0] == payload(r)
+
+    if len(offsets) and not right(len(offsets) - 1):
+        offsets, end = offsets[:-1], int(offsets[-1])  # zeros in the middle of it, after a loss of power
+    if len(offsets) and not right(len(offsets) - 1):
+        raise ValueError(
+            f"{part} was begun with other images: record {len(offsets) - 1} differs. Delete it to begin again"
+        )
     os.truncate(part, end)
     return offsets
 
-def write_records(path, payload, total:int, finish=lambda: None):
-    "Writes payloads 0..total-1 to the .rec `path` and their keys to its .idx, going on where it was stopped; `finish` runs before the .rec gets its name"
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name+".part")
+
+def write_records(path, payload, total: int, finish=lambda: None):
+    """Writes payloads 0..total-1 to the .rec `path` and their keys to its .idx, going on where it was stopped; `finish`
+    runs before the .rec gets its name"""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
     offsets = [*resume(part, payload, total).tolist()]
     with open(part, "ab", buffering=2**16) as f:
         at = f.tell()
         for r in progress(range(len(offsets), total), f"{path.name} records"):
             offsets.append(at)
             at += f.write(frame(payload(r)))
-    with atomic(path.with_suffix(".idx")) as temporary, open(temporary, "w") as f: f.writelines(f"{r}\t{at}\n" for r, at in enumerate(offsets))
+    with atomic(path.with_suffix(".idx")) as temporary, open(temporary, "w") as f:
+        f.writelines(f"{r}\t{at}\n" for r, at in enumerate(offsets))
     finish()
     os.replace(part, path)
 
 # %% ../nbs/12_recordio.ipynb #c031
-def image_size(data:bytes, name="the image") -> tuple[int, int, str]:
-    "Width, height and format (JPEG, PNG, ...) of an image file, without decoding it; ValueError for what is no image or claims more than 2^25 pixels"
+def image_size(data: bytes, name="the image") -> tuple[int, int, str]:
+    """Width, height and format (JPEG, PNG, ...) of an image file, without decoding it; ValueError for what is no image
+    or claims more than 2^25 pixels"""
     try:
-        with Image.open(BytesIO(data)) as im: (width, height), kind = im.size, im.format
-        if width*height > 2**25: raise ValueError(f"it claims {width} x {height} pixels")
+        with Image.open(BytesIO(data)) as im:
+            (width, height), kind = im.size, im.format
+        if width * height > 2**25:
+            raise ValueError(f"it claims {width} x {height} pixels")
         return width, height, kind
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"cannot read {name} as an image: {e}") from e
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise ValueError(f"cannot read {name} as an image: {e}") from e
 
-def write_rec(encoded:Encoded, folder, layout:str="identity", shuffle:int|None=None, name:str="train") -> Path:
-    """`train.rec`, `.idx`, `.lst` and `property` of a set in `folder`, as `layout`, and its manifest, if it has one; images keep their bytes. Returns the path of the .rec
+
+def write_rec(
+    encoded: Encoded, folder, layout: str = "identity", shuffle: int | None = None, name: str = "train"
+) -> Path:
+    """`train.rec`, `.idx`, `.lst` and `property` of a set in `folder`, as `layout`, and its manifest, if it has one;
+    images keep their bytes. Returns the path of the .rec
 
     Resumable: what was begun with other images or another layout is a ValueError."""
     folder, labels = Path(folder), np.asarray(encoded.labels, np.int64)
     order, total = plan_records(labels, layout, shuffle)
-    path, first = folder/f"{name}.rec", int(layout == "identity")
+    path, first = folder / f"{name}.rec", int(layout == "identity")
     width, height, kind = image_size(encoded.read(0), encoded.where(0))
-    begin_dataset(folder, dict(layout=layout, images=len(labels), identities=len(encoded.names), shuffle=shuffle, width=width, height=height, labels=sha256(labels.astype("<i8").tobytes()).hexdigest()))
+    begin_dataset(
+        folder,
+        dict(
+            layout=layout,
+            images=len(labels),
+            identities=len(encoded.names),
+            shuffle=shuffle,
+            width=width,
+            height=height,
+            labels=sha256(labels.astype("<i8").tobytes()).hexdigest(),
+        ),
+    )
+
     def beside():
-        write_names(folder, encoded.names); write_about(folder, encoded, order)
-        with atomic(folder/"property") as temporary: temporary.write_text(f"{len(encoded.names)},{height},{width}\n")
-        with atomic(folder/f"{name}.lst") as temporary, open(temporary, "w") as f:
-            f.writelines(f"{r}\t{i:.6f}\t{i:06d}/{j:04d}.{kind.lower()}\n" for r, (i, j) in enumerate(zip(labels[order], rank_within(labels[order])), first))
-    if not path.exists(): write_records(path, payloads(labels, encoded.read, order, layout), total, beside)
+        write_names(folder, encoded.names)
+        write_about(folder, encoded, order)
+        with atomic(folder / "property") as temporary:
+            temporary.write_text(f"{len(encoded.names)},{height},{width}\n")
+        with atomic(folder / f"{name}.lst") as temporary, open(temporary, "w") as f:
+            f.writelines(
+                f"{r}\t{i:.6f}\t{i:06d}/{j:04d}.{kind.lower()}\n"
+                for r, (i, j) in enumerate(zip(labels[order], rank_within(labels[order])), first)
+            )
+
+    if not path.exists():
+        write_records(path, payloads(labels, encoded.read, order, layout), total, beside)
     return path
 
 # %% ../nbs/12_recordio.ipynb #c035
-def rec_header(records:Records):
-    "(first key after the images, first key after the people) of the identity layout, None for a flat file; ValueError for a header of other than two rising whole numbers"
+def rec_header(records: Records):
+    """(first key after the images, first key after the people) of the identity layout, None for a flat file; ValueError
+    for a header of other than two rising whole numbers"""
     zero = np.flatnonzero(records.keys == 0)
-    if not len(zero): return None
+    if not len(zero):
+        return None
     labels, image = unpack(records[zero[0]], f"{records.path} (key 0)")
-    if np.ndim(labels) == 0 or image: return None
-    if len(labels) != 2 or not (np.isfinite(labels).all() and 1 < labels[0] <= labels[1] and (labels == np.floor(labels)).all()):
-        raise ValueError(f"{records.path}: the header at key 0 must have two rising whole numbers, got {labels.tolist()[:4]}")
+    if np.ndim(labels) == 0 or image:
+        return None
+    if len(labels) != 2 or not (
+        np.isfinite(labels).all() and 1 < labels[0] <= labels[1] and (labels == np.floor(labels)).all()
+    ):
+        raise ValueError(
+            f"{records.path}: the header at key 0 must have two rising whole numbers, got {labels.tolist()[:4]}"
+        )
     return int(labels[0]), int(labels[1])
 
-def rec_label(records:Records, k:int) -> float:
+
+def rec_label(records: Records, k: int) -> float:
     "The label of image record k, the first one where there are several"
     start = records.start(k, 28)
-    flag, label = struct.unpack_from("<If", start) if len(start) >= 24 else (1, 0.)
-    if flag and len(start) < 28: unpack(records[k], f"{records.path} (key {records.keys[k]})")       # raises: too short
+    flag, label = struct.unpack_from("<If", start) if len(start) >= 24 else (1, 0.0)
+    if flag and len(start) < 28:
+        unpack(records[k], f"{records.path} (key {records.keys[k]})")  # raises: too short
     return struct.unpack_from("<f", start, 24)[0] if flag else label
 
+
 def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray]:
-    "The records, the places (n,) among them of the images in order of their keys, and the label (n,) of each, as they are; ValueError names a key that is missing or broken"
+    """The records, the places (n,) among them of the images in order of their keys, and the label (n,) of each, as they
+    are; ValueError names a key that is missing or broken"""
     records = Records(path)
     header, places = rec_header(records), np.arange(len(records))
     if header:
         order = np.argsort(records.keys)
-        found = order[np.searchsorted(records.keys, np.arange(1, header[0]), sorter=order).clip(max=len(order)-1)] if header[0]-1 <= len(order) else places[:0]
-        if not np.array_equal(records.keys[found], np.arange(1, header[0])): raise ValueError(f"{path}: the header promises images at keys 1 to {header[0]-1}, but {missing_key(records.keys, header[0])} is missing")
+        found = (
+            order[np.searchsorted(records.keys, np.arange(1, header[0]), sorter=order).clip(max=len(order) - 1)]
+            if header[0] - 1 <= len(order)
+            else places[:0]
+        )
+        if not np.array_equal(records.keys[found], np.arange(1, header[0])):
+            raise ValueError(
+                f"{path}: the header promises images at keys 1 to {header[0] - 1}, but"
+                f" {missing_key(records.keys, header[0])} is missing"
+            )
         places = found
-    if not len(places): raise ValueError(f"{path} has no images")
+    if not len(places):
+        raise ValueError(f"{path} has no images")
     return records, places, np.array([rec_label(records, k) for k in places])
 
-def missing_key(keys, end:int) -> int:
+
+def missing_key(keys, end: int) -> int:
     "The first number from 1 to end-1 that is no key"
     have = np.unique(keys[(keys > 0) & (keys < end)])
-    return int(np.flatnonzero(np.append(have, -1) != np.arange(1, len(have)+2))[0])+1
+    return int(np.flatnonzero(np.append(have, -1) != np.arange(1, len(have) + 2))[0]) + 1
 
 # %% ../nbs/12_recordio.ipynb #c036
 def open_rec(path) -> Encoded:
     "The set in a .rec of either layout, with the names, the card and the manifest that lie beside it"
     records, places, values = rec_images(path)
-    def where(k): return f"{path} (key {records.keys[places[k]]})"
-    labels, names = numbered(values, where, known_names(Path(path).parent))
-    return Encoded(labels, names, lambda k: unpack(records[places[k]], where(k))[1], where, known_card(Path(path).parent), known_about(Path(path).parent, labels))
 
-def rec_faces(path, size:int) -> Faces:
+    def where(k):
+        return f"{path} (key {records.keys[places[k]]})"
+
+    labels, names = numbered(values, where, known_names(Path(path).parent))
+    return Encoded(
+        labels,
+        names,
+        lambda k: unpack(records[places[k]], where(k))[1],
+        where,
+        known_card(Path(path).parent),
+        known_about(Path(path).parent, labels),
+    )
+
+
+def rec_faces(path, size: int) -> Faces:
     "Faces of a .rec, resized to `size`"
     return decoded(open_rec(path), size)
 
 # %% ../nbs/12_recordio.ipynb #c042
 class RecDataset(Dataset):
-    "Images of a .rec as float tensors (3, h, w) in [-1, 1], or what `transform` makes of 8-bit RGB (h, w, 3), and labels 0..N-1"
+    """Images of a .rec as float tensors (3, h, w) in [-1, 1], or what `transform` makes of 8-bit RGB (h, w, 3), and
+    labels 0..N-1"""
+
     def __init__(self, path, transform=None):
         self.records, self.places, values = rec_images(path)
         self.transform, (self.labels, self.names) = transform, numbered(values, self.where)
 
-    def where(self, k): return f"{self.records.path} (key {self.records.keys[self.places[k]]})"
-    def __len__(self): return len(self.places)
+    def where(self, k):
+        return f"{self.records.path} (key {self.records.keys[self.places[k]]})"
+
+    def __len__(self):
+        return len(self.places)
 
     def __getitem__(self, k):
         _, image = unpack(self.records[self.places[k]], self.where(k))
@@ -291,17 +451,38 @@ class RecDataset(Dataset):
         return self.transform(image) if self.transform else to_float(image[None])[0], int(self.labels[k])
 
 # %% ../nbs/12_recordio.ipynb #c045
-def joined(parts:list[Encoded], apart:bool=False) -> Encoded:
-    "One set of several, in their order; people of one name are one, unless `apart`, which puts the number of the part before the name"
-    if not parts: raise ValueError("nothing to join")
+def joined(parts: list[Encoded], apart: bool = False) -> Encoded:
+    """One set of several, in their order; people of one name are one, unless `apart`, which puts the number of the part
+    before the name"""
+    if not parts:
+        raise ValueError("nothing to join")
     names = [[f"{p}_{name}" if apart else name for name in part.names] for p, part in enumerate(parts)]
-    together = sorted({name for group in names for name in group}, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
+    together = sorted(
+        {name for group in names for name in group}, key=lambda name: (len(name), name) if name.isdigit() else (0, name)
+    )
     number, begins = {name: i for i, name in enumerate(together)}, np.cumsum([0, *map(len, parts)])
-    labels = np.concatenate([np.array([number[name] for name in group])[part.labels] for group, part in zip(names, parts)])
-    def at(k): return parts[p := int(np.searchsorted(begins, k, "right"))-1], int(k-begins[p])
-    def about(k): part, k = at(k); return {key: v for key, v in part.about(k).items() if key != "embedding"} if part.about else {}        # a row of the part's embeddings.npy, not of all
+    labels = np.concatenate(
+        [np.array([number[name] for name in group])[part.labels] for group, part in zip(names, parts)]
+    )
+
+    def at(k):
+        return parts[p := int(np.searchsorted(begins, k, "right")) - 1], int(k - begins[p])
+
+    def about(k):
+        part, k = at(k)
+        return (
+            {key: v for key, v in part.about(k).items() if key != "embedding"} if part.about else {}
+        )  # a row of the part's embeddings.npy, not of all
+
     cards = [part.card for part in parts if part.card]
-    return Encoded(labels, together, lambda k: at(k)[0].read(at(k)[1]), lambda k: at(k)[0].where(at(k)[1]), cards[0] if len(cards) == len(parts) and all(c == cards[0] for c in cards) else None, about if any(part.about for part in parts) else None)
+    return Encoded(
+        labels,
+        together,
+        lambda k: at(k)[0].read(at(k)[1]),
+        lambda k: at(k)[0].where(at(k)[1]),
+        cards[0] if len(cards) == len(parts) and all(c == cards[0] for c in cards) else None,
+        about if any(part.about for part in parts) else None,
+    )
 
 # %% ../nbs/12_recordio.ipynb #c046
 def merge_recs(paths, folder, **kw) -> Path:

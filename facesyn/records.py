@@ -16,15 +16,19 @@ from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Callable
+
 import numpy as np
 from PIL import Image
+
 from .core import atomic, decode_image, progress, read_image, read_json, write_json
 from .parametric import TRAITS, conditions, people, pose_and_age, render_faces
 
 # %% ../nbs/10_records.ipynb #c005
 @dataclass
 class Faces:
-    "n images of N people: `labels` (n,) in 0..N-1, `names` of the N, `attributes` (n, 4), image `size`, and `read`: indices (k,) -> uint8 (k, size, size, 3)"
+    """n images of N people: `labels` (n,) in 0..N-1, `names` of the N, `attributes` (n, 4), image `size`, and `read`:
+    indices (k,) -> uint8 (k, size, size, 3)"""
+
     labels: np.ndarray
     names: list[str]
     attributes: np.ndarray
@@ -36,292 +40,412 @@ class Faces:
         if self.attributes.shape != (len(self), 4):
             raise ValueError(f"attributes must be ({len(self)}, 4): pitch, yaw, roll, age; got {self.attributes.shape}")
         if len(self) and not np.array_equal(np.unique(self.labels), np.arange(len(self.names))):
-            raise ValueError(f"labels must use every number from 0 to {len(self.names)-1}, one for each of the {len(self.names)} names")
+            raise ValueError(
+                f"labels must use every number from 0 to {len(self.names) - 1}, one for each of the {len(self.names)}"
+                " names"
+            )
 
-    def __len__(self): return len(self.labels)
+    def __len__(self):
+        return len(self.labels)
 
     def __getitem__(self, k):
         "Image `k` (uint8, size x size x 3), its label and its attributes"
-        if not -len(self) <= k < len(self): raise IndexError(f"image {k} of {len(self)}")
+        if not -len(self) <= k < len(self):
+            raise IndexError(f"image {k} of {len(self)}")
         k %= len(self)
         return self.read(np.array([k]))[0], int(self.labels[k]), self.attributes[k]
 
     def __iter__(self):
         for start in range(0, len(self), 64):
-            index = np.arange(start, min(start+64, len(self)))
-            for image, k in zip(self.read(index), index): yield image, int(self.labels[k]), self.attributes[k]
+            index = np.arange(start, min(start + 64, len(self)))
+            for image, k in zip(self.read(index), index):
+                yield image, int(self.labels[k]), self.attributes[k]
 
 # %% ../nbs/10_records.ipynb #c009
-def select(faces:Faces, index) -> Faces:
+def select(faces: Faces, index) -> Faces:
     "The images at `index` (integers or a boolean mask), labels renumbered without gaps"
     index = np.asarray(index)
     index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
     kept, labels = np.unique(faces.labels[index], return_inverse=True)
-    return Faces(labels, [faces.names[i] for i in kept], faces.attributes[index], faces.size, lambda k: faces.read(index[k]))
+    return Faces(
+        labels, [faces.names[i] for i in kept], faces.attributes[index], faces.size, lambda k: faces.read(index[k])
+    )
 
 # %% ../nbs/10_records.ipynb #c012
-def fewer_than(faces:Faces, images:int) -> list[str]:
+def fewer_than(faces: Faces, images: int) -> list[str]:
     "Names of the identities with fewer than `images` images"
     return [faces.names[i] for i in np.flatnonzero(np.bincount(faces.labels, minlength=len(faces.names)) < images)]
 
 # %% ../nbs/10_records.ipynb #c013
-def at_least(faces:Faces, images:int) -> Faces:
+def at_least(faces: Faces, images: int) -> Faces:
     "Only the identities with `images` images or more; ValueError if nobody is left"
     kept = np.bincount(faces.labels, minlength=len(faces.names)) >= images
-    if not kept.any(): raise ValueError(f"none of the {len(faces.names)} identities has {images} images")
+    if not kept.any():
+        raise ValueError(f"none of the {len(faces.names)} identities has {images} images")
     return faces if kept.all() else select(faces, kept[faces.labels])
 
 # %% ../nbs/10_records.ipynb #a102
-def first_images(faces:Faces, images:int) -> Faces:
+def first_images(faces: Faces, images: int) -> Faces:
     "The first `images` images of each identity, in their order; ValueError names an identity with fewer"
-    if few := fewer_than(faces, images): raise ValueError(f"{few[0]} has fewer than {images} images")
+    if few := fewer_than(faces, images):
+        raise ValueError(f"{few[0]} has fewer than {images} images")
     order = np.argsort(faces.labels, kind="stable")
     starts = np.searchsorted(faces.labels[order], np.arange(len(faces.names)))
-    return select(faces, np.sort(np.concatenate([order[s:s+images] for s in starts])))
+    return select(faces, np.sort(np.concatenate([order[s : s + images] for s in starts])))
 
 # %% ../nbs/10_records.ipynb #a105
-def join(*sets:Faces) -> Faces:
-    "The images of all `sets`, one set after another; identities are joined by name. ValueError for sets of different sizes of image"
+def join(*sets: Faces) -> Faces:
+    """The images of all `sets`, one set after another; identities are joined by name. ValueError for sets of different
+    sizes of image"""
     if len(sizes := {f.size for f in sets}) != 1:
         raise ValueError(f"images of {sorted(sizes)} pixels do not go together")
-    names, which, starts = sorted({n for f in sets for n in f.names}), np.repeat(np.arange(len(sets)), [len(f) for f in sets]), np.cumsum([0, *map(len, sets)])
+    names, which, starts = (
+        sorted({n for f in sets for n in f.names}),
+        np.repeat(np.arange(len(sets)), [len(f) for f in sets]),
+        np.cumsum([0, *map(len, sets)]),
+    )
     number = {n: i for i, n in enumerate(names)}
+
     def read(k):
         out = np.empty((len(k), sets[0].size, sets[0].size, 3), np.uint8)
-        for j in np.unique(which[k]): out[which[k] == j] = sets[j].read(k[which[k] == j]-starts[j])
+        for j in np.unique(which[k]):
+            out[which[k] == j] = sets[j].read(k[which[k] == j] - starts[j])
         return out
-    return Faces(np.concatenate([np.array([number[n] for n in f.names])[f.labels] for f in sets]), names, np.concatenate([f.attributes for f in sets]), sets[0].size, read)
+
+    return Faces(
+        np.concatenate([np.array([number[n] for n in f.names])[f.labels] for f in sets]),
+        names,
+        np.concatenate([f.attributes for f in sets]),
+        sets[0].size,
+        read,
+    )
 
 # %% ../nbs/10_records.ipynb #c016
-def in_memory(faces:Faces, batch:int=256) -> Faces:
+def in_memory(faces: Faces, batch: int = 256) -> Faces:
     "The same faces with every image held as one uint8 array (n * size * size * 3 bytes)"
     images = np.empty((len(faces), faces.size, faces.size, 3), np.uint8)
     for start in progress(range(0, len(faces), batch), "reading batches"):
-        index = np.arange(start, min(start+batch, len(faces)))
+        index = np.arange(start, min(start + batch, len(faces)))
         images[index] = faces.read(index)
     return Faces(faces.labels, faces.names, faces.attributes, faces.size, lambda k: images[k])
 
 # %% ../nbs/10_records.ipynb #c019
-def parametric_faces(identities:int, images_per_identity:int, size:int=64, seed:int=0, first:int=0, **ranges) -> Faces:
-    "Drawn faces of the people `first`..`first+identities-1`; `ranges`: yaw, pitch, roll or age as (low, high), see `render_faces`"
+def parametric_faces(
+    identities: int, images_per_identity: int, size: int = 64, seed: int = 0, first: int = 0, **ranges
+) -> Faces:
+    """Drawn faces of the people `first`..`first+identities-1`; `ranges`: yaw, pitch, roll or age as (low, high), see
+    `render_faces`"""
     if identities < 1 or images_per_identity < 1:
         raise ValueError(f"need at least one identity and image, got {identities} x {images_per_identity}")
-    labels, images = np.divmod(np.arange(identities*images_per_identity), images_per_identity)
-    base_age = people(range(first, first+identities), seed)[:, list(TRAITS).index("base_age")][labels]
-    attributes = pose_and_age(conditions(labels+first, images, seed), base_age, **ranges)
-    def read(k): return render_faces(labels[k]+first, images[k], size, seed, **ranges)[0].numpy()
-    return Faces(labels, [f"{i:06d}" for i in range(first, first+identities)], attributes.numpy(), size, read)
+    labels, images = np.divmod(np.arange(identities * images_per_identity), images_per_identity)
+    base_age = people(range(first, first + identities), seed)[:, list(TRAITS).index("base_age")][labels]
+    attributes = pose_and_age(conditions(labels + first, images, seed), base_age, **ranges)
+
+    def read(k):
+        return render_faces(labels[k] + first, images[k], size, seed, **ranges)[0].numpy()
+
+    return Faces(labels, [f"{i:06d}" for i in range(first, first + identities)], attributes.numpy(), size, read)
 
 # %% ../nbs/10_records.ipynb #c022
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
+
 def folder_images(root) -> dict[str, list[Path]]:
     "Identity name -> its image files, both sorted; ValueError names an empty folder or a file that is no image"
     root = Path(root)
-    if not root.is_dir(): raise FileNotFoundError(f"no folder {root}")
-    def visible(folder): return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}")
+
+    def visible(folder):
+        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+
     stray = [p for p in visible(root) if p.suffix.lower() in SUFFIXES]
-    if stray: raise ValueError(f"{stray[0]} lies outside an identity's folder: expected {root}/<identity>/<image>")
+    if stray:
+        raise ValueError(f"{stray[0]} lies outside an identity's folder: expected {root}/<identity>/<image>")
     people = {p.name: visible(p) for p in visible(root) if p.is_dir()}
-    if not people: raise ValueError(f"{root} has no identity folders")
+    if not people:
+        raise ValueError(f"{root} has no identity folders")
     for name, files in people.items():
-        if not files: raise ValueError(f"identity folder {root/name} is empty")
+        if not files:
+            raise ValueError(f"identity folder {root / name} is empty")
         for p in files:
             if not p.is_file() or p.suffix.lower() not in SUFFIXES:
                 raise ValueError(f"{p} is not an image ({', '.join(sorted(SUFFIXES))})")
     return people
 
 # %% ../nbs/10_records.ipynb #c023
-def folder_faces(root, size:int, check:bool=False) -> Faces:
-    "Faces from `root/<identity>/<image>`, resized to `size`; attributes from its manifest if there is one; `check` decodes every file now"
+def folder_faces(root, size: int, check: bool = False) -> Faces:
+    """Faces from `root/<identity>/<image>`, resized to `size`; attributes from its manifest if there is one; `check`
+    decodes every file now"""
     root, people = Path(root), folder_images(root)
-    if (root/"settings.json").exists() and not (root/"card.json").exists():
+    if (root / "settings.json").exists() and not (root / "card.json").exists():
         raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
     files = [p for group in people.values() for p in group]
     labels = np.repeat(np.arange(len(people)), [len(group) for group in people.values()])
-    rows = {row.get("file"): row for row in read_manifest(root)} if (root/"manifest.jsonl").exists() else {}
+    rows = {row.get("file"): row for row in read_manifest(root)} if (root / "manifest.jsonl").exists() else {}
     attributes = known_attributes([rows.get(str(p.relative_to(root)), {}) for p in files])
     if check:
-        for p in files: read_image(p)
+        for p in files:
+            read_image(p)
     return Faces(labels, list(people), attributes, size, lambda k: np.stack([read_image(files[i], size) for i in k]))
 
 # %% ../nbs/10_records.ipynb #c024
 def read_manifest(root) -> list[dict]:
     "The rows of `root/manifest.jsonl`; ValueError names the line that is not JSON"
     rows = []
-    for number, line in enumerate((Path(root)/"manifest.jsonl").read_text().splitlines(), 1):
-        try: rows.append(json.loads(line))
-        except json.JSONDecodeError as e: raise ValueError(f"{Path(root)/'manifest.jsonl'} line {number} is not JSON: {e}") from e
+    for number, line in enumerate((Path(root) / "manifest.jsonl").read_text().splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as e:
+            raise ValueError(f"{Path(root) / 'manifest.jsonl'} line {number} is not JSON: {e}") from e
     return rows
+
 
 def known_attributes(rows) -> np.ndarray:
     "`attributes` of the rows of a manifest, float32 (n, 4), NaN where they are unknown"
-    return np.array([a if isinstance(a := row.get("attributes"), list) and len(a) == 4 else [np.nan]*4 for row in rows], np.float32).reshape(-1, 4)
+    return np.array(
+        [a if isinstance(a := row.get("attributes"), list) and len(a) == 4 else [np.nan] * 4 for row in rows],
+        np.float32,
+    ).reshape(-1, 4)
 
-def attribute_row(s) -> list|None:
+
+def attribute_row(s) -> list | None:
     "Attributes (4,) as a manifest has them: three decimals, None where one is unknown; None if all are"
     return None if np.isnan(s).all() else [None if np.isnan(v) else round(float(v), 3) for v in s]
 
 # %% ../nbs/10_records.ipynb #c029
-def array_faces(path, size:int, having:dict=None) -> Faces:
-    """Faces from an .npz with `jpeg` (uint8), `offsets` (n+1,) and optionally `label` (n,), `person` (names), `age` (n,; years, negative: unknown)
+def array_faces(path, size: int, having: dict = None) -> Faces:
+    """Faces from an .npz with `jpeg` (uint8), `offsets` (n+1,) and optionally `label` (n,), `person` (names), `age`
+    (n,; years, negative: unknown)
 
     Without `label` every picture is its own person. `having`: arrays of the file, one number a person or an image, and
     the (lowest, highest) that is kept. FileNotFoundError, or ValueError naming the file and the key or image."""
-    if not Path(path).is_file(): raise FileNotFoundError(f"no array file {path}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no array file {path}")
     with np.load(path, allow_pickle=False) as z:
-        missing = {"jpeg", "offsets", *(having or {})}-set(z.files)
-        if missing: raise ValueError(f"{path} has no {sorted(missing)}")
-        data, offsets, chosen = z["jpeg"], z["offsets"].astype(np.int64), {k: (z[k], *bounds) for k, bounds in (having or {}).items()}
+        missing = {"jpeg", "offsets", *(having or {})} - set(z.files)
+        if missing:
+            raise ValueError(f"{path} has no {sorted(missing)}")
+        data, offsets, chosen = (
+            z["jpeg"],
+            z["offsets"].astype(np.int64),
+            {k: (z[k], *bounds) for k, bounds in (having or {}).items()},
+        )
         label, people, age = (z[k] if k in z.files else None for k in ("label", "person", "age"))
-        if label is None and (other := [k for k in z.files if "label" in k.lower() or k.lower() in ("id", "ids", "identity", "identities", "person")]):
+        if label is None and (
+            other := [
+                k
+                for k in z.files
+                if "label" in k.lower() or k.lower() in ("id", "ids", "identity", "identities", "person")
+            ]
+        ):
             raise ValueError(f"{path} has no label, but {', '.join(other)}: call who is whom `label`, or leave it out")
-    if label is None: label = np.arange(max(len(offsets)-1, 0))
+    if label is None:
+        label = np.arange(max(len(offsets) - 1, 0))
     check_arrays(path, data, offsets, label, age)
     kept, labels = np.unique(label, return_inverse=True)
     if people is not None and not 0 <= kept[0] <= kept[-1] < len(people):
         raise ValueError(f"{path}: labels {kept[0]}..{kept[-1]} but {len(people)} people")
-    names = [f"{i:06d}" if people is None else people[i].decode() if isinstance(people[i], bytes) else str(people[i]) for i in kept]
-    def one(i): return decode_image(BytesIO(data[offsets[i]:offsets[i+1]]), size, name=f"image {i} of {path}")
+    names = [
+        f"{i:06d}" if people is None else people[i].decode() if isinstance(people[i], bytes) else str(people[i])
+        for i in kept
+    ]
+
+    def one(i):
+        return decode_image(BytesIO(data[offsets[i] : offsets[i + 1]]), size, name=f"image {i} of {path}")
+
     attributes = np.full((len(labels), 4), np.nan, np.float32)
-    if age is not None: attributes[:, 3] = np.where(age < 0, np.nan, age)
+    if age is not None:
+        attributes[:, 3] = np.where(age < 0, np.nan, age)
     faces = Faces(labels, names, attributes, size, lambda k: np.stack([one(i) for i in k]))
     return select(faces, np.all([within(path, k, *v, label) for k, v in chosen.items()], 0)) if chosen else faces
 
+
 def check_arrays(path, data, offsets, label, age=None):
     "ValueError naming the file and the array that does not fit the others"
-    if not len(label) or len(offsets) != len(label)+1 or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) <= 0).any():
-        raise ValueError(f"{path}: offsets must rise from 0 to {len(data)} in {len(label)+1} entries, at least 2")
+    if (
+        not len(label)
+        or len(offsets) != len(label) + 1
+        or offsets[0] != 0
+        or offsets[-1] != len(data)
+        or (np.diff(offsets) <= 0).any()
+    ):
+        raise ValueError(f"{path}: offsets must rise from 0 to {len(data)} in {len(label) + 1} entries, at least 2")
     if age is not None and (np.shape(age) != (len(label),) or age.dtype.kind not in "iuf"):
-        raise ValueError(f"{path}: age has shape {np.shape(age)} and type {age.dtype}, expected one number for each of {len(label)} images")
+        raise ValueError(
+            f"{path}: age has shape {np.shape(age)} and type {age.dtype}, expected one number for each of {len(label)}"
+            " images"
+        )
     if age is not None and (bad := np.isinf(age) | (age > 150)).any():
         raise ValueError(f"{path}: the age of image {bad.argmax()} is {age[bad.argmax()]}")
 
-def within(path, name:str, values, low, high, label):
-    "Which images (n,) have `low` <= value <= `high`; `values`: one an image or one a person, then `label` says whose it is"
+
+def within(path, name: str, values, low, high, label):
+    """Which images (n,) have `low` <= value <= `high`; `values`: one an image or one a person, then `label` says whose
+    it is"""
     if len(values) != len(label):
         if not 0 <= label.min() <= label.max() < len(values):
-            raise ValueError(f"{path}: {name} has {len(values)} numbers for {len(label)} images with labels up to {label.max()}")
+            raise ValueError(
+                f"{path}: {name} has {len(values)} numbers for {len(label)} images with labels up to {label.max()}"
+            )
         values = values[label]
     kept = (low <= values) & (values <= high)
-    if not kept.any(): raise ValueError(f"{path}: no image has {name} from {low} to {high}")
+    if not kept.any():
+        raise ValueError(f"{path}: no image has {name} from {low} to {high}")
     return kept
 
 # %% ../nbs/10_records.ipynb #c041
-def encode_image(image, suffix:str) -> bytes:
+def encode_image(image, suffix: str) -> bytes:
     "8-bit RGB (h, w, 3) as the bytes of a .png or .jpg"
     out = BytesIO()
-    if suffix == ".jpg": Image.fromarray(np.asarray(image)).save(out, "JPEG", quality=95, subsampling=0)
-    elif suffix == ".png": Image.fromarray(np.asarray(image)).save(out, "PNG")
-    else: raise ValueError(f"images are encoded as .png or .jpg, not {suffix!r}")
+    if suffix == ".jpg":
+        Image.fromarray(np.asarray(image)).save(out, "JPEG", quality=95, subsampling=0)
+    elif suffix == ".png":
+        Image.fromarray(np.asarray(image)).save(out, "PNG")
+    else:
+        raise ValueError(f"images are encoded as .png or .jpg, not {suffix!r}")
     return out.getvalue()
 
 # %% ../nbs/10_records.ipynb #c044
-def image_file(identity:int, image:int, suffix:str=".png") -> str:
+def image_file(identity: int, image: int, suffix: str = ".png") -> str:
     "Where an image lies in its dataset: `000012/0003.png`"
     return f"{identity:06d}/{image:04d}{suffix}"
 
 # %% ../nbs/10_records.ipynb #c045
 def write_image(image, path):
     "8-bit RGB (h, w, 3) to .png or .jpg (quality 95, full colour resolution), atomically"
-    with atomic(path) as temporary: temporary.write_bytes(encode_image(image, path.suffix))
+    with atomic(path) as temporary:
+        temporary.write_bytes(encode_image(image, path.suffix))
 
 # %% ../nbs/10_records.ipynb #c046
-def begin_dataset(root, settings:dict):
-    "Writes `settings.json`, or checks that the dataset begun in `root` has the same settings; ValueError names those that differ"
-    path = Path(root)/"settings.json"
-    if not path.exists(): return write_json(settings, path)
+def begin_dataset(root, settings: dict):
+    """Writes `settings.json`, or checks that the dataset begun in `root` has the same settings; ValueError names those
+    that differ"""
+    path = Path(root) / "settings.json"
+    if not path.exists():
+        return write_json(settings, path)
     before, now = read_json(path), json.loads(json.dumps(settings))
-    differ = sorted(k for k in before.keys()|now.keys() if before.get(k) != now.get(k))
+    differ = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
     if differ:
-        raise ValueError(f"{root} was begun with other settings: " + ", ".join(f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in differ))
+        raise ValueError(
+            f"{root} was begun with other settings: "
+            + ", ".join(f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in differ)
+        )
 
 # %% ../nbs/10_records.ipynb #c048
 CARD = ("name", "source", "method", "licence", "limits")
 
-def check_card(card:dict):
+
+def check_card(card: dict):
     "ValueError for an entry of `CARD` that is missing or empty"
-    if missing := [k for k in CARD if not card.get(k)]: raise ValueError(f"the dataset card lacks {missing}")
+    if missing := [k for k in CARD if not card.get(k)]:
+        raise ValueError(f"the dataset card lacks {missing}")
 
 # %% ../nbs/10_records.ipynb #c049
-def write_card(root, card:dict):
+def write_card(root, card: dict):
     "`card.md` for people and `card.json` for programs"
     check_card(card)
-    lines = [f"# {card['name']}", *(f"**{k}**: {v if isinstance(v, str) else json.dumps(v)}\n" for k, v in card.items() if k != "name")]
-    with atomic(Path(root)/"card.md") as temporary: temporary.write_text("\n".join(lines))
-    write_json(card, Path(root)/"card.json")
+    lines = [
+        f"# {card['name']}",
+        *(f"**{k}**: {v if isinstance(v, str) else json.dumps(v)}\n" for k, v in card.items() if k != "name"),
+    ]
+    with atomic(Path(root) / "card.md") as temporary:
+        temporary.write_text("\n".join(lines))
+    write_json(card, Path(root) / "card.json")
 
 # %% ../nbs/10_records.ipynb #c049b
 def rank_within(labels) -> np.ndarray:
     "How many images of the same identity come before each one, (n,)"
     order = np.argsort(labels, kind="stable")
     grouped, rank = np.asarray(labels)[order], np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))-np.searchsorted(grouped, grouped)
+    rank[order] = np.arange(len(order)) - np.searchsorted(grouped, grouped)
     return rank
+
 
 def write_manifest(folder, rows):
     "`folder/manifest.jsonl`, a line for each of `rows`"
-    with atomic(Path(folder)/"manifest.jsonl") as temporary, open(temporary, "w") as f: f.writelines(json.dumps(row)+"\n" for row in rows)
+    with atomic(Path(folder) / "manifest.jsonl") as temporary, open(temporary, "w") as f:
+        f.writelines(json.dumps(row) + "\n" for row in rows)
 
 # %% ../nbs/10_records.ipynb #c050
 def dataset_digest(root, files) -> str:
     "sha256 over the names and bytes of `files` below `root`, in sorted order"
     digest = sha256()
-    for name in sorted(files): digest.update(f"{name}\n".encode()+sha256((Path(root)/name).read_bytes()).digest())
+    for name in sorted(files):
+        digest.update(f"{name}\n".encode() + sha256((Path(root) / name).read_bytes()).digest())
     return digest.hexdigest()
 
 # %% ../nbs/10_records.ipynb #c051
-def finish_dataset(root, rows:list[dict], card:dict) -> dict:
-    "Manifest and card of a dataset whose images are all there; `rows`: file, identity, image, seed, attributes, embedding. Returns the card"
+def finish_dataset(root, rows: list[dict], card: dict) -> dict:
+    """Manifest and card of a dataset whose images are all there; `rows`: file, identity, image, seed, attributes,
+    embedding. Returns the card"""
     root, files = Path(root), [row["file"] for row in rows]
-    absent = [f for f in files if not (root/f).is_file()]
+    absent = [f for f in files if not (root / f).is_file()]
     if absent:
-        raise ValueError(f"{len(absent)} of {len(files)} images are not written yet, the first is {root/absent[0]}")
+        raise ValueError(f"{len(absent)} of {len(files)} images are not written yet, the first is {root / absent[0]}")
     write_manifest(root, rows)
-    counts = dict(images=len(rows), identities=len({row["identity"] for row in rows}), sha256=dataset_digest(root, files))
-    write_card(root, card := dict(card, **counts, settings=read_json(root/"settings.json")))
+    counts = dict(
+        images=len(rows), identities=len({row["identity"] for row in rows}), sha256=dataset_digest(root, files)
+    )
+    write_card(root, card := dict(card, **counts, settings=read_json(root / "settings.json")))
     return card
 
 # %% ../nbs/10_records.ipynb #c053
-def write_folder(faces:Faces, root, card:dict, settings:dict=None, suffix:str=".png") -> dict:
+def write_folder(faces: Faces, root, card: dict, settings: dict = None, suffix: str = ".png") -> dict:
     "Writes `faces` as a dataset: images, manifest, card. Image j of a person is the j-th in order. Returns the card"
     check_card(card)
     root, rows = Path(root), []
     begin_dataset(root, dict(settings or {}, size=faces.size, suffix=suffix))
     for j, (image, i, s) in zip(rank_within(faces.labels).tolist(), faces):
-        write_image(image, root/image_file(i, j, suffix))
-        rows.append(dict(file=image_file(i, j, suffix), identity=i, image=j, seed=None, attributes=attribute_row(s), embedding=None))
+        write_image(image, root / image_file(i, j, suffix))
+        rows.append(
+            dict(
+                file=image_file(i, j, suffix),
+                identity=i,
+                image=j,
+                seed=None,
+                attributes=attribute_row(s),
+                embedding=None,
+            )
+        )
     return finish_dataset(root, rows, card)
 
 # %% ../nbs/10_records.ipynb #c056
-def write_encoded(path, faces:Faces, y, s, about:dict=None, batch:int=256):
-    "`images.npy`, `labels.npy`, `y.npy` (n, d), `s.npy` (n, 4; NaN: unknown), then `index.json` with the names and `about`; ValueError names the image whose y or s is no number"
+def write_encoded(path, faces: Faces, y, s, about: dict = None, batch: int = 256):
+    """`images.npy`, `labels.npy`, `y.npy` (n, d), `s.npy` (n, 4; NaN: unknown), then `index.json` with the names and
+    `about`; ValueError names the image whose y or s is no number"""
     path, y, s = Path(path), np.asarray(y, np.float32), np.asarray(s, np.float32)
     for name, x in (("y", y), ("s", s)):
         if len(x) != len(faces) or x.ndim != 2:
             raise ValueError(f"{name} must have one row for each of {len(faces)} images, got {x.shape}")
         bad = ~np.isfinite(x).all(1) if name == "y" else np.isinf(x).any(1)
-        if bad.any(): raise ValueError(f"{name} of image {np.flatnonzero(bad)[0]} is not finite")
-    if s.shape[1] != 4: raise ValueError(f"s must have 4 columns (pitch, yaw, roll, age), got {s.shape[1]}")
-    (path/"index.json").unlink(missing_ok=True)
-    with atomic(path/"images.npy") as temporary:
+        if bad.any():
+            raise ValueError(f"{name} of image {np.flatnonzero(bad)[0]} is not finite")
+    if s.shape[1] != 4:
+        raise ValueError(f"s must have 4 columns (pitch, yaw, roll, age), got {s.shape[1]}")
+    (path / "index.json").unlink(missing_ok=True)
+    with atomic(path / "images.npy") as temporary:
         images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(faces), faces.size, faces.size, 3))
         for start in progress(range(0, len(faces), batch), "encoded batches written"):
-            index = np.arange(start, min(start+batch, len(faces)))
+            index = np.arange(start, min(start + batch, len(faces)))
             images[index] = faces.read(index)
         images.flush()
     for name, x in dict(labels=faces.labels, y=y, s=s).items():
-        with atomic(path/f"{name}.npy") as temporary: np.save(temporary, x)
-    write_json(dict(names=faces.names, images=len(faces), size=faces.size, about=about or {}), path/"index.json")
+        with atomic(path / f"{name}.npy") as temporary:
+            np.save(temporary, x)
+    write_json(dict(names=faces.names, images=len(faces), size=faces.size, about=about or {}), path / "index.json")
 
 # %% ../nbs/10_records.ipynb #c057
 def read_encoded(path) -> tuple[Faces, np.ndarray, np.ndarray]:
     "(faces, y, s) written by `write_encoded`; images stay on disk, mapped; `s` are also the attributes of the faces"
     path = Path(path)
-    if not (path/"index.json").exists():
+    if not (path / "index.json").exists():
         raise FileNotFoundError(f"no index.json in {path}: not a folder of encoded faces, or half-written")
-    index = read_json(path/"index.json")
-    images, labels, y, s = (np.load(path/f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False) for name in ("images", "labels", "y", "s"))
+    index = read_json(path / "index.json")
+    images, labels, y, s = (
+        np.load(path / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
+        for name in ("images", "labels", "y", "s")
+    )
     n, size = index["images"], index["size"]
     if images.shape != (n, size, size, 3) or {len(labels), len(y), len(s)} != {n}:
         raise ValueError(f"{path}: the arrays do not fit its index.json ({n} images)")

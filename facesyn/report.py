@@ -8,16 +8,21 @@ __all__ = ['COLOURS', 'DASHES', 'FONT', 'ATTRIBUTES', 'similarity_histogram', 'a
            'picture_rows', 'write_report']
 
 # %% ../nbs/70_report.ipynb #c002
-import base64, io, json, re
+import base64
+import io
+import json
+import re
 from html import escape
 from pathlib import Path
 from textwrap import wrap
+
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 from plotly.io import templates
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
+
 from .core import atomic, image_grid
 from .scores import eer
 
@@ -25,24 +30,63 @@ from .scores import eer
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash")
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
-_axis = dict(showgrid=True, gridcolor="#ECEFF1", zeroline=False, showline=True, linecolor="#90A4AE", ticks="outside", tickcolor="#90A4AE", ticklen=4,
-             tickfont_size=13, title=dict(font_size=14, standoff=8), automargin=True)
-templates["facesyn"] = go.layout.Template(layout=dict(
-    font=dict(family=FONT, size=14, color="#263238"), paper_bgcolor="white", plot_bgcolor="white", colorway=COLOURS, xaxis=_axis, yaxis=_axis, hovermode="closest",
-    title=dict(font=dict(size=17, weight=600), x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad=dict(t=14), subtitle_font=dict(size=14, color="#607D8B")),
-    legend=dict(orientation="h", x=0, xref="paper", y=0, yref="container", yanchor="bottom", font_size=14), annotationdefaults=dict(font_size=14, showarrow=False), margin=dict(l=70, r=24)))
+_axis = dict(
+    showgrid=True,
+    gridcolor="#ECEFF1",
+    zeroline=False,
+    showline=True,
+    linecolor="#90A4AE",
+    ticks="outside",
+    tickcolor="#90A4AE",
+    ticklen=4,
+    tickfont_size=13,
+    title=dict(font_size=14, standoff=8),
+    automargin=True,
+)
+templates["facesyn"] = go.layout.Template(
+    layout=dict(
+        font=dict(family=FONT, size=14, color="#263238"),
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        colorway=COLOURS,
+        xaxis=_axis,
+        yaxis=_axis,
+        hovermode="closest",
+        title=dict(
+            font=dict(size=17, weight=600),
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=1,
+            yref="container",
+            yanchor="top",
+            pad=dict(t=14),
+            subtitle_font=dict(size=14, color="#607D8B"),
+        ),
+        legend=dict(orientation="h", x=0, xref="paper", y=0, yref="container", yanchor="bottom", font_size=14),
+        annotationdefaults=dict(font_size=14, showarrow=False),
+        margin=dict(l=70, r=24),
+    )
+)
 
 # %% ../nbs/70_report.ipynb #c007
-def _style(fig:go.Figure, title:str, note:str="", height:int=400) -> go.Figure:
+def _style(fig: go.Figure, title: str, note: str = "", height: int = 400) -> go.Figure:
     "`fig` in the house style: a title that wraps, a grey line `note` under it, room for the legend below"
     title, note = wrap(title, 92), wrap(note, 125)
-    fig.update_layout(template="facesyn", height=height, margin=dict(t=58+24*len(title)+19*len(note), b=92),
-                      title=dict(text="<br>".join(title), subtitle_text="<br>".join(note)))
+    fig.update_layout(
+        template="facesyn",
+        height=height,
+        margin=dict(t=58 + 24 * len(title) + 19 * len(note), b=92),
+        title=dict(text="<br>".join(title), subtitle_text="<br>".join(note)),
+    )
     return fig.update_annotations(font_size=14)
 
-def _percent(rate:float) -> str: return f"{100*rate:.1f} %" if rate >= 0.01 else f"{100*rate:.2f} %"
 
-def _rgba(colour:str, alpha:float) -> str:
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f} %" if rate >= 0.01 else f"{100 * rate:.2f} %"
+
+
+def _rgba(colour: str, alpha: float) -> str:
     "'#0072B2' -> 'rgba(0,114,178,alpha)'"
     return "rgba({},{},{},{})".format(*bytes.fromhex(colour[1:]), alpha)
 
@@ -50,332 +94,664 @@ def _rgba(colour:str, alpha:float) -> str:
 def _finite(values, name) -> np.ndarray:
     "Values (n,) as float64; ValueError calls them `name` if there are none or one is not finite"
     values = np.asarray(values, np.float64).ravel()
-    if len(values) == 0: raise ValueError(f"{name}: no values")
-    if not np.isfinite(values).all(): raise ValueError(f"{name}: value {int((~np.isfinite(values)).argmax())} is not finite")
+    if len(values) == 0:
+        raise ValueError(f"{name}: no values")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: value {int((~np.isfinite(values)).argmax())} is not finite")
     return values
 
-def _edges(values, bins:int=60) -> np.ndarray:
+
+def _edges(values, bins: int = 60) -> np.ndarray:
     "Borders of `bins` equal bins over all `values`, an empty one at either end"
     low, high = float(np.min(values)), float(np.max(values))
-    step = max(high-low, 1e-3)/(bins-2)
-    return low-step+step*np.arange(bins+1)
+    step = max(high - low, 1e-3) / (bins - 2)
+    return low - step + step * np.arange(bins + 1)
 
 # %% ../nbs/70_report.ipynb #c009
-def _steps(values, edges, name:str, k:int, percent:bool=False, **kwargs) -> go.Scatter:
+def _steps(values, edges, name: str, k: int, percent: bool = False, **kwargs) -> go.Scatter:
     "A filled step curve: density of `values` over bins, or percent of them in each; colour and dash number `k`"
     counts = np.histogram(values, edges)[0]
-    y = 100*counts/len(values) if percent else counts/len(values)/np.diff(edges)
-    return go.Scatter(x=edges, y=np.append(y, 0), name=name, legendgroup=name, line=dict(shape="hv", color=COLOURS[k%7], width=2, dash=DASHES[k%7]), fill="tozeroy", fillcolor=_rgba(COLOURS[k%7], 0.18), **kwargs)
+    y = 100 * counts / len(values) if percent else counts / len(values) / np.diff(edges)
+    return go.Scatter(
+        x=edges,
+        y=np.append(y, 0),
+        name=name,
+        legendgroup=name,
+        line=dict(shape="hv", color=COLOURS[k % 7], width=2, dash=DASHES[k % 7]),
+        fill="tozeroy",
+        fillcolor=_rgba(COLOURS[k % 7], 0.18),
+        **kwargs,
+    )
 
 # %% ../nbs/70_report.ipynb #c012
-def similarity_histogram(groups:dict, title:str=None) -> go.Figure:
-    "Densities of cosines, a row for each of `groups`: name -> dict(genuine=(n,), impostor=(m,)), with means and EER; ValueError names the group"
-    if not groups: raise ValueError("no groups to draw")
-    groups = {name: {kind: _finite(g[kind], f"{name}, {kind}") for kind in ("genuine", "impostor")} for name, g in groups.items()}
+def similarity_histogram(groups: dict, title: str = None) -> go.Figure:
+    """Densities of cosines, a row for each of `groups`: name -> dict(genuine=(n,), impostor=(m,)), with means and EER;
+    ValueError names the group"""
+    if not groups:
+        raise ValueError("no groups to draw")
+    groups = {
+        name: {kind: _finite(g[kind], f"{name}, {kind}") for kind in ("genuine", "impostor")}
+        for name, g in groups.items()
+    }
     rates = {name: _percent(eer(**g)) for name, g in groups.items()}
     edges = _edges(np.concatenate([c for g in groups.values() for c in g.values()]), 80)
-    heads = [f"<b>{name}</b>   EER {rates[name]}   ({len(g['genuine']):,} genuine and {len(g['impostor']):,} impostor pairs)" for name, g in groups.items()]
-    fig = make_subplots(len(groups), 1, shared_xaxes=True, subplot_titles=heads, vertical_spacing=0.22/len(groups) if len(groups) > 1 else 0)
+    heads = [
+        f"<b>{name}</b>   EER {rates[name]}   ({len(g['genuine']):,} genuine and {len(g['impostor']):,} impostor pairs)"
+        for name, g in groups.items()
+    ]
+    fig = make_subplots(
+        len(groups),
+        1,
+        shared_xaxes=True,
+        subplot_titles=heads,
+        vertical_spacing=0.22 / len(groups) if len(groups) > 1 else 0,
+    )
     fig.update_annotations(x=0, xanchor="left")
-    for row, g in enumerate(groups.values(), 1): _similarity_row(fig, row, edges, g)
+    for row, g in enumerate(groups.values(), 1):
+        _similarity_row(fig, row, edges, g)
     fig.update_xaxes(title_text="cosine similarity", row=len(groups))
     fig.update_yaxes(title_text="density", rangemode="tozero")
-    return _style(fig, title or "Equal error rate "+", ".join(f"{r} ({name})" for name, r in rates.items()),
-                  "Cosine similarity of two images of one identity (genuine) and of two identities (impostor); vertical lines: means", 200+210*len(groups))
+    return _style(
+        fig,
+        title or "Equal error rate " + ", ".join(f"{r} ({name})" for name, r in rates.items()),
+        "Cosine similarity of two images of one identity (genuine) and of two identities (impostor); vertical lines:"
+        " means",
+        200 + 210 * len(groups),
+    )
 
 # %% ../nbs/70_report.ipynb #c013
-def _similarity_row(fig, row:int, edges, g:dict):
+def _similarity_row(fig, row: int, edges, g: dict):
     "Both histograms of one group with lines at their means, the numbers written outwards so that they never meet"
     left = min(g, key=lambda kind: g[kind].mean())
     for k, (kind, cosines) in enumerate(g.items()):
         curve = _steps(cosines, edges, kind, k, showlegend=row == 1)
         fig.add_trace(curve, row, 1)
-        fig.add_vline(cosines.mean(), row=row, col=1, line=dict(color=COLOURS[k], width=1.5, dash="dot"), annotation=dict(
-            text=f"mean {cosines.mean():.2f}", font_color=COLOURS[k], xanchor="right" if kind == left else "left", xshift=-4 if kind == left else 4, showarrow=False))
+        fig.add_vline(
+            cosines.mean(),
+            row=row,
+            col=1,
+            line=dict(color=COLOURS[k], width=1.5, dash="dot"),
+            annotation=dict(
+                text=f"mean {cosines.mean():.2f}",
+                font_color=COLOURS[k],
+                xanchor="right" if kind == left else "left",
+                xshift=-4 if kind == left else 4,
+                showarrow=False,
+            ),
+        )
     top = max(t.y.max() for t in fig.data[-2:])
-    fig.update_yaxes(range=[0, 1.22*top], row=row, col=1)
+    fig.update_yaxes(range=[0, 1.22 * top], row=row, col=1)
 
 # %% ../nbs/70_report.ipynb #c017
 ATTRIBUTES = dict(pitch="°", yaw="°", roll="°", age=" years")
 
-def _attributes(groups:dict) -> dict:
+
+def _attributes(groups: dict) -> dict:
     "name -> float64 (n, 4); ValueError if a group has another shape, an infinite value or nothing known"
     groups = {name: np.asarray(a, np.float64) for name, a in groups.items()}
-    if not groups: raise ValueError("no groups to draw")
+    if not groups:
+        raise ValueError("no groups to draw")
     for name, a in groups.items():
-        if a.ndim != 2 or a.shape[1] != 4: raise ValueError(f"{name}: expected attributes (n, 4) = {', '.join(ATTRIBUTES)}, got {a.shape}")
-        if np.isinf(a).any(): raise ValueError(f"{name}: row {int(np.isinf(a).any(1).argmax())} has an infinite value")
-        if np.isnan(a).all(): raise ValueError(f"{name}: no attribute is known")
+        if a.ndim != 2 or a.shape[1] != 4:
+            raise ValueError(f"{name}: expected attributes (n, 4) = {', '.join(ATTRIBUTES)}, got {a.shape}")
+        if np.isinf(a).any():
+            raise ValueError(f"{name}: row {int(np.isinf(a).any(1).argmax())} has an infinite value")
+        if np.isnan(a).all():
+            raise ValueError(f"{name}: no attribute is known")
     return groups
 
 # %% ../nbs/70_report.ipynb #c018
-def attribute_histogram(groups:dict, title:str=None) -> go.Figure:
+def attribute_histogram(groups: dict, title: str = None) -> go.Figure:
     "Histograms of pitch, yaw, roll (degrees) and age (years) side by side; `groups`: name -> (n, 4), NaN = unknown"
     groups = _attributes(groups)
     fig = make_subplots(1, 4, horizontal_spacing=0.05)
     for c, (attribute, unit) in enumerate(ATTRIBUTES.items()):
         known = {name: a[~np.isnan(a[:, c]), c] for name, a in groups.items()}
         every = np.concatenate(list(known.values()))
-        fig.update_xaxes(title_text=f"{attribute} ({unit.strip()})", row=1, col=c+1)
-        if len(every) == 0: fig.add_annotation(text="unknown", xref="x domain", yref="y domain", x=0.5, y=0.5, showarrow=False, row=1, col=c+1)
+        fig.update_xaxes(title_text=f"{attribute} ({unit.strip()})", row=1, col=c + 1)
+        if len(every) == 0:
+            fig.add_annotation(
+                text="unknown", xref="x domain", yref="y domain", x=0.5, y=0.5, showarrow=False, row=1, col=c + 1
+            )
         for k, (name, values) in enumerate(known.items()):
-            if len(values): fig.add_trace(_steps(values, _edges(every, 42), f"{name} ({len(groups[name]):,})", k, percent=True, showlegend=c == _first(groups[name])), 1, c+1)
+            if len(values):
+                fig.add_trace(
+                    _steps(
+                        values,
+                        _edges(every, 42),
+                        f"{name} ({len(groups[name]):,})",
+                        k,
+                        percent=True,
+                        showlegend=c == _first(groups[name]),
+                    ),
+                    1,
+                    c + 1,
+                )
     fig.update_yaxes(rangemode="tozero").update_yaxes(title_text="share of the images (%)", col=1)
     return _style(fig, title or _spread_title(groups), "Share of each group's images in equal bins", 400)
 
-def _first(a) -> int: return int((~np.isnan(a)).any(0).argmax()) # the first attribute of which anything is known: it carries the legend
+
+def _first(a) -> int:
+    return int((~np.isnan(a)).any(0).argmax())  # the first attribute of which anything is known: it carries the legend
+
 
 def _spread_title(groups) -> str:
     "The spread of yaw and age, group by group"
-    said = lambda c, unit: ", ".join(f"{np.nanstd(a[:, c]):.0f}{unit} ({name})" for name, a in groups.items() if not np.isnan(a[:, c]).all()) or "unknown"
+
+    def said(c, unit):
+        return (
+            ", ".join(
+                f"{np.nanstd(a[:, c]):.0f}{unit} ({name})" for name, a in groups.items() if not np.isnan(a[:, c]).all()
+            )
+            or "unknown"
+        )
+
     return f"Standard deviation of yaw: {said(1, '°')}; of age: {said(3, ' years')}"
 
 # %% ../nbs/70_report.ipynb #c022
-def control_plot(asked, predicted, name:str, unit:str, title:str=None, shown:int=3000) -> go.Figure:
-    "Scatter of `predicted` against `asked`, both (n,) in `unit`, pairs with NaN left out; identity line, Pearson correlation, mean absolute error; at most about `shown` points are drawn"
+def control_plot(asked, predicted, name: str, unit: str, title: str = None, shown: int = 3000) -> go.Figure:
+    """Scatter of `predicted` against `asked`, both (n,) in `unit`, pairs with NaN left out; identity line, Pearson
+    correlation, mean absolute error; at most about `shown` points are drawn"""
     asked, predicted = np.asarray(asked, np.float64).ravel(), np.asarray(predicted, np.float64).ravel()
-    if asked.shape != predicted.shape: raise ValueError(f"{name}: {len(asked)} values asked, {len(predicted)} predicted")
-    known = ~(np.isnan(asked)|np.isnan(predicted))
+    if asked.shape != predicted.shape:
+        raise ValueError(f"{name}: {len(asked)} values asked, {len(predicted)} predicted")
+    known = ~(np.isnan(asked) | np.isnan(predicted))
     a, p = _finite(asked[known], f"{name}, asked"), _finite(predicted[known], f"{name}, predicted")
-    if np.ptp(a) == 0 or np.ptp(p) == 0: raise ValueError(f"{name}: all values {'asked' if np.ptp(a) == 0 else 'predicted'} are equal, there is no correlation")
-    r, error, some = np.corrcoef(a, p)[0, 1], np.abs(a-p).mean(), slice(None, None, -(-len(a)//shown))
-    both = np.concatenate([a, p]); ends = both.min()-0.04*np.ptp(both), both.max()+0.04*np.ptp(both)
-    fig = go.Figure(go.Scatter(x=a[some], y=p[some], mode="markers", name="image", marker=dict(color=COLOURS[0], size=5, opacity=0.45)))
-    fig.add_scatter(x=ends, y=ends, mode="lines", name="asked = predicted", line=dict(color=COLOURS[6], dash="dash", width=1.5))
-    fig.update_xaxes(title_text=f"{name} asked ({unit})", range=ends, constrain="domain", constraintoward="left").update_yaxes(title_text=f"{name} predicted ({unit})", range=ends, scaleanchor="x", constrain="domain", constraintoward="top")
-    return _style(fig, title or f"{name.capitalize()} asked and predicted: Pearson r = {r:.2f}, mean absolute error {error:.1f}{'' if unit == '°' else ' '}{unit}", f"{len(a):,} images", 620)
+    if np.ptp(a) == 0 or np.ptp(p) == 0:
+        raise ValueError(
+            f"{name}: all values {'asked' if np.ptp(a) == 0 else 'predicted'} are equal, there is no correlation"
+        )
+    r, error, some = np.corrcoef(a, p)[0, 1], np.abs(a - p).mean(), slice(None, None, -(-len(a) // shown))
+    both = np.concatenate([a, p])
+    ends = both.min() - 0.04 * np.ptp(both), both.max() + 0.04 * np.ptp(both)
+    fig = go.Figure(
+        go.Scatter(
+            x=a[some], y=p[some], mode="markers", name="image", marker=dict(color=COLOURS[0], size=5, opacity=0.45)
+        )
+    )
+    fig.add_scatter(
+        x=ends, y=ends, mode="lines", name="asked = predicted", line=dict(color=COLOURS[6], dash="dash", width=1.5)
+    )
+    fig.update_xaxes(
+        title_text=f"{name} asked ({unit})", range=ends, constrain="domain", constraintoward="left"
+    ).update_yaxes(
+        title_text=f"{name} predicted ({unit})", range=ends, scaleanchor="x", constrain="domain", constraintoward="top"
+    )
+    return _style(
+        fig,
+        title
+        or f"{name.capitalize()} asked and predicted: Pearson r = {r:.2f},"
+        f" mean absolute error {error:.1f}{'' if unit == '°' else ' '}{unit}",
+        f"{len(a):,} images",
+        620,
+    )
 
 # %% ../nbs/70_report.ipynb #c026
-def curves(x, groups:dict, xlabel:str, ylabel:str, title:str, note:str="", diagonal:bool=False) -> go.Figure:
-    "A line for each of `groups`: name -> (k,) or (k, seeds) at `x` (k,); several seeds: their mean, with whiskers of one sample standard deviation; `diagonal` draws y = x"
+def curves(x, groups: dict, xlabel: str, ylabel: str, title: str, note: str = "", diagonal: bool = False) -> go.Figure:
+    """A line for each of `groups`: name -> (k,) or (k, seeds) at `x` (k,); several seeds: their mean, with whiskers of
+    one sample standard deviation; `diagonal` draws y = x"""
     x, fig = _finite(x, "x"), go.Figure()
     for k, (name, y) in enumerate(groups.items()):
         y = np.asarray(y, np.float64).reshape(len(y), -1)
         _finite(y, name)
-        if len(y) != len(x): raise ValueError(f"{name}: {len(y)} values at {len(x)} places")
+        if len(y) != len(x):
+            raise ValueError(f"{name}: {len(y)} values at {len(x)} places")
         whiskers = dict(array=y.std(1, ddof=1), thickness=1.3, width=4) if y.shape[1] > 1 else None
-        fig.add_scatter(x=x, y=y.mean(1), name=name, mode="lines+markers", error_y=whiskers, line=dict(color=COLOURS[k%7], dash=DASHES[k%7], width=2), marker_size=7)
-    if diagonal: fig.add_scatter(x=[x.min(), x.max()], y=[x.min(), x.max()], mode="lines", name=f"{ylabel} = {xlabel}", line=dict(color=COLOURS[6], dash="dash", width=1.5))
+        fig.add_scatter(
+            x=x,
+            y=y.mean(1),
+            name=name,
+            mode="lines+markers",
+            error_y=whiskers,
+            line=dict(color=COLOURS[k % 7], dash=DASHES[k % 7], width=2),
+            marker_size=7,
+        )
+    if diagonal:
+        fig.add_scatter(
+            x=[x.min(), x.max()],
+            y=[x.min(), x.max()],
+            mode="lines",
+            name=f"{ylabel} = {xlabel}",
+            line=dict(color=COLOURS[6], dash="dash", width=1.5),
+        )
     fig.update_xaxes(title_text=xlabel).update_yaxes(title_text=ylabel)
     return _style(fig, title, note, 430)
 
 # %% ../nbs/70_report.ipynb #c030
-def separation_plot(cosines:dict, bound:float=None, title:str=None, label:str="cosine to the nearest other anchor", share:str="share of the anchors (%)") -> go.Figure:
+def separation_plot(
+    cosines: dict,
+    bound: float = None,
+    title: str = None,
+    label: str = "cosine to the nearest other anchor",
+    share: str = "share of the anchors (%)",
+) -> go.Figure:
     "Histograms of `cosines`: name -> (n,), with lines at each largest one and at the `bound` that no arrangement beats"
     cosines = {name: _finite(c, name) for name, c in cosines.items()}
-    if not cosines: raise ValueError("no groups to draw")
+    if not cosines:
+        raise ValueError("no groups to draw")
     edges = _edges(np.concatenate([*cosines.values(), [] if bound is None else [bound]]), 70)
-    fig = go.Figure([_steps(c, edges, f"{name} ({len(c):,})", k, percent=True) for k, (name, c) in enumerate(cosines.items())])
+    fig = go.Figure(
+        [_steps(c, edges, f"{name} ({len(c):,})", k, percent=True) for k, (name, c) in enumerate(cosines.items())]
+    )
     if bound is not None:
         fig.add_vline(bound, line=dict(color=COLOURS[6], width=2, dash="dash"))
-        fig.add_annotation(text=f"bound {bound:.3f}", x=bound, xanchor="left", xshift=5, y=1, yref="y domain", yanchor="bottom", font_color=COLOURS[6])
+        fig.add_annotation(
+            text=f"bound {bound:.3f}",
+            x=bound,
+            xanchor="left",
+            xshift=5,
+            y=1,
+            yref="y domain",
+            yanchor="bottom",
+            font_color=COLOURS[6],
+        )
     fig.update_xaxes(title_text=label).update_yaxes(title_text=share, rangemode="tozero")
     largest = ", ".join(f"{c.max():.3f} ({name})" for name, c in cosines.items())
-    return _style(fig, title or f"The closest two anchors: cosine {largest}", "" if bound is None else "Dashed line: no arrangement of as many points has a smaller largest cosine", 400)
+    return _style(
+        fig,
+        title or f"The closest two anchors: cosine {largest}",
+        "" if bound is None else "Dashed line: no arrangement of as many points has a smaller largest cosine",
+        400,
+    )
 
 # %% ../nbs/70_report.ipynb #c034
 def _log_rows(rows) -> list:
-    "A list of dicts as it is; a path as the JSON lines in it; ValueError names file and line, or the row without a step"
+    """A list of dicts as it is; a path as the JSON lines in it; ValueError names file and line, or the row without a
+    step"""
     if isinstance(rows, (str, Path)):
         path, rows = Path(rows), []
-        if not path.is_file(): raise FileNotFoundError(f"no training log {path}")
+        if not path.is_file():
+            raise FileNotFoundError(f"no training log {path}")
         for k, line in enumerate(path.read_text().splitlines(), 1):
-            try: rows.append(json.loads(line))
-            except json.JSONDecodeError as e: raise ValueError(f"{path}, line {k} is not JSON: {e}") from e
-    if not rows: raise ValueError("the training log is empty")
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as e:
+                raise ValueError(f"{path}, line {k} is not JSON: {e}") from e
+    if not rows:
+        raise ValueError("the training log is empty")
     for k, row in enumerate(rows):
-        if "step" not in row: raise ValueError(f"row {k} of the training log has no 'step': {list(row)}")
+        if "step" not in row:
+            raise ValueError(f"row {k} of the training log has no 'step': {list(row)}")
     return rows
 
 # %% ../nbs/70_report.ipynb #c035
-def _smooth(y:np.ndarray) -> np.ndarray:
+def _smooth(y: np.ndarray) -> np.ndarray:
     "Running mean over a tenth of the curve, shorter at the ends; NaN counts for nothing"
-    half = len(y)//20
-    return np.array([np.nanmean(w) if np.isfinite(w).any() else np.nan for w in (y[max(0, k-half):k+half+1] for k in range(len(y)))])
+    half = len(y) // 20
+    return np.array(
+        [
+            np.nanmean(w) if np.isfinite(w).any() else np.nan
+            for w in (y[max(0, k - half) : k + half + 1] for k in range(len(y)))
+        ]
+    )
 
 # %% ../nbs/70_report.ipynb #c036
-def _log_ticks(low:float, high:float) -> list:
+def _log_ticks(low: float, high: float) -> list:
     "1, 2, 5, 10, ... for a logarithmic axis, or powers of ten alone if it is longer than two decades"
-    return [float(f"{m}e{e}") for e in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))+1) for m in ((1, 2, 5) if high < 100*low else (1,))]
+    return [
+        float(f"{m}e{e}")
+        for e in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+        for m in ((1, 2, 5) if high < 100 * low else (1,))
+    ]
 
 # %% ../nbs/70_report.ipynb #c038
-def training_curves(rows, title:str=None, terms=None) -> go.Figure:
-    "Every term of a training log against the step, each in its panel (`terms`: all but step, lr and seconds); logarithmic where positive and falling tenfold"
+def training_curves(rows, title: str = None, terms=None) -> go.Figure:
+    """Every term of a training log against the step, each in its panel (`terms`: all but step, lr and seconds);
+    logarithmic where positive and falling tenfold"""
     rows = _log_rows(rows)
     terms = list(terms or dict.fromkeys(k for row in rows for k in row if k not in ("step", "lr", "seconds")))
-    step, curves = [row["step"] for row in rows], {t: np.array([row.get(t, np.nan) for row in rows], np.float64) for t in terms}
+    step, curves = (
+        [row["step"] for row in rows],
+        {t: np.array([row.get(t, np.nan) for row in rows], np.float64) for t in terms},
+    )
     for t, y in curves.items():
-        if not np.isfinite(y).any(): raise ValueError(f"the training log has no finite {t!r}")
-    ncol = min(3, len(terms)); nrow = -(-len(terms)//ncol)
+        if not np.isfinite(y).any():
+            raise ValueError(f"the training log has no finite {t!r}")
+    ncol = min(3, len(terms))
+    nrow = -(-len(terms) // ncol)
     smooth = {t: _smooth(y) for t, y in curves.items()}
     ends = {t: "{:.3g} → {:.3g}".format(*s[np.isfinite(s)][[0, -1]]) for t, s in smooth.items()}
-    fig = make_subplots(nrow, ncol, subplot_titles=[f"<b>{t}</b>  {ends[t]}" for t in terms], horizontal_spacing=0.09, vertical_spacing=0.26/nrow if nrow > 1 else 0)
+    fig = make_subplots(
+        nrow,
+        ncol,
+        subplot_titles=[f"<b>{t}</b>  {ends[t]}" for t in terms],
+        horizontal_spacing=0.09,
+        vertical_spacing=0.26 / nrow if nrow > 1 else 0,
+    )
     for k, (t, y) in enumerate(curves.items()):
-        at = dict(row=k//ncol+1, col=k%ncol+1)
-        fig.add_scatter(x=step, y=y, **at, name="logged", showlegend=k == 0, legendgroup="logged", line=dict(color=_rgba(COLOURS[0], 0.3), width=1))
-        fig.add_scatter(x=step, y=smooth[t], **at, name="running mean over a tenth of the run", showlegend=k == 0, legendgroup="mean", line=dict(color=COLOURS[0], width=2.5))
-        if np.nanmin(y) > 0 and np.nanmax(y) > 10*np.nanmin(y): fig.update_yaxes(type="log", tickvals=_log_ticks(np.nanmin(y), np.nanmax(y)), **at)
+        at = dict(row=k // ncol + 1, col=k % ncol + 1)
+        fig.add_scatter(
+            x=step,
+            y=y,
+            **at,
+            name="logged",
+            showlegend=k == 0,
+            legendgroup="logged",
+            line=dict(color=_rgba(COLOURS[0], 0.3), width=1),
+        )
+        fig.add_scatter(
+            x=step,
+            y=smooth[t],
+            **at,
+            name="running mean over a tenth of the run",
+            showlegend=k == 0,
+            legendgroup="mean",
+            line=dict(color=COLOURS[0], width=2.5),
+        )
+        if np.nanmin(y) > 0 and np.nanmax(y) > 10 * np.nanmin(y):
+            fig.update_yaxes(type="log", tickvals=_log_ticks(np.nanmin(y), np.nanmax(y)), **at)
         fig.update_xaxes(title_text="step", **at)
     first = "loss" if "loss" in terms else terms[0]
-    return _style(fig, title or f"Training: {first} {ends[first]} in {max(step):,} steps", "Running means at the first and last step above each panel; all terms without unit", 180+260*nrow)
+    return _style(
+        fig,
+        title or f"Training: {first} {ends[first]} in {max(step):,} steps",
+        "Running means at the first and last step above each panel; all terms without unit",
+        180 + 260 * nrow,
+    )
 
 # %% ../nbs/70_report.ipynb #c042
 class Html(str):
     "A piece of finished HTML; every other string is text and gets escaped"
-    def _repr_html_(self): return str(self)
 
-def _text(x) -> str: return x if isinstance(x, Html) else escape(str(x))
+    def _repr_html_(self):
+        return str(self)
+
+
+def _text(x) -> str:
+    return x if isinstance(x, Html) else escape(str(x))
 
 # %% ../nbs/70_report.ipynb #c043
-def table(head, rows, caption:str="") -> Html:
-    "A table of plain cells (text, escaped); columns of numbers are set to the right; ValueError names a row of another length"
+def table(head, rows, caption: str = "") -> Html:
+    """A table of plain cells (text, escaped); columns of numbers are set to the right; ValueError names a row of
+    another length"""
     rows = [list(row) for row in rows]
     for k, row in enumerate(rows):
-        if len(row) != len(head): raise ValueError(f"row {k} has {len(row)} cells, the head has {len(head)}")
+        if len(row) != len(head):
+            raise ValueError(f"row {k} has {len(row)} cells, the head has {len(head)}")
     number = [all(re.match(r"[-−–+]?\d|–$", str(row[c])) for row in rows) for c in range(len(head))]
-    line = lambda cells, tag: "<tr>"+"".join(f"<{tag} style='text-align:{'right' if n else 'left'}'>{_text(c)}</{tag}>" for c, n in zip(cells, number))+"</tr>"
+
+    def line(cells, tag):
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag} style='text-align:{'right' if n else 'left'}'>{_text(c)}</{tag}>"
+                for c, n in zip(cells, number)
+            )
+            + "</tr>"
+        )
+
     caption = f"<caption style='text-align:left'>{_text(caption)}</caption>" if caption else ""
-    return Html(f"<div class='wide'><table>{caption}<thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table></div>")
+    return Html(
+        f"<div class='wide'><table>{caption}<thead>{line(head, 'th')}</thead>"
+        f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table></div>"
+    )
 
 # %% ../nbs/70_report.ipynb #c046
 _ABOUT = ("name", "images", "seed")
 
+
 def _by_dataset(rows) -> tuple:
-    "`(benchmarks, {(name, images): accuracies in percent (seeds, benchmarks)})` in order of appearance; ValueError names row, key or seed"
+    """`(benchmarks, {(name, images): accuracies in percent (seeds, benchmarks)})` in order of appearance; ValueError
+    names row, key or seed"""
     benchmarks, runs = list(dict.fromkeys(k for row in rows for k in row if k not in _ABOUT)), {}
-    if not benchmarks: raise ValueError("no rows with accuracies")
+    if not benchmarks:
+        raise ValueError("no rows with accuracies")
     for k, row in enumerate(rows):
-        if missing := {"name", "images", *benchmarks}-set(row): raise ValueError(f"row {k} ({row.get('name')}) lacks {', '.join(sorted(missing))}")
+        if missing := {"name", "images", *benchmarks} - set(row):
+            raise ValueError(f"row {k} ({row.get('name')}) lacks {', '.join(sorted(missing))}")
         for b in benchmarks:
-            if not isinstance(row[b], (int, float, np.number)) or not 0 <= row[b] <= 1: raise ValueError(f"row {k} ({row['name']}): {b} = {row[b]} is no accuracy in 0..1")
+            if not isinstance(row[b], (int, float, np.number)) or not 0 <= row[b] <= 1:
+                raise ValueError(f"row {k} ({row['name']}): {b} = {row[b]} is no accuracy in 0..1")
         seeds = runs.setdefault((row["name"], int(row["images"])), {})
-        if row.get("seed") in seeds: raise ValueError(f"two rows for {row['name']}, {row['images']} images, seed {row.get('seed')}")
-        seeds[row.get("seed")] = [100*row[b] for b in benchmarks]
+        if row.get("seed") in seeds:
+            raise ValueError(f"two rows for {row['name']}, {row['images']} images, seed {row.get('seed')}")
+        seeds[row.get("seed")] = [100 * row[b] for b in benchmarks]
     return benchmarks, {key: np.array(list(seeds.values())) for key, seeds in runs.items()}
 
 # %% ../nbs/70_report.ipynb #c047
-def _shown(name:str) -> str: return name.replace("_", "-").upper() # p_cfp_fp -> P-CFP-FP
+def _shown(name: str) -> str:
+    return name.replace("_", "-").upper()  # p_cfp_fp -> P-CFP-FP
 
-def _spread(values, digits:int=2) -> str:
+
+def _spread(values, digits: int = 2) -> str:
     "'93.10', or '93.10 ± 0.24' for several seeds (sample standard deviation)"
-    return f"{np.mean(values):.{digits}f}"+(f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else "")
+    return f"{np.mean(values):.{digits}f}" + (f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else "")
 
 # %% ../nbs/70_report.ipynb #c048
-def verification_table(rows, reference:str=None, floor:str="untrained", caption:str="Verification accuracy in percent (chance is 50)") -> Html:
+def verification_table(
+    rows,
+    reference: str = None,
+    floor: str = "untrained",
+    caption: str = "Verification accuracy in percent (chance is 50)",
+) -> Html:
     """Table of `rows`: dict(name, images, seed (if several), benchmark=accuracy in 0..1, ...); AVG over the benchmarks
 
-    With `reference`, the name trained on real faces, also recovered accuracy, counted from the rows named `floor`. ValueError if either is not there once."""
+    With `reference`, the name trained on real faces, also recovered accuracy, counted from the rows named `floor`.
+    ValueError if either is not there once.
+    """
     benchmarks, runs = _by_dataset(rows)
     real, low = ([a.mean() for (name, _), a in runs.items() if name == which] for which in (reference, floor))
     for which, found in ((reference, real), (floor, low)):
-        if reference is not None and len(found) != 1: raise ValueError(f"{len(found)} datasets named {which!r} to compare with, expected one: {', '.join(n for n, _ in runs)}")
-    if real and real[0] <= low[0]: raise ValueError(f"{reference} is at {real[0]:.2f} %, no better than {floor} at {low[0]:.2f} %: there is nothing to recover")
-    head = ["training data", "images", "seeds", *map(_shown, benchmarks), "AVG"]+["recovered"]*len(real)
-    body = [[name, f"{images:,}", len(a), *map(_spread, a.T), _spread(a.mean(1))]+[_spread((a.mean(1)-low[0])/(r-low[0]), 3) if name not in (reference, floor) else str(int(name == reference)) for r in real] for (name, images), a in runs.items()]
-    if max(len(a) for a in runs.values()) > 1: caption += "; mean ± sample standard deviation over seeds"
-    if real: caption += f"; recovered = (AVG − AVG of {floor}) / (AVG of {reference} − AVG of {floor})"
+        if reference is not None and len(found) != 1:
+            raise ValueError(
+                f"{len(found)} datasets named {which!r} to compare with, expected one: {', '.join(n for n, _ in runs)}"
+            )
+    if real and real[0] <= low[0]:
+        raise ValueError(
+            f"{reference} is at {real[0]:.2f} %, no better than {floor} at {low[0]:.2f} %: there is nothing to recover"
+        )
+    head = ["training data", "images", "seeds", *map(_shown, benchmarks), "AVG"] + ["recovered"] * len(real)
+    body = [
+        [name, f"{images:,}", len(a), *map(_spread, a.T), _spread(a.mean(1))]
+        + [
+            (
+                _spread((a.mean(1) - low[0]) / (r - low[0]), 3)
+                if name not in (reference, floor)
+                else str(int(name == reference))
+            )
+            for r in real
+        ]
+        for (name, images), a in runs.items()
+    ]
+    if max(len(a) for a in runs.values()) > 1:
+        caption += "; mean ± sample standard deviation over seeds"
+    if real:
+        caption += f"; recovered = (AVG − AVG of {floor}) / (AVG of {reference} − AVG of {floor})"
     return table(head, body, caption)
 
 # %% ../nbs/70_report.ipynb #c052
-def accuracy_bars(rows, title:str=None) -> go.Figure:
-    "Verification accuracy by benchmark and on average, a bar for each dataset from chance (50 %) up; `rows` as for `verification_table`; whiskers: sample standard deviation over seeds"
+def accuracy_bars(rows, title: str = None) -> go.Figure:
+    """Verification accuracy by benchmark and on average, a bar for each dataset from chance (50 %) up; `rows` as for
+    `verification_table`; whiskers: sample standard deviation over seeds"""
     benchmarks, runs = _by_dataset(rows)
     runs = {key: np.column_stack([a, a.mean(1)]) for key, a in runs.items()}
     fig, one_size = go.Figure(), len({images for _, images in runs if images}) == 1
     labels = [name if one_size else f"{name}, {images:,}" for name, images in runs]
     for k, (label, a) in enumerate(zip(labels, runs.values())):
         whiskers = dict(array=a.std(0, ddof=1), color="#263238", thickness=1.3, width=4) if len(a) > 1 else None
-        fig.add_bar(x=[*map(_shown, benchmarks), "AVG"], y=a.mean(0)-50, base=50, name=label, marker=dict(color=COLOURS[k%7], line=dict(color="white", width=1)), error_y=whiskers,
-                    customdata=a.mean(0), hovertemplate="%{x}: %{customdata:.2f} %<extra>"+label+"</extra>")
-    fig.update_layout(barmode="group", bargap=0.25).update_yaxes(title_text="accuracy (%)", range=[min(50, *(a.mean(0).min()-2 for a in runs.values())), 100]).update_xaxes(showgrid=False)
-    return _style(fig, title or "Average accuracy "+", ".join(f"{a[:, -1].mean():.1f} % ({n})" for n, a in zip(labels, runs.values())),
-                  "Verification of unseen people; the axis begins at chance"+("; whiskers: standard deviation over seeds" if max(map(len, runs.values())) > 1 else ""), 430)
+        fig.add_bar(
+            x=[*map(_shown, benchmarks), "AVG"],
+            y=a.mean(0) - 50,
+            base=50,
+            name=label,
+            marker=dict(color=COLOURS[k % 7], line=dict(color="white", width=1)),
+            error_y=whiskers,
+            customdata=a.mean(0),
+            hovertemplate="%{x}: %{customdata:.2f} %<extra>" + label + "</extra>",
+        )
+    fig.update_layout(barmode="group", bargap=0.25).update_yaxes(
+        title_text="accuracy (%)", range=[min(50, *(a.mean(0).min() - 2 for a in runs.values())), 100]
+    ).update_xaxes(showgrid=False)
+    return _style(
+        fig,
+        title
+        or "Average accuracy " + ", ".join(f"{a[:, -1].mean():.1f} % ({n})" for n, a in zip(labels, runs.values())),
+        "Verification of unseen people; the axis begins at chance"
+        + ("; whiskers: standard deviation over seeds" if max(map(len, runs.values())) > 1 else ""),
+        430,
+    )
 
 # %% ../nbs/70_report.ipynb #c056
-def _img(images, zoom:int, ncol:int, alt:str="") -> Html:
+def _img(images, zoom: int, ncol: int, alt: str = "") -> Html:
     "An `<img>` with a PNG inside, of a PIL image or of 8-bit images (n, h, w, 3) in rows of `ncol`"
     if not isinstance(images, Image.Image):
         images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) == 0: raise ValueError(f"expected a PIL image or uint8 images (n, h, w, 3), n > 0, got {images.dtype} {images.shape}")
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) == 0:
+            raise ValueError(
+                f"expected a PIL image or uint8 images (n, h, w, 3), n > 0, got {images.dtype} {images.shape}"
+            )
         images = image_grid(images, ncol=min(ncol, len(images)))
-    buffer = io.BytesIO(); images.save(buffer, "PNG")
-    return Html(f"<img alt='{escape(alt)}' width='{images.width*zoom}' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>")
+    buffer = io.BytesIO()
+    images.save(buffer, "PNG")
+    return Html(
+        f"<img alt='{escape(alt)}' width='{images.width * zoom}'"
+        f" src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+    )
 
 # %% ../nbs/70_report.ipynb #c057
-def picture(images, caption:str="", zoom:int=1, ncol:int=10) -> Html:
+def picture(images, caption: str = "", zoom: int = 1, ncol: int = 10) -> Html:
     "A `<figure>` of a PIL image, or of 8-bit images (n, h, w, 3) in rows of `ncol`, drawn `zoom` times as large"
     return Html(f"<figure>{_img(images, zoom, ncol, caption)}<figcaption>{_text(caption)}</figcaption></figure>")
 
 # %% ../nbs/70_report.ipynb #c058
-def picture_rows(rows:dict, caption:str="", zoom:int=1, columns=None) -> Html:
-    "Labelled strips in a `<figure>`: `rows` is label -> images (n, h, w, 3), `columns` a heading for each image; ValueError names a strip of another length"
+def picture_rows(rows: dict, caption: str = "", zoom: int = 1, columns=None) -> Html:
+    """Labelled strips in a `<figure>`: `rows` is label -> images (n, h, w, 3), `columns` a heading for each image;
+    ValueError names a strip of another length"""
     cells = []
     for label, images in rows.items():
-        if columns is not None and len(images) != len(columns): raise ValueError(f"{label}: {len(images)} images under {len(columns)} headings")
-        cells.append(f"<tr><th style='text-align:right'>{_text(label)}</th><td>{_img(images, zoom, len(images), f'{caption} {label}')}</td></tr>")
+        if columns is not None and len(images) != len(columns):
+            raise ValueError(f"{label}: {len(images)} images under {len(columns)} headings")
+        strip = _img(images, zoom, len(images), f"{caption} {label}")
+        cells.append(f"<tr><th style='text-align:right'>{_text(label)}</th><td>{strip}</td></tr>")
     heads = "".join(f"<span style='flex:1;text-align:center'>{_text(c)}</span>" for c in columns or ())
     heads = f"<tr><th></th><td><div style='display:flex'>{heads}</div></td></tr>" if heads else ""
-    return Html(f"<figure class='wide'><table class='strips'>{heads}{''.join(cells)}</table><figcaption>{_text(caption)}</figcaption></figure>")
+    return Html(
+        f"<figure class='wide'><table class='strips'>{heads}{''.join(cells)}</table>"
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
+    )
 
 # %% ../nbs/70_report.ipynb #c063
 _STYLE = """
-body {max-width: 1060px; margin: 0 auto; padding: 28px 24px 80px; font: 16px/1.55 FONT; color: #263238; background: white}
-h1 {font-size: 30px; line-height: 1.2; margin: 16px 0 8px} h2 {font-size: 22px; margin: 52px 0 10px; padding-top: 14px; border-top: 1px solid #CFD8DC}
-p {max-width: 46em; margin: 10px 0} a {color: #0072B2; text-decoration: none} a:hover {text-decoration: underline}
-nav ol {margin: 18px 0 0; padding: 12px 16px 12px 40px; background: #F5F7F8; border-radius: 6px; columns: 2; column-gap: 40px}
-.wide {overflow-x: auto; margin: 18px 0} table {border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums}
-caption {color: #607D8B; font-size: 14px; padding-bottom: 8px; max-width: 60em} th {font-weight: 600} thead th {border-bottom: 2px solid #90A4AE}
-th, td {padding: 6px 14px 6px 0; white-space: nowrap} td + td, th + th {padding-left: 10px} tbody td {border-bottom: 1px solid #ECEFF1}
-figure {margin: 20px 0} figure img {max-width: 100%; height: auto; display: block} figcaption {color: #607D8B; font-size: 14px; margin-top: 8px; max-width: 60em}
-.strips th {font-weight: 400; font-size: 14px; padding: 0 14px 0 0} .strips td {border: 0; padding: 1px 0; font-size: 14px} .strips img {max-width: none}
-details {margin: 14px 0} summary {cursor: pointer; color: #0072B2} pre {background: #F5F7F8; padding: 14px; overflow-x: auto; font-size: 13px; line-height: 1.4; border-radius: 6px}
-.plot {margin: 20px 0 36px; overflow-x: auto} .plot > div {min-width: 720px}
-@media (max-width: 700px) {nav ol {columns: 1} body {padding: 16px 14px 60px}} @media print {h2 {break-after: avoid} figure, .plot {break-inside: avoid}}
+body {max-width: 1060px; margin: 0 auto; padding: 28px 24px 80px; font: 16px/1.55 FONT}
+body {color: #263238; background: white}
+h1 {font-size: 30px; line-height: 1.2; margin: 16px 0 8px}
+h2 {font-size: 22px; margin: 52px 0 10px; padding-top: 14px; border-top: 1px solid #CFD8DC}
+p {max-width: 46em; margin: 10px 0}
+a {color: #0072B2; text-decoration: none}
+a:hover {text-decoration: underline}
+nav ol {margin: 18px 0 0; padding: 12px 16px 12px 40px; background: #F5F7F8; border-radius: 6px}
+nav ol {columns: 2; column-gap: 40px}
+.wide {overflow-x: auto; margin: 18px 0}
+table {border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums}
+caption {color: #607D8B; font-size: 14px; padding-bottom: 8px; max-width: 60em}
+th {font-weight: 600}
+thead th {border-bottom: 2px solid #90A4AE}
+th, td {padding: 6px 14px 6px 0; white-space: nowrap}
+td + td, th + th {padding-left: 10px}
+tbody td {border-bottom: 1px solid #ECEFF1}
+figure {margin: 20px 0}
+figure img {max-width: 100%; height: auto; display: block}
+figcaption {color: #607D8B; font-size: 14px; margin-top: 8px; max-width: 60em}
+.strips th {font-weight: 400; font-size: 14px; padding: 0 14px 0 0}
+.strips td {border: 0; padding: 1px 0; font-size: 14px}
+.strips img {max-width: none}
+details {margin: 14px 0}
+summary {cursor: pointer; color: #0072B2}
+pre {background: #F5F7F8; padding: 14px; overflow-x: auto; font-size: 13px; line-height: 1.4; border-radius: 6px}
+.plot {margin: 20px 0 36px; overflow-x: auto}
+.plot > div {min-width: 720px}
+@media (max-width: 700px) {nav ol {columns: 1} body {padding: 16px 14px 60px}}
+@media print {h2 {break-after: avoid} figure, .plot {break-inside: avoid}}
 """.replace("FONT", FONT)
-_POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; form-action 'none'"
+_POLICY = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; form-action 'none'"
+)
 
 # %% ../nbs/70_report.ipynb #c064
-def _piece(item, where:str) -> str:
+def _piece(item, where: str) -> str:
     "One item of a section as HTML: figure, `Html`, PIL image, or text (paragraphs apart by an empty line)"
-    if isinstance(item, Html): return item
+    if isinstance(item, Html):
+        return item
     if isinstance(item, go.Figure):
-        html = item.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=re.sub(r"\W+", "-", where), config=dict(displaylogo=False, responsive=True, showSendToCloud=False))
+        html = item.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            include_mathjax=False,
+            div_id=re.sub(r"\W+", "-", where),
+            config=dict(displaylogo=False, responsive=True, showSendToCloud=False),
+        )
         return f"<div class='plot'>{html}</div>"
-    if isinstance(item, Image.Image): return picture(item)
-    if isinstance(item, str): return "".join(f"<p>{escape(p)}</p>" for p in re.split(r"\n\s*\n", item.strip()))
+    if isinstance(item, Image.Image):
+        return picture(item)
+    if isinstance(item, str):
+        return "".join(f"<p>{escape(p)}</p>" for p in re.split(r"\n\s*\n", item.strip()))
     raise TypeError(f"{where}: expected a figure, Html, a picture or text, got {type(item).__name__}")
 
 # %% ../nbs/70_report.ipynb #c067
 def _duration(seconds) -> str:
     "'8.1 s', '12 min 05 s', '3 h 20 min'"
-    if seconds < 59.95: return f"{seconds:.1f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
     s = round(seconds)
-    return f"{s//60} min {s%60:02d} s" if s < 3600 else f"{s//3600} h {s%3600//60:02d} min"
+    return f"{s // 60} min {s % 60:02d} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02d} min"
+
 
 def _records(records) -> str:
     "A table of timings and the parameters of one record or a list of them (dicts as `core.write_record` makes them)"
     records, lines = [records] if isinstance(records, dict) else list(records), []
     for r in records:
         env = r.get("environment", {})
-        lines.append([r["run"], _duration(r["seconds"]), r.get("finished", "–"), env.get("commit") or "–", f"{env.get('device', '–')}, {env.get('threads', '–')}"])
-        lines += [[f"  · {stage}", _duration(s), "", "", ""] for stage, s in r.get("results", {}).get("timings", {}).items()]
-    folded = "".join(f"<details><summary>Parameters and versions of {escape(r['run'])}</summary><pre>{escape(json.dumps({k: r.get(k) for k in ('parameters', 'environment')}, indent=2))}</pre></details>" for r in records)
-    return table(["run", "time", "finished", "commit", "device, threads"], lines, "How long each run took")+folded
+        lines.append(
+            [
+                r["run"],
+                _duration(r["seconds"]),
+                r.get("finished", "–"),
+                env.get("commit") or "–",
+                f"{env.get('device', '–')}, {env.get('threads', '–')}",
+            ]
+        )
+        lines += [
+            [f"  · {stage}", _duration(s), "", "", ""] for stage, s in r.get("results", {}).get("timings", {}).items()
+        ]
+    folded = "".join(
+        f"<details><summary>Parameters and versions of {escape(r['run'])}</summary>"
+        f"<pre>{escape(json.dumps({k: r.get(k) for k in ('parameters', 'environment')}, indent=2))}</pre></details>"
+        for r in records
+    )
+    return table(["run", "time", "finished", "commit", "device, threads"], lines, "How long each run took") + folded
 
 # %% ../nbs/70_report.ipynb #c069
-def write_report(path, title:str, intro, sections, record=None) -> Path:
+def write_report(path, title: str, intro, sections, record=None) -> Path:
     """One self-contained HTML file at `path`, written atomically; returns it.
 
-    `intro`: text or `Html`. `sections`: [(heading, [text | Html | plotly figure | PIL image, ...]), ...]. `record`: a run record of `core.write_record` or a list of them, for the section "Runs".
+    `intro`: text or `Html`. `sections`: [(heading, [text | Html | plotly figure | PIL image, ...]), ...]. `record`: a
+    run record of `core.write_record` or a list of them, for the section "Runs".
     TypeError names section and item."""
-    sections = [(h, [_piece(item, f"section {k}, item {j}") for j, item in enumerate([items] if isinstance(items, (str, go.Figure)) else items, 1)]) for k, (h, items) in enumerate(sections, 1)]
-    if record: sections.append(("Runs", [_records(record)]))
+    sections = [
+        (
+            h,
+            [
+                _piece(item, f"section {k}, item {j}")
+                for j, item in enumerate([items] if isinstance(items, (str, go.Figure)) else items, 1)
+            ],
+        )
+        for k, (h, items) in enumerate(sections, 1)
+    ]
+    if record:
+        sections.append(("Runs", [_records(record)]))
     contents = "".join(f"<li><a href='#s{k}'>{escape(h)}</a></li>" for k, (h, _) in enumerate(sections, 1))
-    body = "".join(f"<section id='s{k}'><h2>{escape(h)}</h2>{''.join(pieces)}</section>" for k, (h, pieces) in enumerate(sections, 1))
+    body = "".join(
+        f"<section id='s{k}'><h2>{escape(h)}</h2>{''.join(pieces)}</section>"
+        for k, (h, pieces) in enumerate(sections, 1)
+    )
     page = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script></head>
-<body><h1>{escape(title)}</h1>{_piece(intro, 'intro')}<nav aria-label="Contents"><ol>{contents}</ol></nav>{body}</body></html>
+<body><h1>{escape(title)}</h1>{_piece(intro, 'intro')}
+<nav aria-label="Contents"><ol>{contents}</ol></nav>{body}</body></html>
 """
-    with atomic(path) as temporary: temporary.write_text(page, encoding="utf-8")
+    with atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return Path(path)

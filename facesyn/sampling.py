@@ -7,7 +7,9 @@ __all__ = ['Guidance', 'guidance_of', 'guided_output', 'interval_options']
 
 # %% ../nbs/32_sampling.ipynb #c002
 from dataclasses import dataclass, field
+
 import torch
+
 from .diffusion import denoise
 
 # %% ../nbs/32_sampling.ipynb #c005
@@ -15,76 +17,96 @@ from .diffusion import denoise
 class Guidance:
     """Guidance scales by condition, `scales`; the first named is the identity
 
-    `interval`: noise levels (low, high), parts of T, at which the scales hold, 1 elsewhere; `shown_below`: the identity is
-    hidden at noise levels above this part of T (1: never). ValueError for a scale that is negative or not finite, or levels
+    `interval`: noise levels (low, high), parts of T, at which the scales hold, 1 elsewhere; `shown_below`: the identity
+    is
+    hidden at noise levels above this part of T (1: never). ValueError for a scale that is negative or not finite, or
+    levels
     outside [0, 1]."""
+
     scales: dict = field(default_factory=dict)
-    interval: tuple = (0., 1.)
-    shown_below: float = 1.
+    interval: tuple = (0.0, 1.0)
+    shown_below: float = 1.0
 
     def __post_init__(self):
-        def within(v, low, high): return isinstance(v, (int, float)) and low <= v <= high
+        def within(v, low, high):
+            return isinstance(v, (int, float)) and low <= v <= high
+
         for k, g in self.scales.items():
-            if not within(g, 0, 1e6): raise ValueError(f"guidance_scale of {k} is {g!r}: expected a number from 0")
+            if not within(g, 0, 1e6):
+                raise ValueError(f"guidance_scale of {k} is {g!r}: expected a number from 0")
         pair = self.interval if isinstance(self.interval, (tuple, list)) else ()
         if len(pair) != 2 or not all(within(v, 0, 1) for v in pair) or pair[0] > pair[1]:
             raise ValueError(f"guidance_interval={self.interval!r}: expected (low, high), parts of T in [0, 1]")
         if not within(self.shown_below, 0, 1):
             raise ValueError(f"shown_below={self.shown_below!r}: expected a part of T in [0, 1]")
 
-    def hides(self, t:int, T:int) -> bool:
+    def hides(self, t: int, T: int) -> bool:
         "Whether the identity is hidden at step t"
-        return (t+1)/T > self.shown_below
+        return (t + 1) / T > self.shown_below
 
-    def passes(self, t:int, T:int) -> list[tuple]:
+    def passes(self, t: int, T: int) -> list[tuple]:
         "(weight, hidden, against) of each pass at step t: the conditions hidden, and the one guided against or None"
-        level, identity = (t+1)/T, next(iter(self.scales), None)
+        level, identity = (t + 1) / T, next(iter(self.scales), None)
         hidden = frozenset([identity]) if self.hides(t, T) and identity else frozenset()
         inside = self.interval[0] <= level <= self.interval[1]
-        guided = {k: g-1 for k, g in self.scales.items() if inside and g != 1 and k not in hidden}
-        out = [(1+sum(guided.values()), hidden, None)]+[(-w, hidden, k) for k, w in guided.items()]
+        guided = {k: g - 1 for k, g in self.scales.items() if inside and g != 1 and k not in hidden}
+        out = [(1 + sum(guided.values()), hidden, None)] + [(-w, hidden, k) for k, w in guided.items()]
         return [p for p in out if p[0]]
 
 # %% ../nbs/32_sampling.ipynb #c008
-def guidance_of(names, guidance_scale=1., interval=(0., 1.), shown_below:float=1., unknown=(), negative=()) -> Guidance:
-    """The `Guidance` for conditions `names`, identity first; `guidance_scale`: a number (of the identity), or a dict by name
+def guidance_of(
+    names, guidance_scale=1.0, interval=(0.0, 1.0), shown_below: float = 1.0, unknown=(), negative=()
+) -> Guidance:
+    """The `Guidance` for conditions `names`, identity first; `guidance_scale`: a number (of the identity), or a dict by
+    name
 
     ValueError for another name, or for what would do nothing: a scale of one of the `unknown` conditions, or one of the
     `negative` without a scale."""
     asked = guidance_scale if isinstance(guidance_scale, dict) else {names[0]: guidance_scale}
     if wrong := [str(k) for k in asked if k not in names]:
         raise ValueError(f"guidance_scale names {', '.join(wrong)}: the conditions are {', '.join(names)}")
-    if isinstance(interval, list): interval = tuple(interval)
-    guidance = Guidance({k: asked.get(k, 1.) for k in names}, interval, shown_below)
+    if isinstance(interval, list):
+        interval = tuple(interval)
+    guidance = Guidance({k: asked.get(k, 1.0) for k in names}, interval, shown_below)
     for k, g in guidance.scales.items():
-        if g != 1 and k in unknown: raise ValueError(f"guidance_scale of {k} is {g}, but no {k} is given")
+        if g != 1 and k in unknown:
+            raise ValueError(f"guidance_scale of {k} is {g}, but no {k} is given")
         if g == 1 and k in negative:
             raise ValueError(f"a negative {k} is given, but its guidance_scale is 1: it would do nothing")
     return guidance
 
 # %% ../nbs/32_sampling.ipynb #c011
-def guided_output(unet, tokens_for, guidance:Guidance, x_t:torch.Tensor, t, T:int) -> torch.Tensor:
-    "The guided output at x_t (n, c, h, w); `tokens_for(hidden, against)` -> (tokens (n, k, width), pooled (n, width) or None)"
+def guided_output(unet, tokens_for, guidance: Guidance, x_t: torch.Tensor, t, T: int) -> torch.Tensor:
+    """The guided output at x_t (n, c, h, w); `tokens_for(hidden, against)` -> (tokens (n, k, width), pooled (n, width)
+    or None)"""
     weights, hidden, against = zip(*guidance.passes(int(t), T))
     given = [tokens_for(h, a) for h, a in zip(hidden, against)]
-    if len(given) == 1: return denoise(unet, x_t, t, *given[0])
+    if len(given) == 1:
+        return denoise(unet, x_t, t, *given[0])
     tokens, pooled = (None if v[0] is None else torch.cat(v) for v in zip(*given))
     outputs = denoise(unet, x_t.repeat(len(given), 1, 1, 1), t, tokens, pooled).chunk(len(given))
-    return sum(w*o for w, o in zip(weights, outputs))
+    return sum(w * o for w, o in zip(weights, outputs))
 
 # %% ../nbs/32_sampling.ipynb #c021
-def interval_options(scheduler, steps:int, guidance_scale:float, interval=(0., 1.)) -> dict:
-    """`guidance_scale` and `callback_on_step_end` for a pipeline of diffusers, so that the scale holds in `interval` only
+def interval_options(scheduler, steps: int, guidance_scale: float, interval=(0.0, 1.0)) -> dict:
+    """`guidance_scale` and `callback_on_step_end` for a pipeline of diffusers, so that the scale holds in `interval`
+    only
 
     ValueError for an interval of a scale that is not above 1: diffusers then knows no empty pass."""
-    if tuple(interval) == (0., 1.): return dict(guidance_scale=guidance_scale)
+    if tuple(interval) == (0.0, 1.0):
+        return dict(guidance_scale=guidance_scale)
     if not guidance_scale > 1:
         raise ValueError(f"guidance_scale={guidance_scale} in the interval {interval}: expected a scale above 1")
     guidance, T = Guidance(dict(prompt=guidance_scale), tuple(interval)), scheduler.config.num_train_timesteps
     scheduler.set_timesteps(steps)
-    def scale_at(t): return guidance_scale if guidance.interval[0] <= (int(t)+1)/T <= guidance.interval[1] else 1+1e-6
+
+    def scale_at(t):
+        return guidance_scale if guidance.interval[0] <= (int(t) + 1) / T <= guidance.interval[1] else 1 + 1e-6
+
     def next_scale(pipe, step, t, kwargs):
-        following = pipe.scheduler.timesteps[step+1:]
-        if len(following): pipe._guidance_scale = scale_at(following[0])
+        following = pipe.scheduler.timesteps[step + 1 :]
+        if len(following):
+            pipe._guidance_scale = scale_at(following[0])
         return kwargs
+
     return dict(guidance_scale=scale_at(scheduler.timesteps[0]), callback_on_step_end=next_scale)

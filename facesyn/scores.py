@@ -9,6 +9,7 @@ __all__ = ['RULES', 'score_pairs', 'cross_pairs', 'ScoreSet', 'score_set', 'erro
 
 # %% ../nbs/60_scores.ipynb #c002
 from dataclasses import dataclass
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -16,29 +17,38 @@ import plotly.graph_objects as go
 def _unit(emb, name) -> np.ndarray:
     "Rows (n, d) scaled to length 1, float64; ValueError calls row k `name(k)` if it is not finite or zero"
     emb = np.asarray(emb, np.float64)
-    if emb.ndim != 2: raise ValueError(f"expected embeddings (n, dim), got shape {emb.shape}")
+    if emb.ndim != 2:
+        raise ValueError(f"expected embeddings (n, dim), got shape {emb.shape}")
     norm = np.sqrt(np.einsum("nd,nd->n", emb, emb))[:, None]
     for bad, what in ((~np.isfinite(norm), "is not finite"), (norm == 0, "is zero")):
-        if bad.any(): raise ValueError(f"the embedding of {name(int(bad.argmax()))} {what} ({int(bad.sum())} such rows)")
-    return emb/norm
+        if bad.any():
+            raise ValueError(f"the embedding of {name(int(bad.argmax()))} {what} ({int(bad.sum())} such rows)")
+    return emb / norm
 
 # %% ../nbs/60_scores.ipynb #c006
 def _differ(unit):
     "ValueError if all rows are one and the same direction"
-    if len(unit) > 1 and np.ptp(unit, axis=0).max() < 1e-6: raise ValueError(f"all {len(unit)} embeddings are equal: the model is constant")
+    if len(unit) > 1 and np.ptp(unit, axis=0).max() < 1e-6:
+        raise ValueError(f"all {len(unit)} embeddings are equal: the model is constant")
 
 # %% ../nbs/60_scores.ipynb #c020
-def score_pairs(labels, max_impostors:int=1_000_000, seed:int=0) -> tuple:
-    "Index pairs (k, 2) of all genuine pairs, and (k, 2) of all impostor pairs or of `max_impostors` drawn ones, for identity labels (n,), numbers or names"
+def score_pairs(labels, max_impostors: int = 1_000_000, seed: int = 0) -> tuple:
+    """Index pairs (k, 2) of all genuine pairs, and (k, 2) of all impostor pairs or of `max_impostors` drawn ones, for
+    identity labels (n,), numbers or names"""
     labels = np.unique(labels, return_inverse=True)[1]
     order, n = np.argsort(labels, kind="stable"), len(labels)
-    ends = np.append(np.flatnonzero(np.diff(labels[order]))+1, n)
+    ends = np.append(np.flatnonzero(np.diff(labels[order])) + 1, n)
     groups = [order[a:b] for a, b in zip(np.append(0, ends[:-1]), ends)]
     genuine = np.concatenate([g[np.stack(np.triu_indices(len(g), 1), 1)] for g in groups])
-    if len(groups) < 2 or len(genuine) == 0: raise ValueError(f"{len(groups)} identities with {len(genuine)} genuine pairs: need two identities, and one with two images")
-    total = n*(n-1)//2-len(genuine)
+    if len(groups) < 2 or len(genuine) == 0:
+        raise ValueError(
+            f"{len(groups)} identities with {len(genuine)} genuine pairs: need two identities, and one with two images"
+        )
+    total = n * (n - 1) // 2 - len(genuine)
     if total <= max_impostors:
-        impostor = [np.stack(np.meshgrid(g, order[end:], indexing="ij"), -1).reshape(-1, 2) for g, end in zip(groups[:-1], ends)]
+        impostor = [
+            np.stack(np.meshgrid(g, order[end:], indexing="ij"), -1).reshape(-1, 2) for g, end in zip(groups[:-1], ends)
+        ]
         return genuine, np.concatenate(impostor)
     rng, impostor = np.random.default_rng(seed), np.empty((0, 2), np.int64)
     while len(impostor) < max_impostors:
@@ -47,24 +57,31 @@ def score_pairs(labels, max_impostors:int=1_000_000, seed:int=0) -> tuple:
     return genuine, impostor[:max_impostors]
 
 # %% ../nbs/60_scores.ipynb #d007
-def _groups(labels, n:int) -> dict:
+def _groups(labels, n: int) -> dict:
     "Identity -> its rows (k,), identities sorted; ValueError unless there is one label for each of `n` rows"
     labels = np.asarray(labels)
-    if labels.shape != (n,): raise ValueError(f"{n} rows but labels of shape {labels.shape}")
+    if labels.shape != (n,):
+        raise ValueError(f"{n} rows but labels of shape {labels.shape}")
     names, owner = np.unique(labels, return_inverse=True)
     return dict(zip(names.tolist(), np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])))
 
 # %% ../nbs/60_scores.ipynb #d041
-def cross_pairs(labels, others, max_impostors:int=1_000_000, seed:int=0) -> tuple:
-    "Index pairs (k, 2) into two labelled sets: all of one identity, and all of two identities or `max_impostors` drawn ones (uniformly, with replacement)"
+def cross_pairs(labels, others, max_impostors: int = 1_000_000, seed: int = 0) -> tuple:
+    """Index pairs (k, 2) into two labelled sets: all of one identity, and all of two identities or `max_impostors`
+    drawn ones (uniformly, with replacement)"""
     labels, others = np.asarray(labels), np.asarray(others)
     a, b = _groups(labels, len(labels)), _groups(others, len(others))
     shared = [name for name in a if name in b]
-    if not shared: raise ValueError(f"the two sets share no identity: {list(a)[:3]}... and {list(b)[:3]}...")
-    genuine = np.concatenate([np.stack(np.meshgrid(a[name], b[name], indexing="ij"), -1).reshape(-1, 2) for name in shared])
-    total = len(labels)*len(others)-len(genuine)
-    if total == 0: raise ValueError("one identity only: there are no impostor pairs")
-    if total <= max_impostors: return genuine, np.argwhere(labels[:, None] != others)
+    if not shared:
+        raise ValueError(f"the two sets share no identity: {list(a)[:3]}... and {list(b)[:3]}...")
+    genuine = np.concatenate(
+        [np.stack(np.meshgrid(a[name], b[name], indexing="ij"), -1).reshape(-1, 2) for name in shared]
+    )
+    total = len(labels) * len(others) - len(genuine)
+    if total == 0:
+        raise ValueError("one identity only: there are no impostor pairs")
+    if total <= max_impostors:
+        return genuine, np.argwhere(labels[:, None] != others)
     rng, impostor = np.random.default_rng(seed), np.empty((0, 2), np.int64)
     while len(impostor) < max_impostors:
         draw = np.stack([rng.integers(len(x), size=max_impostors) for x in (labels, others)], 1)
@@ -74,7 +91,9 @@ def cross_pairs(labels, others, max_impostors:int=1_000_000, seed:int=0) -> tupl
 # %% ../nbs/60_scores.ipynb #d044
 @dataclass
 class ScoreSet:
-    "Cosines `genuine` (k,) and `impostor` (m,), the rising `names` of the identities, and which of them a pair is of: `genuine_of` (k,), `impostor_of` (m, 2); ValueError if they do not fit"
+    """Cosines `genuine` (k,) and `impostor` (m,), the rising `names` of the identities, and which of them a pair is of:
+    `genuine_of` (k,), `impostor_of` (m, 2); ValueError if they do not fit"""
+
     genuine: np.ndarray
     impostor: np.ndarray
     names: list
@@ -82,164 +101,270 @@ class ScoreSet:
     impostor_of: np.ndarray
 
     def __post_init__(self):
-        if len(self.genuine_of) != len(self.genuine) or np.shape(self.impostor_of) != (len(self.impostor), 2): raise ValueError(f"identities {np.shape(self.genuine_of)} and {np.shape(self.impostor_of)} for {len(self.genuine)} genuine and {len(self.impostor)} impostor scores")
-        if self.names != sorted(set(self.names)): raise ValueError("the names of identities must rise, each there once")
+        if len(self.genuine_of) != len(self.genuine) or np.shape(self.impostor_of) != (len(self.impostor), 2):
+            raise ValueError(
+                f"identities {np.shape(self.genuine_of)} and {np.shape(self.impostor_of)} for {len(self.genuine)}"
+                f" genuine and {len(self.impostor)} impostor scores"
+            )
+        if self.names != sorted(set(self.names)):
+            raise ValueError("the names of identities must rise, each there once")
 
-def score_set(emb, labels, other=None, other_labels=None, max_impostors:int=1_000_000, seed:int=0) -> ScoreSet:
-    """Scores of embeddings (n, d) with identity `labels` (n,) among themselves, or against `other` (m, d) with identities joined by name
 
-    All genuine pairs, all or `max_impostors` drawn impostor pairs. ValueError: an embedding that is not finite or zero (image and set), equal embeddings, shapes that do not match, no genuine or no impostor pair."""
+def score_set(emb, labels, other=None, other_labels=None, max_impostors: int = 1_000_000, seed: int = 0) -> ScoreSet:
+    """Scores of embeddings (n, d) with identity `labels` (n,) among themselves, or against `other` (m, d) with
+    identities joined by name
+
+    All genuine pairs, all or `max_impostors` drawn impostor pairs. ValueError: an embedding that is not finite or zero
+    (image and set), equal embeddings, shapes that do not match, no genuine or no impostor pair.
+    """
     sets = [(emb, labels)] if other is None else [(emb, labels), (other, other_labels)]
-    unit = [_unit(x, lambda k: f"image {k}" + (f" of set {s}" if len(sets) > 1 else "")) for s, (x, _) in enumerate(sets)]
+    which = [""] if other is None else [" of set 0", " of set 1"]
+    unit = [_unit(x, lambda k, which=which: f"image {k}{which}") for (x, _), which in zip(sets, which)]
     for s, (u, (_, who)) in enumerate(zip(unit, sets)):
         _differ(u)
-        if np.shape(who) != (len(u),): raise ValueError(f"set {s}: {len(u)} embeddings but labels of shape {np.shape(who)}")
-    if unit[0].shape[1] != unit[-1].shape[1]: raise ValueError(f"dimensions differ: set 0 has {unit[0].shape[1]} numbers a row, set 1 {unit[1].shape[1]}")
+        if np.shape(who) != (len(u),):
+            raise ValueError(f"set {s}: {len(u)} embeddings but labels of shape {np.shape(who)}")
+    if unit[0].shape[1] != unit[-1].shape[1]:
+        raise ValueError(f"dimensions differ: set 0 has {unit[0].shape[1]} numbers a row, set 1 {unit[1].shape[1]}")
     names, code = np.unique(np.concatenate([np.asarray(who) for _, who in sets]), return_inverse=True)
-    pairs = score_pairs(code, max_impostors, seed) if other is None else [p+[0, len(emb)] for p in cross_pairs(labels, other_labels, max_impostors, seed)]
+    pairs = (
+        score_pairs(code, max_impostors, seed)
+        if other is None
+        else [p + [0, len(emb)] for p in cross_pairs(labels, other_labels, max_impostors, seed)]
+    )
     genuine, impostor = (_cosines(np.concatenate(unit), p) for p in pairs)
     return ScoreSet(genuine, impostor, names.tolist(), code[pairs[0][:, 0]], code[pairs[1]])
 
+
 def _cosines(unit, pairs, block=16384) -> np.ndarray:
     "Cosines of the rows named by index pairs (k, 2), in blocks"
-    return np.concatenate([np.einsum("kd,kd->k", unit[p[:, 0]], unit[p[:, 1]]) for p in np.split(pairs, range(block, len(pairs), block))])
+    return np.concatenate(
+        [np.einsum("kd,kd->k", unit[p[:, 0]], unit[p[:, 1]]) for p in np.split(pairs, range(block, len(pairs), block))]
+    )
 
 # %% ../nbs/60_scores.ipynb #c028
 def error_curves(genuine, impostor) -> tuple:
     "`(thresholds, fmr, fnmr)` at every score that occurs, rising, and at +inf where everything is rejected"
     genuine, impostor = _sorted(genuine, "genuine"), _sorted(impostor, "impostor")
     t = np.append(np.unique(np.concatenate([genuine, impostor])), np.inf)
-    return t, 1-np.searchsorted(impostor, t)/len(impostor), np.searchsorted(genuine, t)/len(genuine)
+    return t, 1 - np.searchsorted(impostor, t) / len(impostor), np.searchsorted(genuine, t) / len(genuine)
+
 
 def _sorted(scores, name) -> np.ndarray:
     "Scores (n,) as sorted float64; ValueError if there are none or one is not finite"
     scores = np.asarray(scores, np.float64).ravel()
-    if len(scores) == 0: raise ValueError(f"no {name} scores")
-    if not np.isfinite(scores).all(): raise ValueError(f"{name} score {int((~np.isfinite(scores)).argmax())} is not finite")
+    if len(scores) == 0:
+        raise ValueError(f"no {name} scores")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{name} score {int((~np.isfinite(scores)).argmax())} is not finite")
     return np.sort(scores)
 
 # %% ../nbs/60_scores.ipynb #c031
 def eer(genuine, impostor) -> float:
     "Equal error rate: the rate at which FMR and FNMR cross, linear between steps"
     _, fmr, fnmr = error_curves(genuine, impostor)
-    k = int((fmr <= fnmr).argmax())                       # k >= 1: at the lowest score everything is accepted
-    before, after = fmr[k-1]-fnmr[k-1], fnmr[k]-fmr[k]
-    return float(fmr[k-1]+(fmr[k]-fmr[k-1])*before/(before+after))
+    k = int((fmr <= fnmr).argmax())  # k >= 1: at the lowest score everything is accepted
+    before, after = fmr[k - 1] - fnmr[k - 1], fnmr[k] - fmr[k]
+    return float(fmr[k - 1] + (fmr[k] - fmr[k - 1]) * before / (before + after))
 
 # %% ../nbs/60_scores.ipynb #c035
-def fmr_threshold(impostor, fmr:float) -> float:
-    "The lowest threshold whose false match rate is at most `fmr` (accept from it on); ValueError if `fmr` is finer than 1/len(impostor)"
+def fmr_threshold(impostor, fmr: float) -> float:
+    """The lowest threshold whose false match rate is at most `fmr` (accept from it on); ValueError if `fmr` is finer
+    than 1/len(impostor)"""
     impostor = _sorted(impostor, "impostor")[::-1]
-    if not 0 <= fmr < 1: raise ValueError(f"a false match rate lies in [0, 1), got {fmr}")
-    allowed = int(fmr*len(impostor)+1e-9)
-    if fmr > 0 and allowed == 0: raise ValueError(f"FMR {fmr} cannot be measured on {len(impostor)} impostor scores, only multiples of {1/len(impostor):.2g}")
+    if not 0 <= fmr < 1:
+        raise ValueError(f"a false match rate lies in [0, 1), got {fmr}")
+    allowed = int(fmr * len(impostor) + 1e-9)
+    if fmr > 0 and allowed == 0:
+        raise ValueError(
+            f"FMR {fmr} cannot be measured on {len(impostor)} impostor scores,"
+            f" only multiples of {1 / len(impostor):.2g}"
+        )
     return float(np.nextafter(impostor[allowed], np.inf))
 
 # %% ../nbs/60_scores.ipynb #c036
-def fnmr_at_fmr(genuine, impostor, fmr:float) -> float:
-    "Share of genuine pairs rejected at the threshold of `fmr_threshold`: FMR100 is fmr=0.01, FMR1000 is 0.001, ZeroFMR is 0"
+def fnmr_at_fmr(genuine, impostor, fmr: float) -> float:
+    """Share of genuine pairs rejected at the threshold of `fmr_threshold`: FMR100 is fmr=0.01, FMR1000 is 0.001,
+    ZeroFMR is 0"""
     return float((_sorted(genuine, "genuine") < fmr_threshold(impostor, fmr)).mean())
 
 # %% ../nbs/60_scores.ipynb #c109
 RULES = "not exceeding", "nearest", "interpolated"
 
-def tar_at_far(genuine, impostor, far:float, rule:str) -> float:
-    "True accept rate at a false accept rate by one of `RULES`; ValueError: another rule, or `far` finer than 1/len(impostor)"
-    if rule not in RULES: raise ValueError(f"no rule {rule!r}: choose from {', '.join(RULES)}")
-    if rule == "not exceeding": return 1-fnmr_at_fmr(genuine, impostor, far)
-    fmr_threshold(impostor, far)                                   # refuses a far that cannot be measured
+
+def tar_at_far(genuine, impostor, far: float, rule: str) -> float:
+    """True accept rate at a false accept rate by one of `RULES`; ValueError: another rule, or `far` finer than
+    1/len(impostor)"""
+    if rule not in RULES:
+        raise ValueError(f"no rule {rule!r}: choose from {', '.join(RULES)}")
+    if rule == "not exceeding":
+        return 1 - fnmr_at_fmr(genuine, impostor, far)
+    fmr_threshold(impostor, far)  # refuses a far that cannot be measured
     fmr, tar = _roc(genuine, impostor)
     if rule == "interpolated":
-        upper = np.append(np.diff(fmr) > 0, True)                  # of the points at one FAR the one with the highest TAR
+        upper = np.append(np.diff(fmr) > 0, True)  # of the points at one FAR the one with the highest TAR
         return float(np.interp(far, fmr[upper], tar[upper]))
-    steps = np.rint(np.stack([fmr*np.size(impostor), tar*np.size(genuine)])).astype(np.int64)[:, 1:]
+    steps = np.rint(np.stack([fmr * np.size(impostor), tar * np.size(genuine)])).astype(np.int64)[:, 1:]
     corner = np.r_[True, True, (np.diff(steps, 2) != 0).any(0), True] if steps.shape[1] > 2 else np.ones(len(fmr), bool)
     fmr, tar = fmr[corner][::-1], tar[corner][::-1]
-    return float(tar[np.abs(fmr-far).argmin()])                    # falling FAR: of equally near points the one with the higher TAR
+    return float(tar[np.abs(fmr - far).argmin()])  # falling FAR: of equally near points the one with the higher TAR
+
 
 def _roc(genuine, impostor) -> tuple:
     "FAR and TAR, both rising from (0, 0) to (1, 1), one point for each score that occurs"
     genuine, impostor = _sorted(genuine, "genuine"), _sorted(impostor, "impostor")
     t = np.append(np.inf, np.unique(np.concatenate([genuine, impostor]))[::-1])
-    return (len(impostor)-np.searchsorted(impostor, t))/len(impostor), (len(genuine)-np.searchsorted(genuine, t))/len(genuine)
+    return (len(impostor) - np.searchsorted(impostor, t)) / len(impostor), (
+        len(genuine) - np.searchsorted(genuine, t)
+    ) / len(genuine)
 
 # %% ../nbs/60_scores.ipynb #c114
 def auc(genuine, impostor) -> float:
     "P(genuine > impostor) + P(equal)/2"
     genuine, impostor = _sorted(genuine, "genuine"), _sorted(impostor, "impostor")
-    return float((np.searchsorted(impostor, genuine)+np.searchsorted(impostor, genuine, "right")).sum()/(2*len(genuine)*len(impostor)))
+    return float(
+        (np.searchsorted(impostor, genuine) + np.searchsorted(impostor, genuine, "right")).sum()
+        / (2 * len(genuine) * len(impostor))
+    )
 
 # %% ../nbs/60_scores.ipynb #c039
 def fdr(genuine, impostor) -> float:
     "Fisher discriminant ratio of the two score sets; ValueError if both are constant"
     genuine, impostor = _sorted(genuine, "genuine"), _sorted(impostor, "impostor")
-    spread = genuine.var()+impostor.var()
-    if spread == 0: raise ValueError("genuine and impostor scores are both constant: the discriminant ratio is undefined")
-    return float((genuine.mean()-impostor.mean())**2/spread)
+    spread = genuine.var() + impostor.var()
+    if spread == 0:
+        raise ValueError("genuine and impostor scores are both constant: the discriminant ratio is undefined")
+    return float((genuine.mean() - impostor.mean()) ** 2 / spread)
+
 
 def d_prime(genuine, impostor) -> float:
     "Decidability: the distance of the two means in units of the root mean variance"
-    return (2*fdr(genuine, impostor))**0.5
+    return (2 * fdr(genuine, impostor)) ** 0.5
 
 # %% ../nbs/60_scores.ipynb #c117
-def rates(genuine, impostor, fars=(1e-4, 1e-3, 1e-2), rule:str="not exceeding") -> dict:
-    "eer, auc, fdr, fmr100, fmr1000 and zerofmr (share of genuine pairs rejected) and `tar@...` for `fars`; None where `impostor` has fewer than 1/FAR scores"
-    known = lambda far, rate: rate(genuine, impostor, far) if far*len(impostor) >= 1-1e-9 else None
-    return (dict(eer=eer(genuine, impostor), auc=auc(genuine, impostor), fdr=fdr(genuine, impostor), fmr100=known(.01, fnmr_at_fmr), fmr1000=known(.001, fnmr_at_fmr), zerofmr=fnmr_at_fmr(genuine, impostor, 0))
-            | {f"tar@{far:g}": known(far, lambda *scores: tar_at_far(*scores, rule)) for far in fars})
+def rates(genuine, impostor, fars=(1e-4, 1e-3, 1e-2), rule: str = "not exceeding") -> dict:
+    """eer, auc, fdr, fmr100, fmr1000 and zerofmr (share of genuine pairs rejected) and `tar@...` for `fars`; None where
+    `impostor` has fewer than 1/FAR scores"""
+
+    def known(far, rate):
+        return rate(genuine, impostor, far) if far * len(impostor) >= 1 - 1e-9 else None
+
+    return dict(
+        eer=eer(genuine, impostor),
+        auc=auc(genuine, impostor),
+        fdr=fdr(genuine, impostor),
+        fmr100=known(0.01, fnmr_at_fmr),
+        fmr1000=known(0.001, fnmr_at_fmr),
+        zerofmr=fnmr_at_fmr(genuine, impostor, 0),
+    ) | {f"tar@{far:g}": known(far, lambda *scores: tar_at_far(*scores, rule)) for far in fars}
 
 # %% ../nbs/60_scores.ipynb #d048
 def _prepared(x):
-    "A dict identity -> number by rising identity, or a score set with rising scores, so that no order shows in a result"
-    if isinstance(x, dict): return dict(sorted(x.items()))
+    """A dict identity -> number by rising identity, or a score set with rising scores, so that no order shows in a
+    result"""
+    if isinstance(x, dict):
+        return dict(sorted(x.items()))
     g, i = np.argsort(x.genuine), np.argsort(x.impostor)
-    return ScoreSet(np.asarray(x.genuine)[g], np.asarray(x.impostor)[i], x.names, np.asarray(x.genuine_of)[g], np.asarray(x.impostor_of)[i])
+    return ScoreSet(
+        np.asarray(x.genuine)[g],
+        np.asarray(x.impostor)[i],
+        x.names,
+        np.asarray(x.genuine_of)[g],
+        np.asarray(x.impostor_of)[i],
+    )
+
 
 def _drawn(x, counts) -> tuple:
     "The arrays of a score set, or the one array of a dict, with each identity as often as `counts` (N,) says"
-    if isinstance(x, dict): return (np.repeat([*x.values()], counts, axis=0),)
-    return np.repeat(x.genuine, counts[x.genuine_of]), np.repeat(x.impostor, counts[x.impostor_of[:, 0]]*counts[x.impostor_of[:, 1]])
+    if isinstance(x, dict):
+        return (np.repeat([*x.values()], counts, axis=0),)
+    return np.repeat(x.genuine, counts[x.genuine_of]), np.repeat(
+        x.impostor, counts[x.impostor_of[:, 0]] * counts[x.impostor_of[:, 1]]
+    )
 
-def redrawn(sets, statistic, rounds:int=1000, seed:int=0):
-    """`statistic` (rounds, len(sets)) of each of `sets` when their identities are drawn again with replacement, the same draw for all of them; {name: (rounds, len(sets))} if it gives a dict. None becomes NaN
 
-    A set is a `ScoreSet`, for which `statistic(genuine, impostor)` is called, or a dict identity -> number: `statistic(numbers)`. ValueError: identities that are not in all sets, fewer than 8 of them."""
+def redrawn(sets, statistic, rounds: int = 1000, seed: int = 0):
+    """`statistic` (rounds, len(sets)) of each of `sets` when their identities are drawn again with replacement, the
+    same draw for all of them; {name: (rounds, len(sets))} if it gives a dict. None becomes NaN
+
+    A set is a `ScoreSet`, for which `statistic(genuine, impostor)` is called, or a dict identity -> number:
+    `statistic(numbers)`. ValueError: identities that are not in all sets, fewer than 8 of them.
+    """
     sets = [_prepared(x) for x in sets]
     names = [list(x) if isinstance(x, dict) else x.names for x in sets]
     for other in names[1:]:
-        odd = sorted(set(other)^set(names[0]), key=str)
-        if odd: raise ValueError(f"identity {odd[0]!r} is only in one of the sets ({len(odd)} such identities)")
-    if (n := len(names[0])) < 8: raise ValueError(f"{n} identities: drawing people again needs at least 8")
+        odd = sorted(set(other) ^ set(names[0]), key=str)
+        if odd:
+            raise ValueError(f"identity {odd[0]!r} is only in one of the sets ({len(odd)} such identities)")
+    if (n := len(names[0])) < 8:
+        raise ValueError(f"{n} identities: drawing people again needs at least 8")
     rng = np.random.default_rng([seed, 1])
-    draws = (rng.multinomial(n, np.full(n, 1/n)) for _ in range(rounds))
+    draws = (rng.multinomial(n, np.full(n, 1 / n)) for _ in range(rounds))
     values = [[statistic(*_drawn(x, counts)) for x in sets] for counts in draws]
-    if not isinstance(values[0][0], dict): return np.array(values, float)
+    if not isinstance(values[0][0], dict):
+        return np.array(values, float)
     return {k: np.array([[v[k] for v in row] for row in values], float) for k in values[0][0]}
 
 # %% ../nbs/60_scores.ipynb #d049
 def _interval(values, level):
-    "Percentile interval of values (rounds,), of each in a dict; without the rounds in which they are unknown, None if they always are"
-    if isinstance(values, dict): return {k: _interval(v, level) for k, v in values.items()}
+    """Percentile interval of values (rounds,), of each in a dict; without the rounds in which they are unknown, None if
+    they always are"""
+    if isinstance(values, dict):
+        return {k: _interval(v, level) for k, v in values.items()}
     known = values[~np.isnan(values)]
-    return tuple(float(q) for q in np.quantile(known, [(1-level)/2, (1+level)/2])) if len(known) else None
+    return tuple(float(q) for q in np.quantile(known, [(1 - level) / 2, (1 + level) / 2])) if len(known) else None
 
-def bootstrap_interval(x, statistic, rounds:int=1000, level:float=0.95, seed:int=0):
-    "Percentile interval `(low, high)` of `statistic` (of each of its numbers, if it gives a dict) of a `ScoreSet` or a dict identity -> number, over redrawn identities"
+
+def bootstrap_interval(x, statistic, rounds: int = 1000, level: float = 0.95, seed: int = 0):
+    """Percentile interval `(low, high)` of `statistic` (of each of its numbers, if it gives a dict) of a `ScoreSet` or
+    a dict identity -> number, over redrawn identities"""
     return _interval(redrawn((x,), statistic, rounds, seed), level)
 
-def paired_bootstrap(a, b, statistic, rounds:int=1000, level:float=0.95, seed:int=0) -> dict:
-    "`difference`: statistic(a) - statistic(b), one number, with its percentile `interval` when the same redrawn identities are used for both; `a`, `b` and `a_interval`, `b_interval`: each one alone. Errors as in `redrawn`"
+
+def paired_bootstrap(a, b, statistic, rounds: int = 1000, level: float = 0.95, seed: int = 0) -> dict:
+    """`difference`: statistic(a) - statistic(b), one number, with its percentile `interval` when the same redrawn
+    identities are used for both; `a`, `b` and `a_interval`, `b_interval`: each one alone. Errors as in `redrawn`"""
     values = redrawn((a, b), statistic, rounds, seed)
-    va, vb = (float(statistic(np.array([*x.values()])) if isinstance(x, dict) else statistic(x.genuine, x.impostor)) for x in map(_prepared, (a, b)))
-    return dict(difference=va-vb, interval=_interval(values[:, 0]-values[:, 1], level), a=va, a_interval=_interval(values[:, 0], level), b=vb, b_interval=_interval(values[:, 1], level))
+    va, vb = (
+        float(statistic(np.array([*x.values()])) if isinstance(x, dict) else statistic(x.genuine, x.impostor))
+        for x in map(_prepared, (a, b))
+    )
+    return dict(
+        difference=va - vb,
+        interval=_interval(values[:, 0] - values[:, 1], level),
+        a=va,
+        a_interval=_interval(values[:, 0], level),
+        b=vb,
+        b_interval=_interval(values[:, 1], level),
+    )
 
 # %% ../nbs/60_scores.ipynb #c046
-def plot_scores(genuine, impostor, title:str="", fmr:float=0.01) -> go.Figure:
+def plot_scores(genuine, impostor, title: str = "", fmr: float = 0.01) -> go.Figure:
     "Histograms of genuine and impostor cosines (density) with the threshold at `fmr`"
     edges = np.linspace(min(np.min(genuine), np.min(impostor)), max(np.max(genuine), np.max(impostor)), 81)
-    fig = go.Figure(layout=dict(title=f"{title} EER {100*eer(genuine, impostor):.2f} %, FDR {fdr(genuine, impostor):.2f}".strip(), xaxis_title="cosine similarity", yaxis_title="density",
-                                template="plotly_white", height=360, bargap=0, barmode="overlay"))
+    fig = go.Figure(
+        layout=dict(
+            title=f"{title} EER {100 * eer(genuine, impostor):.2f} %, FDR {fdr(genuine, impostor):.2f}".strip(),
+            xaxis_title="cosine similarity",
+            yaxis_title="density",
+            template="plotly_white",
+            height=360,
+            bargap=0,
+            barmode="overlay",
+        )
+    )
     for name, s, colour in (("impostor", impostor, "#c44e52"), ("genuine", genuine, "#4c72b0")):
-        fig.add_bar(x=(edges[1:]+edges[:-1])/2, y=np.histogram(s, edges, density=True)[0], name=f"{name} ({len(s):,})", marker=dict(color=colour, line_width=0), opacity=0.65)
-    fig.add_vline(fmr_threshold(impostor, fmr), line_dash="dash", annotation_position="top", annotation_text=f"FMR {100*fmr:g} %, FNMR {100*fnmr_at_fmr(genuine, impostor, fmr):.1f} %")
+        fig.add_bar(
+            x=(edges[1:] + edges[:-1]) / 2,
+            y=np.histogram(s, edges, density=True)[0],
+            name=f"{name} ({len(s):,})",
+            marker=dict(color=colour, line_width=0),
+            opacity=0.65,
+        )
+    fig.add_vline(
+        fmr_threshold(impostor, fmr),
+        line_dash="dash",
+        annotation_position="top",
+        annotation_text=f"FMR {100 * fmr:g} %, FNMR {100 * fnmr_at_fmr(genuine, impostor, fmr):.1f} %",
+    )
     return fig

@@ -10,11 +10,15 @@ __all__ = ['STAGES', 'MEMORY', 'RULES', 'random_anchors', 'max_cosine', 'random_
            'select_distinct']
 
 # %% ../nbs/01_sphere.ipynb #c002
-import hashlib, itertools, json, math
+import hashlib
+import itertools
+import json
+import math
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import NormalDist
+
 import numpy as np
 import torch
 from numba import njit
@@ -25,218 +29,314 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 from scipy.special import betaincinv
 from torch.nn.functional import normalize
+
 from .codes import _check, best_code, known_codes, one_thread
 from .core import atomic, generator, pick_device, progress
 
 # %% ../nbs/01_sphere.ipynb #c005
-def random_anchors(n:int, dim:int, seed:int=0) -> torch.Tensor:
+def random_anchors(n: int, dim: int, seed: int = 0) -> torch.Tensor:
     "Uniform random unit vectors (n, dim) float32"
     n, dim = _check(n, dim)
-    return normalize(torch.randn(n, dim, generator=generator(seed, 5)), dim=1) # (seed, i, j) alone are the streams of images
+    return normalize(
+        torch.randn(n, dim, generator=generator(seed, 5)), dim=1
+    )  # (seed, i, j) alone are the streams of images
 
 # %% ../nbs/01_sphere.ipynb #c007
 def _tiles(n, block):
     "Pairs of row slices that cover the upper triangle of an n x n table"
-    slices = [slice(a, a+block) for a in range(0, n, block)]
+    slices = [slice(a, a + block) for a in range(0, n, block)]
     return itertools.combinations_with_replacement(slices, 2)
 
-def max_cosine(anchors, block:int=2048) -> float:
-    "The largest cosine between two different rows of unit vectors (n, dim), in float64; n^2 dim operations. ValueError for fewer than two rows, or names one that is not finite or not a unit vector"
+
+def max_cosine(anchors, block: int = 2048) -> float:
+    """The largest cosine between two different rows of unit vectors (n, dim), in float64; n^2 dim operations.
+    ValueError for fewer than two rows, or names one that is not finite or not a unit vector"""
     x = torch.as_tensor(anchors, dtype=torch.float64)
-    if x.ndim != 2 or len(x) < 2: raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(x.shape)}")
-    if (bad := ~torch.isfinite(x).all(1)).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not finite")
-    if (bad := (x.norm(dim=1)-1).abs() > 1e-3).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
-    best = -1.
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(x.shape)}")
+    if (bad := ~torch.isfinite(x).all(1)).any():
+        raise ValueError(f"anchor {bad.nonzero()[0].item()} is not finite")
+    if (bad := (x.norm(dim=1) - 1).abs() > 1e-3).any():
+        raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
+    best = -1.0
     for a, b in _tiles(len(x), block):
-        c = x[a]@x[b].T
-        if a == b: c.fill_diagonal_(-1)
+        c = x[a] @ x[b].T
+        if a == b:
+            c.fill_diagonal_(-1)
         best = max(best, c.max().item())
     return best
 
 # %% ../nbs/01_sphere.ipynb #c010
-def random_max_cosine(n:int, dim:int) -> float:
-    "The largest cosine that `n` random unit vectors have in the median; (1-cos)/2 of two of them has a beta distribution"
+def random_max_cosine(n: int, dim: int) -> float:
+    """The largest cosine that `n` random unit vectors have in the median; (1-cos)/2 of two of them has a beta
+    distribution"""
     n, dim = _check(n, dim)
-    return 1-2*float(betaincinv((dim-1)/2, (dim-1)/2, -math.expm1(-2*math.log(2)/(n*(n-1))))) if n > 1 else -1.
+    return (
+        1 - 2 * float(betaincinv((dim - 1) / 2, (dim - 1) / 2, -math.expm1(-2 * math.log(2) / (n * (n - 1)))))
+        if n > 1
+        else -1.0
+    )
 
 # %% ../nbs/01_sphere.ipynb #c013
-def rankin_bound(n:int, dim:int) -> float:
+def rankin_bound(n: int, dim: int) -> float:
     "No `n` >= 2 points have a smaller largest cosine; reached exactly for n <= 2 dim"
     n, dim = _check(n, dim)
-    return -1/max(n-1, 1) if n <= dim+1 else 0.
+    return -1 / max(n - 1, 1) if n <= dim + 1 else 0.0
 
 # %% ../nbs/01_sphere.ipynb #c015
 def _levenshtein(degree, dim, s) -> float:
     "L_degree(dim, s): at most that many points with all cosines <= s, for s in the interval of this degree"
-    k, p = (degree+1)//2, [1., s]
-    for j in range(1, k+1): p.append(((2*j+dim-2)*s*p[j]-j*p[j-1])/(j+dim-2))
-    if degree%2: return math.comb(k+dim-3, k-1)*((2*k+dim-3)/(dim-1)-(p[k-1]-p[k])/((1-s)*p[k]))
-    return math.comb(k+dim-2, k)*((2*k+dim-1)/(dim-1)-(1+s)*(p[k]-p[k+1])/((1-s)*(p[k]+p[k+1])))
+    k, p = (degree + 1) // 2, [1.0, s]
+    for j in range(1, k + 1):
+        p.append(((2 * j + dim - 2) * s * p[j] - j * p[j - 1]) / (j + dim - 2))
+    if degree % 2:
+        return math.comb(k + dim - 3, k - 1) * ((2 * k + dim - 3) / (dim - 1) - (p[k - 1] - p[k]) / ((1 - s) * p[k]))
+    return math.comb(k + dim - 2, k) * (
+        (2 * k + dim - 1) / (dim - 1) - (1 + s) * (p[k] - p[k + 1]) / ((1 - s) * (p[k] + p[k + 1]))
+    )
+
 
 def _end(degree, dim) -> float:
     "Where the interval of L_degree ends: the largest zero of a Jacobi polynomial, as an eigenvalue (Golub and Welsch)"
-    k, a = (degree+1)//2, (dim-1)/2
-    b, j = a-degree%2, np.arange(1, k)
-    diagonal = np.append((b-a)/(a+b+2), (b*b-a*a)/((2*j+a+b)*(2*j+a+b+2)))
-    side = np.sqrt(4*j*(j+a)*(j+b)*(j+a+b)/((2*j+a+b)**2*(2*j+a+b+1)*(2*j+a+b-1)))
-    return float(eigh_tridiagonal(diagonal, side, eigvals_only=True, select="i", select_range=(k-1, k-1))[0]) if k > 1 else float(diagonal[0])
+    k, a = (degree + 1) // 2, (dim - 1) / 2
+    b, j = a - degree % 2, np.arange(1, k)
+    diagonal = np.append((b - a) / (a + b + 2), (b * b - a * a) / ((2 * j + a + b) * (2 * j + a + b + 2)))
+    side = np.sqrt(
+        4 * j * (j + a) * (j + b) * (j + a + b) / ((2 * j + a + b) ** 2 * (2 * j + a + b + 1) * (2 * j + a + b - 1))
+    )
+    return (
+        float(eigh_tridiagonal(diagonal, side, eigvals_only=True, select="i", select_range=(k - 1, k - 1))[0])
+        if k > 1
+        else float(diagonal[0])
+    )
 
 # %% ../nbs/01_sphere.ipynb #c016
-def levenshtein_bound(n:int, dim:int) -> float:
-    "No `n` >= 2 points have a smaller largest cosine (Levenshtein 1979, all degrees); for n <= 2 dim Rankin's is as good or better"
+def levenshtein_bound(n: int, dim: int) -> float:
+    """No `n` >= 2 points have a smaller largest cosine (Levenshtein 1979, all degrees); for n <= 2 dim Rankin's is as
+    good or better"""
     n, dim = _check(n, dim)
-    if dim == 2: return math.cos(2*math.pi/max(n, 2))
-    def enough(degree): return _levenshtein(degree, dim, _end(degree, dim)-1e-12) >= n
+    if dim == 2:
+        return math.cos(2 * math.pi / max(n, 2))
+
+    def enough(degree):
+        return _levenshtein(degree, dim, _end(degree, dim) - 1e-12) >= n
+
     low, high = 0, 1
-    while not enough(high): low, high = high, 2*high                          # the first degree that reaches n, by doubling and halving
-    while high-low > 1: low, high = (low, mid) if enough(mid := (low+high)//2) else (mid, high)
-    degree, low, high = high, (_end(high-1, dim) if high > 1 else -1.), _end(high, dim)
+    while not enough(high):
+        low, high = high, 2 * high  # the first degree that reaches n, by doubling and halving
+    while high - low > 1:
+        low, high = (low, mid) if enough(mid := (low + high) // 2) else (mid, high)
+    degree, low, high = high, (_end(high - 1, dim) if high > 1 else -1.0), _end(high, dim)
     for _ in range(60):
-        s = (low+high)/2
+        s = (low + high) / 2
         low, high = (s, high) if _levenshtein(degree, dim, s) < n else (low, s)
     return high
 
 # %% ../nbs/01_sphere.ipynb #c022
-def random_rotation(dim:int, seed:int=0) -> torch.Tensor:
+def random_rotation(dim: int, seed: int = 0) -> torch.Tensor:
     "A uniform (Haar) random orthogonal matrix (dim, dim) float64"
     q, r = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=generator(seed, 6)))
-    return q*r.diagonal().sign()
+    return q * r.diagonal().sign()
 
 # %% ../nbs/01_sphere.ipynb #c025
-def code_anchors(n:int, dim:int, seed:int=0, block:int=16384) -> torch.Tensor:
-    "Unit vectors (n, dim) float32: `n` random rows of `best_code`, rotated at random; ValueError if no code is large enough"
+def code_anchors(n: int, dim: int, seed: int = 0, block: int = 16384) -> torch.Tensor:
+    """Unit vectors (n, dim) float32: `n` random rows of `best_code`, rotated at random; ValueError if no code is large
+    enough"""
     n, dim = _check(n, dim)
-    if not (code := best_code(n, dim)): raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
+    if not (code := best_code(n, dim)):
+        raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
     index = np.random.default_rng([seed, n, dim]).choice(code.size, n, replace=False)
     out = torch.empty(n, dim)
     with one_thread():
-        rotation = random_rotation(dim, seed)[:code.dim]
-        for a in range(0, n, block): out[a:a+block] = normalize(torch.from_numpy(code.rows(index[a:a+block]))@rotation, dim=1)
+        rotation = random_rotation(dim, seed)[: code.dim]
+        for a in range(0, n, block):
+            out[a : a + block] = normalize(torch.from_numpy(code.rows(index[a : a + block])) @ rotation, dim=1)
     return out
 
 # %% ../nbs/01_sphere.ipynb #c028
-def _tangent(x, g): return g-(g*x).sum(-1, keepdim=True)*x
+def _tangent(x, g):
+    return g - (g * x).sum(-1, keepdim=True) * x
+
 
 def _over_pairs(x, weigh, block=2048, run=map):
-    "`weigh(cosines)` -> (energy, derivative), in place, summed over all pairs of rows of x (n, dim): (float, gradient (n, dim) tangent to the sphere)"
+    """`weigh(cosines)` -> (energy, derivative), in place, summed over all pairs of rows of x (n, dim): (float, gradient
+    (n, dim) tangent to the sphere)"""
+
     def tile(pair):
         a, b = pair
-        c = x[a]@x[b].T
-        if a == b: c.masked_fill_(torch.ones_like(c, dtype=torch.bool).tril_(), -math.inf)
+        c = x[a] @ x[b].T
+        if a == b:
+            c.masked_fill_(torch.ones_like(c, dtype=torch.bool).tril_(), -math.inf)
         energy, w = weigh(c)
-        return a, b, energy, w@x[b], w.T@x[a]
-    total, g = 0., torch.zeros_like(x)
+        return a, b, energy, w @ x[b], w.T @ x[a]
+
+    total, g = 0.0, torch.zeros_like(x)
     for a, b, energy, ga, gb in run(tile, _tiles(len(x), block)):
-        total = total+energy.double()
+        total = total + energy.double()
         g[a] += ga
         g[b] += gb
-    return float(total), _tangent(x, g)                                        # the only wait for a GPU
+    return float(total), _tangent(x, g)  # the only wait for a GPU
 
-def springs(x:torch.Tensor, s:float, **kw) -> tuple:
+
+def springs(x: torch.Tensor, s: float, **kw) -> tuple:
     "`(F, gradient)` of the springs between unit vectors (n, dim) whose cosine exceeds `s`"
+
     def weigh(c):
         w = c.sub_(s).relu_()
-        return 0.5*w.square().sum(), w
+        return 0.5 * w.square().sum(), w
+
     return _over_pairs(x, weigh, **kw)
 
-def soft_maximum(x:torch.Tensor, beta:float, top:float, **kw) -> tuple:
+
+def soft_maximum(x: torch.Tensor, beta: float, top: float, **kw) -> tuple:
     "`(F, gradient)` of the soft maximum of the cosines of unit vectors (n, dim); `top`: about the largest cosine"
+
     def weigh(c):
         w = c.sub_(top).mul_(beta).exp_()
         return w.sum(), w
+
     total, g = _over_pairs(x, weigh, **kw)
-    return (top+math.log(total)/beta, g/total) if total else soft_maximum(x, beta, max_cosine(x), **kw)   # 0: all were far below `top`
+    return (
+        (top + math.log(total) / beta, g / total) if total else soft_maximum(x, beta, max_cosine(x), **kw)
+    )  # 0: all were far below `top`
 
 # %% ../nbs/01_sphere.ipynb #c031
-def _dot(a, b): return (a*b).sum(1).sum()
+def _dot(a, b):
+    return (a * b).sum(1).sum()
+
 
 def _newton(g, history):
-    "The gradient g (n, dim) times the inverse curvature that `(step, change of gradient, 1/their product)` tell (two-loop recursion)"
+    """The gradient g (n, dim) times the inverse curvature that `(step, change of gradient, 1/their product)` tell
+    (two-loop recursion)"""
     d, used = g.clone(), []
     for s, y, r in reversed(history):
-        used.append(r*_dot(s, d))
-        d -= used[-1]*y
+        used.append(r * _dot(s, d))
+        d -= used[-1] * y
     s, y, r = history[-1]
-    d *= 1/(r*_dot(y, y))
-    for (s, y, r), a in zip(history, reversed(used)): d += (a-r*_dot(y, d))*s
+    d *= 1 / (r * _dot(y, y))
+    for (s, y, r), a in zip(history, reversed(used)):
+        d += (a - r * _dot(y, d)) * s
     return d
 
-def descend(x:torch.Tensor, energy, steps:int, memory:int=8, reach:float=0.2) -> torch.Tensor:
-    "Unit vectors (n, dim) after at most 1+`steps` evaluations of `energy(x)` -> (F, tangent gradient (n, dim)); ends early when F is 0 or no step helps"
-    (f, g), history, t = energy(x), [], 1.
+
+def descend(x: torch.Tensor, energy, steps: int, memory: int = 8, reach: float = 0.2) -> torch.Tensor:
+    """Unit vectors (n, dim) after at most 1+`steps` evaluations of `energy(x)` -> (F, tangent gradient (n, dim)); ends
+    early when F is 0 or no step helps"""
+    (f, g), history, t = energy(x), [], 1.0
     for _ in range(steps):
-        if not f or t < 1e-6: break
+        if not f or t < 1e-6:
+            break
         d = _newton(g, history) if history else g
         newton = bool(history and _dot(d, g) > 0)
         d = -(d if newton else g)
-        limit = reach/d.norm(dim=1).max().clamp_min(1e-30)
-        d *= limit.clamp_max(1.) if newton else limit
-        new = normalize(x+t*d, dim=1)
+        limit = reach / d.norm(dim=1).max().clamp_min(1e-30)
+        d *= limit.clamp_max(1.0) if newton else limit
+        new = normalize(x + t * d, dim=1)
         f_new, g_new = energy(new)
-        if f_new > f+1e-4*t*float(_dot(d, g)):                                      # Armijo: what lowers F too little is tried again, shorter
+        if f_new > f + 1e-4 * t * float(_dot(d, g)):  # Armijo: what lowers F too little is tried again, shorter
             t *= 0.3
             continue
-        s, y = _tangent(new, new-x), _tangent(new, g_new-g)
+        s, y = _tangent(new, new - x), _tangent(new, g_new - g)
         product = _dot(s, y)
-        if product > 0: history = [*history, (s, y, 1/product)][-memory:]
-        x, f, g, t = new, f_new, g_new, 1.
+        if product > 0:
+            history = [*history, (s, y, 1 / product)][-memory:]
+        x, f, g, t = new, f_new, g_new, 1.0
     return x
 
 # %% ../nbs/01_sphere.ipynb #c034
-def s_iso(n:int, dim:int) -> float:
+def s_iso(n: int, dim: int) -> float:
     "Heuristic scale of the largest cosine of `n` > 2 dim optimised points: about 0.9 of it is reached for dim >= 64"
     n, dim = _check(n, dim)
-    if n <= 2*dim: raise ValueError(f"s_iso is for more than 2 dim points, got n={n}, dim={dim}")
-    normal, v, p = NormalDist(), (n/dim-1)/(n-1), 2*(dim-1)/(n-1)
-    t = normal.inv_cdf(1-p)
-    m1, m2 = t*p-normal.pdf(t), normal.cdf(t)-t*normal.pdf(t)+t*t*p
-    return math.sqrt(v/(m2-m1**2))*(t-m1)
+    if n <= 2 * dim:
+        raise ValueError(f"s_iso is for more than 2 dim points, got n={n}, dim={dim}")
+    normal, v, p = NormalDist(), (n / dim - 1) / (n - 1), 2 * (dim - 1) / (n - 1)
+    t = normal.inv_cdf(1 - p)
+    m1, m2 = t * p - normal.pdf(t), normal.cdf(t) - t * normal.pdf(t) + t * t * p
+    return math.sqrt(v / (m2 - m1**2)) * (t - m1)
 
 # %% ../nbs/01_sphere.ipynb #c036
 def _keep(path, settings, state, **tensors):
     "Writes where a search is, if a path is given"
-    if path is None: return
-    with atomic(path) as temporary: save_file({k: v.clone().contiguous() for k, v in tensors.items()}, temporary, metadata=dict(settings=json.dumps(settings), state=json.dumps(state)))
+    if path is None:
+        return
+    with atomic(path) as temporary:
+        save_file(
+            {k: v.clone().contiguous() for k, v in tensors.items()},
+            temporary,
+            metadata=dict(settings=json.dumps(settings), state=json.dumps(state)),
+        )
+
 
 def _kept(path, settings):
     "`(state, tensors)` that `_keep` wrote, or None; ValueError if it was for other settings"
-    if path is None or not Path(path).exists(): return None
+    if path is None or not Path(path).exists():
+        return None
     try:
-        with safe_open(path, "pt") as f: about, kept = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        with safe_open(path, "pt") as f:
+            about, kept = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
         there, state = (json.loads(about[k]) for k in ("settings", "state"))
-    except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as e: raise ValueError(f"{path} is no search's checkpoint: {e}") from e
+    except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as e:
+        raise ValueError(f"{path} is no search's checkpoint: {e}") from e
     settings = json.loads(json.dumps(settings))
-    if there != settings: raise ValueError(f"{path} is of another search: {there}, not {settings}; remove it to start again")
+    if there != settings:
+        raise ValueError(f"{path} is of another search: {there}, not {settings}; remove it to start again")
     return state, kept
 
-STAGES = (0.5, 0.7, 0.82, 0.87, 0.885) # of s_iso
 
-def forecast(n:int, dim:int) -> float:
-    "About the largest cosine that `search_large` reaches for `n` > 2 dim points: a share of s_iso, or in few dimensions 0.9 of the angle of the bound"
-    return min(s_iso(n, dim)*float(np.interp(math.log2(dim), [5, 6, 7], [1., .9, .88])), math.cos(.9*math.acos(levenshtein_bound(n, dim))))
+STAGES = (0.5, 0.7, 0.82, 0.87, 0.885)  # of s_iso
 
-def search_large(n:int, dim:int, seed:int=0, start=None, stages=None, steps:int=None, device="cpu", checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float32 by springs and a soft maximum: 5 to 12 descents of `steps` evaluations of 3 n^2 dim operations; memory for about 22 n dim numbers and a tile of 2048^2 for each thread
 
-    `start`: a set of unit vectors (n, dim) to begin with, with a few points to be fitted in, and `stages`, thresholds for it. `steps`: 30, or 18 where n^2 dim > 1e10. `checkpoint`: a .safetensors path to go on from. The same seed gives the same set with any number of threads. ValueError for another start, or a file that is not this search's."""
+def forecast(n: int, dim: int) -> float:
+    """About the largest cosine that `search_large` reaches for `n` > 2 dim points: a share of s_iso, or in few
+    dimensions 0.9 of the angle of the bound"""
+    return min(
+        s_iso(n, dim) * float(np.interp(math.log2(dim), [5, 6, 7], [1.0, 0.9, 0.88])),
+        math.cos(0.9 * math.acos(levenshtein_bound(n, dim))),
+    )
+
+
+def search_large(
+    n: int, dim: int, seed: int = 0, start=None, stages=None, steps: int = None, device="cpu", checkpoint=None
+) -> torch.Tensor:
+    """Unit vectors (n, dim) float32 by springs and a soft maximum: 5 to 12 descents of `steps` evaluations of 3 n^2 dim
+    operations; memory for about 22 n dim numbers and a tile of 2048^2 for each thread
+
+    `start`: a set of unit vectors (n, dim) to begin with, with a few points to be fitted in, and `stages`, thresholds
+    for it. `steps`: 30, or 18 where n^2 dim > 1e10. `checkpoint`: a .safetensors path to go on from. The same seed
+    gives the same set with any number of threads. ValueError for another start, or a file that is not this search's.
+    """
     n, dim = _check(n, dim)
-    large = n*n*dim > 1e10
-    steps, softer, unit = steps or (18 if large else 30), 0 if large else 4, forecast(n, dim)/STAGES[-1]
+    large = n * n * dim > 1e10
+    steps, softer, unit = steps or (18 if large else 30), 0 if large else 4, forecast(n, dim) / STAGES[-1]
     first = random_anchors(n, dim, seed) if start is None else torch.as_tensor(start, dtype=torch.float32)
-    if tuple(first.shape) != (n, dim): raise ValueError(f"expected a start ({n}, {dim}), got shape {tuple(first.shape)}")
-    ways = [stages] if stages else [[share*unit for share in part] for part in ((STAGES,) if dim >= 64 else (STAGES[2:], STAGES[-1:]))]
-    settings = dict(n=n, dim=dim, seed=int(seed), ways=ways, steps=steps, start=hashlib.sha256(first.numpy().tobytes()).hexdigest())
-    (begun, c_best, c), kept = _kept(checkpoint, settings) or ((0, max_cosine(first), 1.), dict(best=first, x=first))
+    if tuple(first.shape) != (n, dim):
+        raise ValueError(f"expected a start ({n}, {dim}), got shape {tuple(first.shape)}")
+    ways = (
+        [stages]
+        if stages
+        else [[share * unit for share in part] for part in ((STAGES,) if dim >= 64 else (STAGES[2:], STAGES[-1:]))]
+    )
+    settings = dict(
+        n=n, dim=dim, seed=int(seed), ways=ways, steps=steps, start=hashlib.sha256(first.numpy().tobytes()).hexdigest()
+    )
+    (begun, c_best, c), kept = _kept(checkpoint, settings) or ((0, max_cosine(first), 1.0), dict(best=first, x=first))
     best, x, done = kept["best"], kept["x"].to(device), 0
     with one_thread() as threads, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         run = pool.map if torch.device(device).type == "cpu" else map
         for way in ways:
-            for k in progress(range(len(way)+softer), f"Tammes {n} x {dim}"):
-                if (done := done+1) <= begun: continue
-                if k == 0: x, c = first.to(device), 1.
-                if k < len(way): x = descend(x, lambda x: springs(x, way[k], run=run), steps)
-                else: x = descend(x, lambda x: soft_maximum(x, 160*2.**(k-len(way))*math.sqrt(dim), c, run=run), steps)
-                if k >= len(way)-3 and (c := max_cosine(x.cpu())) < c_best: best, c_best = x.cpu(), c
+            for k in progress(range(len(way) + softer), f"Tammes {n} x {dim}"):
+                if (done := done + 1) <= begun:
+                    continue
+                if k == 0:
+                    x, c = first.to(device), 1.0
+                if k < len(way):
+                    energy = partial(springs, s=way[k], run=run)
+                else:
+                    beta = 160 * 2.0 ** (k - len(way)) * math.sqrt(dim)
+                    energy = partial(soft_maximum, beta=beta, top=c, run=run)
+                x = descend(x, energy, steps)
+                if k >= len(way) - 3 and (c := max_cosine(x.cpu())) < c_best:
+                    best, c_best = x.cpu(), c
                 _keep(checkpoint, settings, (done, c_best, c), best=best, x=x.cpu())
     return best
 
@@ -244,54 +344,74 @@ def search_large(n:int, dim:int, seed:int=0, start=None, stages=None, steps:int=
 def _compiled(f):
     """f as machine code, kept for the next time where that can be written; threads run it side by side
 
-    It contains what it calls: functions found at run time may be other copies in a process that compiles than in one that loads, and round otherwise. Loops over coordinates and points are written out: they compile and run faster than expressions of arrays."""
-    try: return njit(cache=True, nogil=True, fastmath=True, inline="always")(f)
-    except RuntimeError: return njit(nogil=True, fastmath=True, inline="always")(f)
+    It contains what it calls: functions found at run time may be other copies in a process that compiles than in one
+    that loads, and round otherwise. Loops over coordinates and points are written out: they compile and run faster than
+    expressions of arrays.
+    """
+    try:
+        return njit(cache=True, nogil=True, fastmath=True, inline="always")(f)
+    except RuntimeError:
+        return njit(nogil=True, fastmath=True, inline="always")(f)
+
 
 @_compiled
 def _gaps(x, gap):
     "1-cosine of every two columns i > j of x (dim, n) into gap (n, n); the smallest, at least 1e-9"
     dim, n = x.shape
-    least = 2.
+    least = 2.0
     for i in range(1, n):
         row = gap[i, :i]
-        for j in range(i): row[j] = 1.
+        for j in range(i):
+            row[j] = 1.0
         for k in range(dim):
             a, axis = x[k, i], x[k]
-            for j in range(i): row[j] -= a*axis[j]
-        for j in range(i): least = min(least, row[j])
+            for j in range(i):
+                row[j] -= a * axis[j]
+        for j in range(i):
+            least = min(least, row[j])
     return max(least, 1e-9)
+
 
 @_compiled
 def _listed(x, power, gap, pairs, seen):
-    """Number of the pairs of columns of x (dim, n) that are close enough to count at p = 2^`power`, and of some more, their columns in pairs (2, n n/2) int32, their gaps at the head of gap (n, n); the smallest gap
+    """Number of the pairs of columns of x (dim, n) that are close enough to count at p = 2^`power`, and of some more,
+    their columns in pairs (2, n n/2) int32, their gaps at the head of gap (n, n); the smallest gap
 
-    seen (dim + 1, n), 0 at first: where the columns were when they were looked through, how far, and how many pairs were found. They are looked through again when a pair that was left out may have come close enough."""
+    seen (dim + 1, n), 0 at first: where the columns were when they were looked through, how far, and how many pairs
+    were found. They are looked through again when a pair that was left out may have come close enough.
+    """
     (dim, n), gaps = x.shape, gap.reshape(-1)
     if seen[dim, 0] > 0:
-        least, moved, many = 2., 0., int(seen[dim, 1])
+        least, moved, many = 2.0, 0.0, int(seen[dim, 1])
         for j in range(n):
-            size = 0.
-            for k in range(dim): size += (x[k, j]-seen[k, j])**2
+            size = 0.0
+            for k in range(dim):
+                size += (x[k, j] - seen[k, j]) ** 2
             moved = max(moved, size)
-        for m in range(many): gaps[m] = 1.
+        for m in range(many):
+            gaps[m] = 1.0
         for k in range(dim):
             axis = x[k]
-            for m in range(many): gaps[m] -= axis[pairs[0, m]]*axis[pairs[1, m]]
-        for m in range(many): least = min(least, gaps[m])
+            for m in range(many):
+                gaps[m] -= axis[pairs[0, m]] * axis[pairs[1, m]]
+        for m in range(many):
+            least = min(least, gaps[m])
         least = max(least, 1e-9)
-        if math.sqrt(2*least*2.**(40/2.**power))+2*math.sqrt(moved) < seen[dim, 0]: return many, least
+        if math.sqrt(2 * least * 2.0 ** (40 / 2.0**power)) + 2 * math.sqrt(moved) < seen[dim, 0]:
+            return many, least
     least = _gaps(x, gap)
-    far, many = math.sqrt(2*least)*(2.**(20/2.**power)+.3), 0
+    far, many = math.sqrt(2 * least) * (2.0 ** (20 / 2.0**power) + 0.3), 0
     for i in range(1, n):
         for j in range(i):
-            if gap[i, j] < far**2/2:
+            if gap[i, j] < far**2 / 2:
                 gaps[many], pairs[0, many], pairs[1, many] = gap[i, j], i, j
                 many += 1
     for k in range(dim):
-        for j in range(n): seen[k, j] = x[k, j]
-    seen[dim, 0], seen[dim, 1] = far if 8*many < n*n else 0., many
+        for j in range(n):
+            seen[k, j] = x[k, j]
+    seen[dim, 0], seen[dim, 1] = far if 8 * many < n * n else 0.0, many
     return many, least
+
 
 @_compiled
 def _flatten(v, x):
@@ -299,526 +419,816 @@ def _flatten(v, x):
     dim, n = x.shape
     along = np.zeros(n)
     for k in range(dim):
-        for j in range(n): along[j] += v[k, j]*x[k, j]
+        for j in range(n):
+            along[j] += v[k, j] * x[k, j]
     for k in range(dim):
-        for j in range(n): v[k, j] -= along[j]*x[k, j]
+        for j in range(n):
+            v[k, j] -= along[j] * x[k, j]
+
 
 @_compiled
 def repulsion(x, power, g, gap, pairs, seen):
-    "F_p, p = 2^`power` >= 2, of unit columns x (dim, n) float64; its tangent gradient into g (dim, n). gap (n, n), pairs (2, n n/2) int32, seen (dim + 1, n), 0 at first: memory to work in"
-    (dim, n), total, least, gaps = x.shape, 0., 1., gap.reshape(-1)
+    """F_p, p = 2^`power` >= 2, of unit columns x (dim, n) float64; its tangent gradient into g (dim, n). gap (n, n),
+    pairs (2, n n/2) int32, seen (dim + 1, n), 0 at first: memory to work in"""
+    (dim, n), total, least, gaps = x.shape, 0.0, 1.0, gap.reshape(-1)
     for k in range(dim):
-        for j in range(n): g[k, j] = 0.
-    if power <= 4 and dim == 3:                                 # nearly all pairs count: all in one go
+        for j in range(n):
+            g[k, j] = 0.0
+    if power <= 4 and dim == 3:  # nearly all pairs count: all in one go
         for i in range(1, n):
-            a, b, c, pull_a, pull_b, pull_c = x[0, i], x[1, i], x[2, i], 0., 0., 0.
+            a, b, c, pull_a, pull_b, pull_c = x[0, i], x[1, i], x[2, i], 0.0, 0.0, 0.0
             for j in range(i):
-                r = 1/max(1-a*x[0, j]-b*x[1, j]-c*x[2, j], 1e-9)
-                w = r*r
-                w = w*w if power > 1 else w
-                w = w*w if power > 2 else w
-                w = w*w if power > 3 else w
+                r = 1 / max(1 - a * x[0, j] - b * x[1, j] - c * x[2, j], 1e-9)
+                w = r * r
+                w = w * w if power > 1 else w
+                w = w * w if power > 2 else w
+                w = w * w if power > 3 else w
                 total += w
                 w *= r
-                pull_a += w*x[0, j]
-                pull_b += w*x[1, j]
-                pull_c += w*x[2, j]
-                g[0, j] += w*a
-                g[1, j] += w*b
-                g[2, j] += w*c
+                pull_a += w * x[0, j]
+                pull_b += w * x[1, j]
+                pull_c += w * x[2, j]
+                g[0, j] += w * a
+                g[1, j] += w * b
+                g[2, j] += w * c
             g[0, i] += pull_a
             g[1, i] += pull_b
             g[2, i] += pull_c
-    elif power <= 4:                                              # nearly all pairs count: whole rows at a time
+    elif power <= 4:  # nearly all pairs count: whole rows at a time
         for i in range(1, n):
             r, w = gap[0, :i], gap[1, :i]
-            for j in range(i): r[j] = 1.
+            for j in range(i):
+                r[j] = 1.0
             for k in range(dim):
                 a, axis = x[k, i], x[k]
-                for j in range(i): r[j] -= a*axis[j]
-            for j in range(i): r[j] = 1/max(r[j], 1e-9)
-            for j in range(i): w[j] = r[j]
+                for j in range(i):
+                    r[j] -= a * axis[j]
+            for j in range(i):
+                r[j] = 1 / max(r[j], 1e-9)
+            for j in range(i):
+                w[j] = r[j]
             for _ in range(power):
-                for j in range(i): w[j] *= w[j]
+                for j in range(i):
+                    w[j] *= w[j]
             for j in range(i):
                 total += w[j]
                 w[j] *= r[j]
             for k in range(dim):
-                pull, a, axis, along = 0., x[k, i], x[k], g[k]
+                pull, a, axis, along = 0.0, x[k, i], x[k], g[k]
                 for j in range(i):
-                    pull += w[j]*axis[j]
-                    along[j] += w[j]*a
+                    pull += w[j] * axis[j]
+                    along[j] += w[j] * a
                 g[k, i] += pull
     else:
         many, least = _listed(x, power, gap, pairs, seen)
         for m in range(many):
-            r = least/max(gaps[m], 1e-9)
+            r = least / max(gaps[m], 1e-9)
             w = r
-            for _ in range(power): w *= w
+            for _ in range(power):
+                w *= w
             total += w
-            gaps[m] = w*r
+            gaps[m] = w * r
         for m in range(many):
-            if gaps[m] > 2.**-40:
+            if gaps[m] > 2.0**-40:
                 i, j, w = pairs[0, m], pairs[1, m], gaps[m]
                 for k in range(dim):
-                    g[k, i] += w*x[k, j]
-                    g[k, j] += w*x[k, i]
+                    g[k, i] += w * x[k, j]
+                    g[k, j] += w * x[k, i]
     _flatten(g, x)
-    scale = 1/(total*least)
+    scale = 1 / (total * least)
     for k in range(dim):
-        for j in range(n): g[k, j] *= scale
-    return math.log(total)/2.**power-math.log(least)
+        for j in range(n):
+            g[k, j] *= scale
+    return math.log(total) / 2.0**power - math.log(least)
 
 # %% ../nbs/01_sphere.ipynb #c042b
 @_compiled
 def _times(a, b):
-    total = 0.
+    total = 0.0
     for k in range(a.shape[0]):
-        for j in range(a.shape[1]): total += a[k, j]*b[k, j]
+        for j in range(a.shape[1]):
+            total += a[k, j] * b[k, j]
     return total
+
 
 @_compiled
 def _add(a, t, b):
     for k in range(a.shape[0]):
-        for j in range(a.shape[1]): a[k, j] += t*b[k, j]
+        for j in range(a.shape[1]):
+            a[k, j] += t * b[k, j]
+
 
 @_compiled
 def _downhill(g, s, y, rho, have, at, d):
-    "-g times the inverse curvature that the last `have` steps s, changes of gradient y (memory, dim, n) and 1/their products rho tell, into d; the slope along it. `at`: where the next step will be written"
+    """-g times the inverse curvature that the last `have` steps s, changes of gradient y (memory, dim, n) and 1/their
+    products rho tell, into d; the slope along it. `at`: where the next step will be written"""
     (memory, dim, n), share = s.shape, np.zeros(len(s))
     for k in range(dim):
-        for j in range(n): d[k, j] = -g[k, j]
-    for q in range(1, have+1):
-        h = (at-q)%memory
-        share[h] = rho[h]*_times(s[h], d)
+        for j in range(n):
+            d[k, j] = -g[k, j]
+    for q in range(1, have + 1):
+        h = (at - q) % memory
+        share[h] = rho[h] * _times(s[h], d)
         _add(d, -share[h], y[h])
     if have:
-        h = (at-1)%memory
-        curvature = rho[h]*_times(y[h], y[h])
+        h = (at - 1) % memory
+        curvature = rho[h] * _times(y[h], y[h])
         for k in range(dim):
-            for j in range(n): d[k, j] /= curvature
+            for j in range(n):
+                d[k, j] /= curvature
     for q in range(have, 0, -1):
-        h = (at-q)%memory
-        _add(d, share[h]-rho[h]*_times(y[h], d), s[h])
+        h = (at - q) % memory
+        _add(d, share[h] - rho[h] * _times(y[h], d), s[h])
     return _times(d, g)
 
 # %% ../nbs/01_sphere.ipynb #c042d
 MEMORY = 6
+
 
 @_compiled
 def _longest(d):
     "Length of the longest column of d (dim, n)"
     longest = 1e-60
     for j in range(d.shape[1]):
-        size = 0.
-        for k in range(d.shape[0]): size += d[k, j]**2
+        size = 0.0
+        for k in range(d.shape[0]):
+            size += d[k, j] ** 2
         longest = max(longest, size)
     return math.sqrt(longest)
 
+
 @_compiled
 def relax(x, power, steps, reach, tol, work):
-    "Slides unit columns x (dim, n) down F_p in place, in at most `steps` evaluations; their number. work (2 MEMORY+4, dim, n): memory to work in"
+    """Slides unit columns x (dim, n) down F_p in place, in at most `steps` evaluations; their number. work (2 MEMORY+4,
+    dim, n): memory to work in"""
     dim, n = x.shape
-    s, y, g, d, new, g_new = work[:MEMORY], work[MEMORY:2*MEMORY], work[2*MEMORY], work[2*MEMORY+1], work[2*MEMORY+2], work[2*MEMORY+3]
-    rho, have, at, t, slope, size, f, used = np.zeros(MEMORY), 0, 0, 1., 0., np.zeros(n), 0., 0
-    gap, pairs, seen = np.empty((n, n)), np.empty((2, n*n//2), np.int32), np.zeros((dim+1, n))
+    s, y, g, d, new, g_new = (
+        work[:MEMORY],
+        work[MEMORY : 2 * MEMORY],
+        work[2 * MEMORY],
+        work[2 * MEMORY + 1],
+        work[2 * MEMORY + 2],
+        work[2 * MEMORY + 3],
+    )
+    rho, have, at, t, slope, size, f, used = np.zeros(MEMORY), 0, 0, 1.0, 0.0, np.zeros(n), 0.0, 0
+    gap, pairs, seen = np.empty((n, n)), np.empty((2, n * n // 2), np.int32), np.zeros((dim + 1, n))
     for k in range(dim):
-        for j in range(n): new[k, j] = x[k, j]
+        for j in range(n):
+            new[k, j] = x[k, j]
     while True:
         f_new = repulsion(new, power, g_new, gap, pairs, seen)
         used += 1
-        if used == 1 or f_new <= f+1e-4*t*slope:                # low enough: there, and a new direction
+        if used == 1 or f_new <= f + 1e-4 * t * slope:  # low enough: there, and a new direction
             f = f_new
             for k in range(dim):
                 for j in range(n):
-                    s[at, k, j], y[at, k, j] = new[k, j]-x[k, j], g_new[k, j]-g[k, j]
+                    s[at, k, j], y[at, k, j] = new[k, j] - x[k, j], g_new[k, j] - g[k, j]
                     x[k, j], g[k, j] = new[k, j], g_new[k, j]
-            for v in (s[at], y[at]): _flatten(v, x)
+            for v in (s[at], y[at]):
+                _flatten(v, x)
             product = _times(s[at], y[at])
             if used > 1 and product > 0:
-                rho[at] = 1/product
-                at, have = (at+1)%MEMORY, min(have+1, MEMORY)
-            slope, t = _downhill(g, s, y, rho, have, at, d), 1.
+                rho[at] = 1 / product
+                at, have = (at + 1) % MEMORY, min(have + 1, MEMORY)
+            slope, t = _downhill(g, s, y, rho, have, at, d), 1.0
             if slope >= 0:
                 have, slope = 0, -_times(g, g)
                 for k in range(dim):
-                    for j in range(n): d[k, j] = -g[k, j]
-            if have and -slope < tol: break
-            step = reach/_longest(d)
-            if have: step = min(step, 1.)
+                    for j in range(n):
+                        d[k, j] = -g[k, j]
+            if have and -slope < tol:
+                break
+            step = reach / _longest(d)
+            if have:
+                step = min(step, 1.0)
             for k in range(dim):
-                for j in range(n): d[k, j] *= step
+                for j in range(n):
+                    d[k, j] *= step
             slope *= step
-        else: t *= 0.3                                          # too far: a shorter step
-        if used >= steps or t < 1e-6: break
-        for j in range(n): size[j] = 0.
+        else:
+            t *= 0.3  # too far: a shorter step
+        if used >= steps or t < 1e-6:
+            break
+        for j in range(n):
+            size[j] = 0.0
         for k in range(dim):
             for j in range(n):
-                new[k, j] = x[k, j]+t*d[k, j]
-                size[j] += new[k, j]**2
-        for j in range(n): size[j] = 1/math.sqrt(size[j])
+                new[k, j] = x[k, j] + t * d[k, j]
+                size[j] += new[k, j] ** 2
+        for j in range(n):
+            size[j] = 1 / math.sqrt(size[j])
         for k in range(dim):
-            for j in range(n): new[k, j] *= size[j]
+            for j in range(n):
+                new[k, j] *= size[j]
     return used
 
+
 def _largest(x):
-    c = x@x.T
+    c = x @ x.T
     np.fill_diagonal(c, -1)
     return float(c.max())
 
+
 def _columns(rng, *shape):
     x = rng.standard_normal(shape)
-    return x/np.linalg.norm(x, axis=0)
+    return x / np.linalg.norm(x, axis=0)
 
 # %% ../nbs/01_sphere.ipynb #c042g
 @_compiled
 def settled(x, power, gap):
-    "The largest cosine that unit columns x (dim, n), at rest at p = 2^`power`, will have when p goes on to infinity, to first order. gap (n, n): memory to work in"
-    least, total, mean = _gaps(x, gap), 0., 0.
+    """The largest cosine that unit columns x (dim, n), at rest at p = 2^`power`, will have when p goes on to infinity,
+    to first order. gap (n, n): memory to work in"""
+    least, total, mean = _gaps(x, gap), 0.0, 0.0
     for i in range(1, len(gap)):
         for j in range(i):
-            if gap[i, j] < least*2.**(50/2.**power):
-                w = least/max(gap[i, j], 1e-9)
-                for _ in range(power): w *= w
+            if gap[i, j] < least * 2.0 ** (50 / 2.0**power):
+                w = least / max(gap[i, j], 1e-9)
+                for _ in range(power):
+                    w *= w
                 total += w
-                mean += w*math.log(gap[i, j])
-    return 1-math.exp(mean/total)
+                mean += w * math.log(gap[i, j])
+    return 1 - math.exp(mean / total)
 
 # %% ../nbs/01_sphere.ipynb #c042j
 @_compiled
 def anneal(x, first, best, reach):
-    "Slides unit columns x (dim, n) down F_p, p = 2^`first` to 2^15, in place: `(forecast of the largest cosine, evaluations)`; given up at 2^8 to 2^11 if the forecast is too far above `best`"
+    """Slides unit columns x (dim, n) down F_p, p = 2^`first` to 2^15, in place: `(forecast of the largest cosine,
+    evaluations)`; given up at 2^8 to 2^11 if the forecast is too far above `best`"""
     dim, n = x.shape
-    gap, work, used, c = np.empty((n, n)), np.empty((2*MEMORY+4, dim, n)), 0, 1.
+    gap, work, used, c = np.empty((n, n)), np.empty((2 * MEMORY + 4, dim, n)), 0, 1.0
     for power in range(first, 16):
-        used += relax(x, power, 200 if 6 <= power <= 8 else 100, reach, 1e-3/4.**power, work)
-        if 8 <= power <= 11 or power == 15: c = settled(x, power, gap)
-        if 8 <= power <= 11 and c > best+(1-best)/2.**(power+1): break
+        used += relax(x, power, 200 if 6 <= power <= 8 else 100, reach, 1e-3 / 4.0**power, work)
+        if 8 <= power <= 11 or power == 15:
+            c = settled(x, power, gap)
+        if 8 <= power <= 11 and c > best + (1 - best) / 2.0 ** (power + 1):
+            break
     return c, used
 
 # %% ../nbs/01_sphere.ipynb #c043
 def _group(generators, most):
     "All products of orthogonal matrices, or None if they are more than `most`"
-    new = found = {(np.eye(len(generators[0]))+0.).tobytes(): np.eye(len(generators[0]))}
+    new = found = {(np.eye(len(generators[0])) + 0.0).tobytes(): np.eye(len(generators[0]))}
     while new:
-        products = np.einsum("gij,hjk->ghik", np.stack(list(new.values())), np.stack(generators)).reshape(-1, *generators[0].shape)
-        fresh = {key.tobytes(): g for key, g in zip(products.round(6)+0., products)}
+        products = np.einsum("gij,hjk->ghik", np.stack(list(new.values())), np.stack(generators)).reshape(
+            -1, *generators[0].shape
+        )
+        fresh = {key.tobytes(): g for key, g in zip(products.round(6) + 0.0, products)}
         new = {key: g for key, g in fresh.items() if key not in found}
-        if len(found)+len(new) > most: return None
-        found = found|new
+        if len(found) + len(new) > most:
+            return None
+        found = found | new
     return list(found.values())
 
+
 def _random_group(dim, most, rng):
-    "A random finite group of at most `most` orthogonal matrices: rotations by parts of a circle in some planes, with or without a reflection, or permutations of the axes with signs"
+    """A random finite group of at most `most` orthogonal matrices: rotations by parts of a circle in some planes, with
+    or without a reflection, or permutations of the axes with signs"""
     while True:
         if rng.random() < 0.7:
             order, g = rng.integers(2, 13), np.eye(dim)
-            for a in range(0, dim-1, 2):
-                turn = 2*math.pi*rng.integers(dim == 3, order)/order
-                g[a:a+2, a:a+2] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
-            if dim%2: g[-1, -1] = rng.choice([1, 1, -1])
-            generators = [g]+[np.diag(rng.choice([-1., 1.], dim)) for _ in range(rng.integers(2))]
-        else: generators = [np.eye(dim)[rng.permutation(dim)]*rng.choice([-1., 1.], dim) for _ in range(2)]
-        if (group := _group(generators, most)) and len(group) > 1: return np.array(group)
+            for a in range(0, dim - 1, 2):
+                turn = 2 * math.pi * rng.integers(dim == 3, order) / order
+                g[a : a + 2, a : a + 2] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+            if dim % 2:
+                g[-1, -1] = rng.choice([1, 1, -1])
+            generators = [g] + [np.diag(rng.choice([-1.0, 1.0], dim)) for _ in range(rng.integers(2))]
+        else:
+            generators = [np.eye(dim)[rng.permutation(dim)] * rng.choice([-1.0, 1.0], dim) for _ in range(2)]
+        if (group := _group(generators, most)) and len(group) > 1:
+            return np.array(group)
 
-def _unit(x): return x/np.linalg.norm(x, axis=-1, keepdims=True)
+
+def _unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
 
 @lru_cache(4000)
 def _symmetry(dim, most, k):
-    """The `k`-th of the random groups: its elements, the orbits of the points that only a few directions have in common with their images, the spaces (basis (dim, some), size of an orbit) that have infinitely many,
+    """The `k`-th of the random groups: its elements, the orbits of the points that only a few directions have in common
+    with their images, the spaces (basis (dim, some), size of an orbit) that have infinitely many,
     and for which numbers up to `most` orbits of the latter can add up to"""
     rng = np.random.default_rng([dim, most, k])
     group, points, spaces, fits = _random_group(dim, most, rng), [], [], [True]
     for g in (np.eye(dim), *group):
         values, vectors = np.linalg.eig(g)
-        basis = vectors[:, np.abs(values-1) < 1e-6].real
+        basis = vectors[:, np.abs(values - 1) < 1e-6].real
         if basis.shape[1] == 1:
             for end in (basis[:, 0], -basis[:, 0]):
-                if all((orbit@end).max() < 1-1e-9 for orbit in points): points.append(_orbit(group, end))
-        elif basis.shape[1] and (basis.shape[1] < dim or not spaces): spaces.append((np.linalg.qr(basis)[0], len(_orbit(group, basis@rng.standard_normal(basis.shape[1])))))
-    for m in range(1, most+1): fits.append(any(size <= m and fits[m-size] for _, size in spaces))
+                if all((orbit @ end).max() < 1 - 1e-9 for orbit in points):
+                    points.append(_orbit(group, end))
+        elif basis.shape[1] and (basis.shape[1] < dim or not spaces):
+            spaces.append((np.linalg.qr(basis)[0], len(_orbit(group, basis @ rng.standard_normal(basis.shape[1])))))
+    for m in range(1, most + 1):
+        fits.append(any(size <= m and fits[m - size] for _, size in spaces))
     return group, points, spaces, fits
+
 
 def _orbit(group, point):
     "The different images of a point (dim,), as unit vectors"
-    orbit = group@(point/np.linalg.norm(point))
-    return orbit[~np.triu(orbit@orbit.T > 1-1e-9, 1).any(0)]
+    orbit = group @ (point / np.linalg.norm(point))
+    return orbit[~np.triu(orbit @ orbit.T > 1 - 1e-9, 1).any(0)]
+
 
 def _symmetric_start(n, dim, rng, groups=100):
-    "n points (n, dim) that one of the first `groups` random groups (or a later one, if those have none) maps to themselves: orbits of random points, of points on its mirrors and of the ends of its axes"
+    """n points (n, dim) that one of the first `groups` random groups (or a later one, if those have none) maps to
+    themselves: orbits of random points, of points on its mirrors and of the ends of its axes"""
     for vain in itertools.count():
-        group, points, spaces, fits = _symmetry(dim, n, int(rng.integers(groups+vain//10)))
+        group, points, spaces, fits = _symmetry(dim, n, int(rng.integers(groups + vain // 10)))
         x = np.concatenate([np.zeros((0, dim)), *(orbit for orbit in points if rng.random() < 0.3)])
-        if not 0 <= n-len(x) <= 30*len(group) or not fits[n-len(x)]: continue
+        if not 0 <= n - len(x) <= 30 * len(group) or not fits[n - len(x)]:
+            continue
         for _ in range(40):
-            if len(x) == n: return x
-            some = [k for k, (_, size) in enumerate(spaces) if size <= n-len(x) and fits[n-len(x)-size]]
+            if len(x) == n:
+                return x
+            some = [k for k, (_, size) in enumerate(spaces) if size <= n - len(x) and fits[n - len(x) - size]]
             basis = spaces[0 if some[0] == 0 and rng.random() < 0.8 else rng.choice(some)][0]
-            orbit = _orbit(group, basis@rng.standard_normal(basis.shape[1]))
-            if len(orbit) <= n-len(x) and fits[n-len(x)-len(orbit)] and (not len(x) or (orbit@x.T).max() < 0.9999): x = np.concatenate([x, orbit])
+            orbit = _orbit(group, basis @ rng.standard_normal(basis.shape[1]))
+            if (
+                len(orbit) <= n - len(x)
+                and fits[n - len(x) - len(orbit)]
+                and (not len(x) or (orbit @ x.T).max() < 0.9999)
+            ):
+                x = np.concatenate([x, orbit])
 
 # %% ../nbs/01_sphere.ipynb #c046
-def polish(x:np.ndarray, rounds:int=25, beat:float=2.) -> tuple:
-    "`(x, largest cosine, number of programs)`: unit vectors (n, dim) float64 after at most `rounds` linear programs, never worse; given up when a cosine below `beat` is out of reach"
+def polish(x: np.ndarray, rounds: int = 25, beat: float = 2.0) -> tuple:
+    """`(x, largest cosine, number of programs)`: unit vectors (n, dim) float64 after at most `rounds` linear programs,
+    never worse; given up when a cosine below `beat` is out of reach"""
     (n, dim), c = x.shape, _largest(x)
-    k, r, solved = dim-1, 0.03*math.sqrt(max(2*(1-c), 0)), 0
-    for solved in range(1, rounds+1):
-        plane, cosines = np.linalg.svd(x[:, None])[2][:, 1:], x@x.T
-        i, j = np.nonzero(np.triu(cosines > c-4*r*(math.sqrt(max(1-c*c, 0))+r), 1))
-        columns = np.concatenate([i[:, None]*k+np.arange(k), j[:, None]*k+np.arange(k), np.full((len(i), 1), n*k)], 1)
-        values = np.concatenate([np.einsum("pkd,pd->pk", plane[i], x[j]), np.einsum("pkd,pd->pk", plane[j], x[i]), -np.ones((len(i), 1))], 1)
-        a = linprog(np.append(np.zeros(n*k), 1.), csr_matrix((values.ravel(), (np.arange(len(i)).repeat(2*k+1), columns.ravel())), (len(i), n*k+1)), c-cosines[i, j], bounds=[(-r, r)]*(n*k)+[(None, None)], method="highs-ipm").x
-        if a is None: break
-        y = _unit(x+np.einsum("nk,nkd->nd", a[:-1].reshape(n, k), plane))
-        gain, hoped = c-_largest(y), -a[-1]
-        if gain > 0: x, c = y, c-gain
-        r *= 2 if gain > .75*hoped else 1 if gain > .25*hoped else .5 if gain > 0 else .25
-        if hoped < 1e-12 or r < 1e-13 or c-5*hoped > beat: break
+    k, r, solved = dim - 1, 0.03 * math.sqrt(max(2 * (1 - c), 0)), 0
+    while solved < rounds:
+        solved += 1
+        plane, cosines = np.linalg.svd(x[:, None])[2][:, 1:], x @ x.T
+        i, j = np.nonzero(np.triu(cosines > c - 4 * r * (math.sqrt(max(1 - c * c, 0)) + r), 1))
+        columns = np.concatenate(
+            [i[:, None] * k + np.arange(k), j[:, None] * k + np.arange(k), np.full((len(i), 1), n * k)], 1
+        )
+        values = np.concatenate(
+            [np.einsum("pkd,pd->pk", plane[i], x[j]), np.einsum("pkd,pd->pk", plane[j], x[i]), -np.ones((len(i), 1))], 1
+        )
+        a = linprog(
+            np.append(np.zeros(n * k), 1.0),
+            csr_matrix((values.ravel(), (np.arange(len(i)).repeat(2 * k + 1), columns.ravel())), (len(i), n * k + 1)),
+            c - cosines[i, j],
+            bounds=[(-r, r)] * (n * k) + [(None, None)],
+            method="highs-ipm",
+        ).x
+        if a is None:
+            break
+        y = _unit(x + np.einsum("nk,nkd->nd", a[:-1].reshape(n, k), plane))
+        gain, hoped = c - _largest(y), -a[-1]
+        if gain > 0:
+            x, c = y, c - gain
+        r *= 2 if gain > 0.75 * hoped else 1 if gain > 0.25 * hoped else 0.5 if gain > 0 else 0.25
+        if hoped < 1e-12 or r < 1e-13 or c - 5 * hoped > beat:
+            break
     return x, c, solved
 
 # %% ../nbs/01_sphere.ipynb #c049
 def _hop(x, c, rng):
     "A set near x (dim, n), whose largest cosine is c, and the power at which it should enter"
     dim, n = x.shape
-    spacing, kind = math.sqrt(2*(1-c)), rng.integers(7 if dim > 2 else 5)
+    spacing, kind = math.sqrt(2 * (1 - c)), rng.integers(7 if dim > 2 else 5)
     if kind == 0:
         x = x.copy()
         for i in rng.integers(n, size=rng.integers(1, 4)):
             x[:, i] = 0
             holes = _columns(rng, dim, 300)
-            x[:, i] = holes[:, np.argsort((x.T@holes).max(0))[rng.integers(6)]]
+            x[:, i] = holes[:, np.argsort((x.T @ holes).max(0))[rng.integers(6)]]
         return x, int(rng.integers(3, 8))
     if kind > 4:
         (pole, a, b), x = np.linalg.qr(rng.standard_normal((dim, 3)))[0].T, x.copy()
-        cap = np.argsort(pole@x)[-rng.integers(n//10+1, n//2+2):]
-        moved = (np.exp(1j*rng.uniform(-math.pi, math.pi))-1)*((a+1j*b)@x[:, cap])
-        x[:, cap] += np.outer(a, moved.real)+np.outer(b, moved.imag)
+        cap = np.argsort(pole @ x)[-rng.integers(n // 10 + 1, n // 2 + 2) :]
+        moved = (np.exp(1j * rng.uniform(-math.pi, math.pi)) - 1) * ((a + 1j * b) @ x[:, cap])
+        x[:, cap] += np.outer(a, moved.real) + np.outer(b, moved.imag)
         return x, int(rng.integers(4, 8))
-    first, near = int(rng.integers(5, 10)), 1.
-    size = spacing*.3*min(1, 2.**(7-first))*rng.uniform(.3, 1)
-    if kind == 1: near = 2.5*np.exp((_columns(rng, dim)@x-1)/spacing**2*rng.uniform(.05, .8))
-    x = x+size*near*rng.standard_normal(x.shape)
-    return x/np.linalg.norm(x, axis=0), first
+    first, near = int(rng.integers(5, 10)), 1.0
+    size = spacing * 0.3 * min(1, 2.0 ** (7 - first)) * rng.uniform(0.3, 1)
+    if kind == 1:
+        near = 2.5 * np.exp((_columns(rng, dim) @ x - 1) / spacing**2 * rng.uniform(0.05, 0.8))
+    x = x + size * near * rng.standard_normal(x.shape)
+    return x / np.linalg.norm(x, axis=0), first
 
-def _polished(n, dim): return n*(dim-1) <= (1000 if dim == 3 else 700) and dim <= 8         # beyond, a linear program takes too long
 
-_STARTS = dict(plain=1, sharp=3, group=1)                                                   # and the power at which they enter
-_ROUNDS = {False: ("plain", "sharp", "group", *4*("hop",), "plain", *4*("hop",), "sharp", *3*("hop",)),
-           True: ("plain", "sharp", "group", "hop", "polish", "polish", "hop", "polish", "polish", "polish")}      # in turn; the second beyond three dimensions, where sets can be polished
+def _polished(n, dim):
+    return n * (dim - 1) <= (1000 if dim == 3 else 700) and dim <= 8  # beyond, a linear program takes too long
 
-def search_small(n:int, dim:int, seed:int=0, effort:float=1., goal:float=-1., checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as torch has; `effort` 1 is at most some 35 to 60 s of one core, by what else the machine does, and the first call ever compiles for some 20 s; ends at once when the largest cosine is `goal`
 
-    `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also one that had ended for want of it. The same seed gives the same set with any number of threads."""
+_STARTS = dict(plain=1, sharp=3, group=1)  # and the power at which they enter
+_ROUNDS = {
+    False: ("plain", "sharp", "group", *4 * ("hop",), "plain", *4 * ("hop",), "sharp", *3 * ("hop",)),
+    True: ("plain", "sharp", "group", "hop", "polish", "polish", "hop", "polish", "polish", "polish"),
+}  # in turn; the second beyond three dimensions, where sets can be polished
+
+
+def search_small(
+    n: int, dim: int, seed: int = 0, effort: float = 1.0, goal: float = -1.0, checkpoint=None
+) -> torch.Tensor:
+    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as
+    torch has; `effort` 1 is at most some 35 to 60 s of one core, by what else the machine does, and the first call ever
+    compiles for some 20 s; ends at once when the largest cosine is `goal`
+
+    `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also
+    one that had ended for want of it. The same seed gives the same set with any number of threads.
+    """
     n, dim = _check(n, dim)
-    if n == 1: return random_anchors(1, dim, seed).double()
-    settings, reach, rounds, unknowns = dict(n=n, dim=dim, seed=int(seed)), 1.2/math.sqrt(n) if dim == 3 else .2, _ROUNDS[dim > 3 and _polished(n, dim)], n*(dim-1)
-    step, program = (1.5+.105*n+1.2e-4*n*n if dim == 3 else 1.5+.03*n*dim+5e-4*n*n*dim)/51e6, (.004+6e-5*unknowns*(dim-2))/50      # efforts of an evaluation, of a linear program
-    (turn, work, found, stalled), kept = _kept(checkpoint, settings) or ((0, 0., 0, 0), dict(cosines=[], sets=[]))
+    if n == 1:
+        return random_anchors(1, dim, seed).double()
+    settings, reach, rounds, unknowns = (
+        dict(n=n, dim=dim, seed=int(seed)),
+        1.2 / math.sqrt(n) if dim == 3 else 0.2,
+        _ROUNDS[dim > 3 and _polished(n, dim)],
+        n * (dim - 1),
+    )
+    step, program = (
+        (1.5 + 0.105 * n + 1.2e-4 * n * n if dim == 3 else 1.5 + 0.03 * n * dim + 5e-4 * n * n * dim) / 51e6,
+        (0.004 + 6e-5 * unknowns * (dim - 2)) / 50,
+    )  # efforts of an evaluation, of a linear program
+    (begun, work, found, stalled), kept = _kept(checkpoint, settings) or ((0, 0.0, 0, 0), dict(cosines=[], sets=[]))
+    turn = begun
     pool = [(float(c), x.numpy()) for c, x in zip(kept["cosines"], kept["sets"])]
+
     def choose(kind):
-        if kind == "group": return _symmetric_start(n, dim, rng, min(400, 10*turn)).T.copy(), _STARTS[kind]
-        if kind in _STARTS: return _columns(rng, dim, n), _STARTS[kind]
-        c, x = pool[min(int(rng.exponential(4)), len(pool)-1)]
-        if kind == "hop": return _hop(x, c, rng)
-        x = x+math.sqrt(2*(1-c))*10**-rng.uniform(1.5, 2)*rng.standard_normal(x.shape)
-        return x/np.linalg.norm(x, axis=0), None
+        if kind == "group":
+            return _symmetric_start(n, dim, rng, min(400, 10 * turn)).T.copy(), _STARTS[kind]
+        if kind in _STARTS:
+            return _columns(rng, dim, n), _STARTS[kind]
+        c, x = pool[min(int(rng.exponential(4)), len(pool) - 1)]
+        if kind == "hop":
+            return _hop(x, c, rng)
+        x = x + math.sqrt(2 * (1 - c)) * 10 ** -rng.uniform(1.5, 2) * rng.standard_normal(x.shape)
+        return x / np.linalg.norm(x, axis=0), None
+
     def attempt(x, first):
         if first:
             c, used = anneal(x, first, top, reach)
-            return c, x, used*step
+            return c, x, used * step
         x, c, solved = polish(x.T, 16, top)
-        return c, np.ascontiguousarray(x.T), solved*program
+        return c, np.ascontiguousarray(x.T), solved * program
+
     def end(c, x):
-        if _polished(n, dim): return polish(x.T, 40)[:2]
-        x, memory = x.copy(), np.empty((2*MEMORY+4, dim, n))
-        for power in range(15, 21): relax(x, power, 200, reach, 1e-3/4.**power, memory)
+        if _polished(n, dim):
+            return polish(x.T, 40)[:2]
+        x, memory = x.copy(), np.empty((2 * MEMORY + 4, dim, n))
+        for power in range(15, 21):
+            relax(x, power, 200, reach, 1e-3 / 4.0**power, memory)
         return x.T, _largest(x.T)
+
     with one_thread() as threads, ThreadPoolExecutor(threads) as workers:
-        for turn in progress(itertools.count(turn), f"Tammes {n} x {dim}, at most about", total=int(effort/(12_000*step))+1):
-            over, best = turn and (work > effort or found >= 4+n), pool[0][0] if pool else 2.
-            if over or best < goal+1e-7:
-                x, c = min(workers.map(end, *zip(*[p for p in pool[:max(1, min(5, int(1/(160*program))))] if p[0] < best+1e-6])), key=lambda e: e[1])
-                if over or c < goal+1e-9: return torch.tensor(np.ascontiguousarray(x))
-            rng, kind, top = np.random.default_rng([seed, n, dim, turn]), rounds[turn%len(rounds)], best
-            if kind == "polish" and stalled < 16: kind = "hop"                                # annealing still finds something
+        turns, label = int(effort / (12_000 * step)) + 1, f"Tammes {n} x {dim}, at most about"
+        for turn in progress(itertools.count(begun), label, total=turns):  # noqa: B020
+            over, best = turn and (work > effort or found >= 4 + n), pool[0][0] if pool else 2.0
+            if over or best < goal + 1e-7:
+                x, c = min(
+                    workers.map(
+                        end, *zip(*[p for p in pool[: max(1, min(5, int(1 / (160 * program))))] if p[0] < best + 1e-6])
+                    ),
+                    key=lambda e: e[1],
+                )
+                if over or c < goal + 1e-9:
+                    return torch.tensor(np.ascontiguousarray(x))
+            rng, kind, top = np.random.default_rng([seed, n, dim, turn]), rounds[turn % len(rounds)], best
+            if kind == "polish" and stalled < 16:
+                kind = "hop"  # annealing still finds something
             made = list(workers.map(attempt, *zip(*[choose(kind) for _ in range(2 if kind == "polish" else 16)])))
             for c, x, used in made:
                 work += used
-                if all(abs(c-other) > 3e-8 for other, _ in pool): pool.append((c, x))
+                if all(abs(c - other) > 3e-8 for other, _ in pool):
+                    pool.append((c, x))
             pool = sorted(pool, key=lambda p: p[0])[:20]
-            found = found*(pool[0][0] > best-5e-8)+(kind in _STARTS and min(c for c, *_ in made) < pool[0][0]+5e-8)
-            stalled = 0 if pool[0][0] < best-2e-5 else stalled+1
+            found = found * (pool[0][0] > best - 5e-8) + (
+                kind in _STARTS and min(c for c, *_ in made) < pool[0][0] + 5e-8
+            )
+            stalled = 0 if pool[0][0] < best - 2e-5 else stalled + 1
             cosines, sets = zip(*pool)
-            _keep(checkpoint, settings, (turn+1, work, found, stalled), cosines=torch.tensor(cosines, dtype=torch.float64), sets=torch.tensor(np.stack(sets)))
+            _keep(
+                checkpoint,
+                settings,
+                (turn + 1, work, found, stalled),
+                cosines=torch.tensor(cosines, dtype=torch.float64),
+                sets=torch.tensor(np.stack(sets)),
+            )
 
 # %% ../nbs/01_sphere.ipynb #c052
-def _between(code, n, dim, share): return code.cosine+share*(forecast(n, dim)-code.cosine)
+def _between(code, n, dim, share):
+    return code.cosine + share * (forecast(n, dim) - code.cosine)
+
 
 def _plan(n, dim, method):
     "(random, search, large, seeded or code; the code that is taken or the search starts from)"
-    if method not in ("auto", "code", "search", "random"): raise ValueError(f"method must be auto, code, search or random, got {method!r}")
-    if method == "random": return "random", None
-    code, small = best_code(n, dim), n*(dim-1) <= 1000
-    if method == "code" and not code: raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
-    if n <= 2*dim: return "code", code                                                     # nothing to search: the optimum is known
-    if method == "code" or (method == "auto" and code and (code.cosine < levenshtein_bound(n, dim)+1e-9 or any(c.size == n and c.cosine <= code.cosine for c in known_codes(dim)))): return "code", code
+    if method not in ("auto", "code", "search", "random"):
+        raise ValueError(f"method must be auto, code, search or random, got {method!r}")
+    if method == "random":
+        return "random", None
+    code, small = best_code(n, dim), n * (dim - 1) <= 1000
+    if method == "code" and not code:
+        raise ValueError(f"no code of {n} points in {dim} dimensions is known here")
+    if n <= 2 * dim:
+        return "code", code  # nothing to search: the optimum is known
+    if method == "code" or (
+        method == "auto"
+        and code
+        and (
+            code.cosine < levenshtein_bound(n, dim) + 1e-9
+            or any(c.size == n and c.cosine <= code.cosine for c in known_codes(dim))
+        )
+    ):
+        return "code", code
     if method == "auto" and not small:
-        if code and n*n*dim > 1e12: return "code", code
-        seeds = [c for c in known_codes(dim) if c.size < n <= 1.2*c.size and c.cosine < forecast(n, dim)/2]
-        if seeds and not (code and code.cosine <= _between(seeds[0], n, dim, .8)): return "seeded", seeds[0]
-        if code and code.cosine < forecast(n, dim): return "code", code
+        if code and n * n * dim > 1e12:
+            return "code", code
+        seeds = [c for c in known_codes(dim) if c.size < n <= 1.2 * c.size and c.cosine < forecast(n, dim) / 2]
+        if seeds and not (code and code.cosine <= _between(seeds[0], n, dim, 0.8)):
+            return "seeded", seeds[0]
+        if code and code.cosine < forecast(n, dim):
+            return "code", code
     return ("search" if small else "large"), code
 
-def tammes_anchors(n:int, dim:int, seed:int=0, method:str="auto", space=None, device=None, checkpoint=None) -> torch.Tensor:
-    """Unit vectors (n, dim) float32 whose closest pair is far apart; the same seed gives the same anchors (where a GPU searches: on the same GPU)
 
-    `method`: auto (the best by forecast: `describe` says which), code (an explicit code), search (the optimiser; up to 2 dim points the known optimum) or random. A code takes seconds, a search of small sets (n (dim-1) <= 1000) up to a minute, of larger ones some 300 times n^2 dim operations and more. `space` (k, dim), of `principal_space`: solved in k dimensions and mapped. `device` of the optimiser for large sets (a GPU if there is one). `checkpoint`: a .safetensors path in which a search (not a code) is kept, to go on from if it is stopped. ValueError for a bad n, dim, method or space."""
+def tammes_anchors(
+    n: int, dim: int, seed: int = 0, method: str = "auto", space=None, device=None, checkpoint=None
+) -> torch.Tensor:
+    """Unit vectors (n, dim) float32 whose closest pair is far apart; the same seed gives the same anchors (where a GPU
+    searches: on the same GPU)
+
+    `method`: auto (the best by forecast: `describe` says which), code (an explicit code), search (the optimiser; up to
+    2 dim points the known optimum) or random. A code takes seconds, a search of small sets (n (dim-1) <= 1000) up to a
+    minute, of larger ones some 300 times n^2 dim operations and more. `space` (k, dim), of `principal_space`: solved in
+    k dimensions and mapped. `device` of the optimiser for large sets (a GPU if there is one). `checkpoint`: a
+    .safetensors path in which a search (not a code) is kept, to go on from if it is stopped. ValueError for a bad n,
+    dim, method or space.
+    """
     n, dim = _check(n, dim)
     if space is not None:
         space = torch.as_tensor(space, dtype=torch.float32)
-        if space.ndim != 2 or space.shape[1] != dim or len(space) < 2: raise ValueError(f"expected a space (k, {dim}) with k >= 2, got shape {tuple(space.shape)}")
-        if not space.isfinite().all() or torch.linalg.matrix_rank(space) < len(space): raise ValueError(f"the {len(space)} directions of the space are not finite and independent")
-        return normalize(tammes_anchors(n, space.shape[0], seed, method, None, device, checkpoint)@space, dim=1)
+        if space.ndim != 2 or space.shape[1] != dim or len(space) < 2:
+            raise ValueError(f"expected a space (k, {dim}) with k >= 2, got shape {tuple(space.shape)}")
+        if not space.isfinite().all() or torch.linalg.matrix_rank(space) < len(space):
+            raise ValueError(f"the {len(space)} directions of the space are not finite and independent")
+        return normalize(tammes_anchors(n, space.shape[0], seed, method, None, device, checkpoint) @ space, dim=1)
     plan, code = _plan(n, dim, method)
-    if plan == "random": return random_anchors(n, dim, seed)
-    if plan == "code": return code_anchors(n, dim, seed)
+    if plan == "random":
+        return random_anchors(n, dim, seed)
+    if plan == "code":
+        return code_anchors(n, dim, seed)
     if plan == "search":
         x = search_small(n, dim, seed, goal=max(rankin_bound(n, dim), levenshtein_bound(n, dim)), checkpoint=checkpoint)
-        x = (x@random_rotation(dim, seed)).float()
+        x = (x @ random_rotation(dim, seed)).float()
         return x if method == "search" or not code or max_cosine(x) < code.cosine else code_anchors(n, dim, seed)
     device = device or str(pick_device())
-    if plan == "large": return search_large(n, dim, seed, device=device, checkpoint=checkpoint)
-    start = torch.cat([code_anchors(code.size, dim, seed), random_anchors(n-code.size, dim, seed)])
-    x = search_large(n, dim, seed, start, [_between(code, n, dim, share) for share in (.1, .38, .55, .55, .75, .9)], 40, device, checkpoint)
+    if plan == "large":
+        return search_large(n, dim, seed, device=device, checkpoint=checkpoint)
+    start = torch.cat([code_anchors(code.size, dim, seed), random_anchors(n - code.size, dim, seed)])
+    x = search_large(
+        n,
+        dim,
+        seed,
+        start,
+        [_between(code, n, dim, share) for share in (0.1, 0.38, 0.55, 0.55, 0.75, 0.9)],
+        40,
+        device,
+        checkpoint,
+    )
     return x if not (other := best_code(n, dim)) or max_cosine(x) < other.cosine else code_anchors(n, dim, seed)
 
-def describe(n:int, dim:int, anchors=None, method:str="auto") -> dict:
-    "How `tammes_anchors` makes `n` anchors in `dim` dimensions: `how`; largest cosines `guaranteed` (codes), `forecast` (of the optimiser for large sets), `random` and `bound` (no set is below); `measured` if `anchors` are given, and all of them as the angles of the closest pair in degrees"
+
+def describe(n: int, dim: int, anchors=None, method: str = "auto") -> dict:
+    """How `tammes_anchors` makes `n` anchors in `dim` dimensions: `how`; largest cosines `guaranteed` (codes),
+    `forecast` (of the optimiser for large sets), `random` and `bound` (no set is below); `measured` if `anchors` are
+    given, and all of them as the angles of the closest pair in degrees"""
     n, dim = _check(n, dim)
     plan, code = _plan(n, dim, method)
-    if anchors is not None: anchors = torch.as_tensor(anchors)
-    if anchors is not None and tuple(anchors.shape) != (n, dim): raise ValueError(f"expected anchors ({n}, {dim}), got shape {tuple(anchors.shape)}")
-    how = dict(random="random points", code=code and code.name, seeded=code and f"{code.name}, then the optimiser", search="starts, annealed"+(" and polished" if _polished(n, dim) else "")+(f", or {code.name}" if code and method == "auto" else ""), large="the optimiser")[plan]
-    cosine = dict(guaranteed=code.cosine if plan == "code" else None, forecast=forecast(n, dim) if plan == "large" else _between(code, n, dim, .8) if plan == "seeded" else None, measured=None if anchors is None or n == 1 else max_cosine(anchors), random=random_max_cosine(n, dim), bound=max(rankin_bound(n, dim), levenshtein_bound(n, dim)) if n > 1 else -1.)
+    if anchors is not None:
+        anchors = torch.as_tensor(anchors)
+    if anchors is not None and tuple(anchors.shape) != (n, dim):
+        raise ValueError(f"expected anchors ({n}, {dim}), got shape {tuple(anchors.shape)}")
+    how = dict(
+        random="random points",
+        code=code and code.name,
+        seeded=code and f"{code.name}, then the optimiser",
+        search="starts, annealed"
+        + (" and polished" if _polished(n, dim) else "")
+        + (f", or {code.name}" if code and method == "auto" else ""),
+        large="the optimiser",
+    )[plan]
+    cosine = dict(
+        guaranteed=code.cosine if plan == "code" else None,
+        forecast=forecast(n, dim) if plan == "large" else _between(code, n, dim, 0.8) if plan == "seeded" else None,
+        measured=None if anchors is None or n == 1 else max_cosine(anchors),
+        random=random_max_cosine(n, dim),
+        bound=max(rankin_bound(n, dim), levenshtein_bound(n, dim)) if n > 1 else -1.0,
+    )
     cosine = {k: v for k, v in cosine.items() if v is not None}
-    return dict(how=how, **cosine, degrees={k: round(math.degrees(math.acos(max(-1., min(1., v)))), 3) for k, v in cosine.items()})
+    return dict(
+        how=how,
+        **cosine,
+        degrees={k: round(math.degrees(math.acos(max(-1.0, min(1.0, v)))), 3) for k, v in cosine.items()},
+    )
 
 # %% ../nbs/01_sphere.ipynb #k001
-def nearest_other(anchors, block:int=2048) -> tuple[torch.Tensor, torch.Tensor]:
-    "(number (n,) of the nearest other anchor, cosine (n,) to it) of unit vectors (n, dim); of several within 1e-5 the first. ValueError for fewer than two, or names one that is not of unit length"
+def nearest_other(anchors, block: int = 2048) -> tuple[torch.Tensor, torch.Tensor]:
+    """(number (n,) of the nearest other anchor, cosine (n,) to it) of unit vectors (n, dim); of several within 1e-5 the
+    first. ValueError for fewer than two, or names one that is not of unit length"""
     anchors = torch.as_tensor(anchors, dtype=torch.float32)
-    if anchors.ndim != 2 or len(anchors) < 2: raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(anchors.shape)}")
-    if (bad := ~((anchors.norm(dim=1)-1).abs() < 1e-3)).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
+    if anchors.ndim != 2 or len(anchors) < 2:
+        raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(anchors.shape)}")
+    if (bad := ~((anchors.norm(dim=1) - 1).abs() < 1e-3)).any():
+        raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
     index, cosine = [], []
     for k in range(0, len(anchors), block):
-        rows = anchors[k:k+block] @ anchors.T
-        rows[torch.arange(len(rows)), torch.arange(k, k+len(rows))] = -2
+        rows = anchors[k : k + block] @ anchors.T
+        rows[torch.arange(len(rows)), torch.arange(k, k + len(rows))] = -2
         cosine.append(rows.amax(1))
-        index.append((rows >= cosine[-1][:, None]-1e-5).to(torch.uint8).argmax(1))          # spread anchors have ties, which rounding must not decide
+        index.append(
+            (rows >= cosine[-1][:, None] - 1e-5).to(torch.uint8).argmax(1)
+        )  # spread anchors have ties, which rounding must not decide
     return torch.cat(index), torch.cat(cosine).clamp(-1, 1)
+
 
 def cone_cosine(anchors) -> torch.Tensor:
     "cos(theta/2) (n,): the least cosine to each anchor (n, dim) at which no other anchor can be nearer"
-    return ((1+nearest_other(anchors)[1])/2).clamp(min=0).sqrt()
+    return ((1 + nearest_other(anchors)[1]) / 2).clamp(min=0).sqrt()
 
 # %% ../nbs/01_sphere.ipynb #c066
-RULES = dict(additive=lambda w, u, v: w+v*u, cosine=lambda w, u, v: v*w+(1-v*v).sqrt()*u, interpolate=lambda w, u, v: v*w+(1-v)*u)
+RULES = dict(
+    additive=lambda w, u, v: w + v * u,
+    cosine=lambda w, u, v: v * w + (1 - v * v).sqrt() * u,
+    interpolate=lambda w, u, v: v * w + (1 - v) * u,
+)
 
-def spread_rows(anchors, identities, images, lb:float, ub:float, rule:str="cosine", seed:int=0, cone:bool=False) -> torch.Tensor:
-    """Embeddings (k, dim) float32: row k belongs to image `images[k]` of identity `identities[k]`, and depends on those, `seed` and the anchor only
 
-    `anchors` are unit vectors (n, dim). v is uniform in [lb, ub], 0 <= lb <= ub <= 1 (ID3, arXiv 2409.17576); the rules that use v are ours.
-    `cone`: both bounds are raised to the cosine of half the angle to the nearest other anchor, where they are below it (after IDPerturb; rule cosine only); then a row depends on that anchor, too.
+def spread_rows(
+    anchors, identities, images, lb: float, ub: float, rule: str = "cosine", seed: int = 0, cone: bool = False
+) -> torch.Tensor:
+    """Embeddings (k, dim) float32: row k belongs to image `images[k]` of identity `identities[k]`, and depends on
+    those, `seed` and the anchor only
+
+    `anchors` are unit vectors (n, dim). v is uniform in [lb, ub], 0 <= lb <= ub <= 1 (ID3, arXiv 2409.17576); the rules
+    that use v are ours.
+    `cone`: both bounds are raised to the cosine of half the angle to the nearest other anchor, where they are below it
+    (after IDPerturb; rule cosine only); then a row depends on that anchor, too.
     ValueError for a bad interval, rule, identity, image or anchor.
     """
-    anchors, identities, images = torch.as_tensor(anchors, dtype=torch.float32), torch.as_tensor(identities), torch.as_tensor(images)
-    if rule not in RULES: raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    if not 0 <= lb <= ub <= 1: raise ValueError(f"need 0 <= lb <= ub <= 1, got lb={lb}, ub={ub}")
-    if anchors.ndim != 2: raise ValueError(f"expected anchors (n, dim), got shape {tuple(anchors.shape)}")
-    if cone and rule != "cosine": raise ValueError(f"cone=True needs the rule cosine, in which v is the cosine to the anchor, not {rule!r}")
+    anchors, identities, images = (
+        torch.as_tensor(anchors, dtype=torch.float32),
+        torch.as_tensor(identities),
+        torch.as_tensor(images),
+    )
+    if rule not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+    if not 0 <= lb <= ub <= 1:
+        raise ValueError(f"need 0 <= lb <= ub <= 1, got lb={lb}, ub={ub}")
+    if anchors.ndim != 2:
+        raise ValueError(f"expected anchors (n, dim), got shape {tuple(anchors.shape)}")
+    if cone and rule != "cosine":
+        raise ValueError(f"cone=True needs the rule cosine, in which v is the cosine to the anchor, not {rule!r}")
     _check(*anchors.shape)
-    if len(identities) != len(images) or len(images) and (identities.is_floating_point() or images.is_floating_point()): raise ValueError(f"expected as many whole numbers of identities as of images, got {identities.dtype} {tuple(identities.shape)} and {images.dtype} {tuple(images.shape)}")
-    if (bad := ~((anchors.norm(dim=1)-1).abs() < 1e-3)).any(): raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
-    if (bad := (identities < 0)|(identities >= len(anchors))).any(): raise ValueError(f"identity {identities[bad][0].item()} has no anchor: there are {len(anchors)}")
-    streams = [generator(seed, i, j, 1) for i, j in zip(identities.tolist(), images.tolist(), strict=True)]   # (seed, i, j) is the image's noise
-    if not streams: return anchors[:0]
-    if cone: lb, ub = (cone_cosine(anchors).clamp(min=v)[identities.long(), None] for v in (lb, ub))
-    v = torch.stack([torch.rand(1, generator=g) for g in streams])*(ub-lb)+lb
+    if len(identities) != len(images) or len(images) and (identities.is_floating_point() or images.is_floating_point()):
+        raise ValueError(
+            f"expected as many whole numbers of identities as of images, got {identities.dtype}"
+            f" {tuple(identities.shape)} and {images.dtype} {tuple(images.shape)}"
+        )
+    if (bad := ~((anchors.norm(dim=1) - 1).abs() < 1e-3)).any():
+        raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
+    if (bad := (identities < 0) | (identities >= len(anchors))).any():
+        raise ValueError(f"identity {identities[bad][0].item()} has no anchor: there are {len(anchors)}")
+    streams = [
+        generator(seed, i, j, 1) for i, j in zip(identities.tolist(), images.tolist(), strict=True)
+    ]  # (seed, i, j) is the image's noise
+    if not streams:
+        return anchors[:0]
+    if cone:
+        lb, ub = (cone_cosine(anchors).clamp(min=v)[identities.long(), None] for v in (lb, ub))
+    v = torch.stack([torch.rand(1, generator=g) for g in streams]) * (ub - lb) + lb
     w = anchors[identities.long()]
     u = normalize(_tangent(w, torch.stack([torch.randn(w.shape[1], generator=g) for g in streams])), dim=1)
     return normalize(RULES[rule](w, u, v), dim=1)
 
 # %% ../nbs/01_sphere.ipynb #c067
-def spread(anchors, m:int, lb:float, ub:float, rule:str="cosine", seed:int=0, cone:bool=False) -> torch.Tensor:
+def spread(
+    anchors, m: int, lb: float, ub: float, rule: str = "cosine", seed: int = 0, cone: bool = False
+) -> torch.Tensor:
     "Embeddings (n, m, dim): `m` images around each of the anchors (n, dim), as `spread_rows`"
     anchors = torch.as_tensor(anchors, dtype=torch.float32)
-    if anchors.ndim != 2 or m < 1: raise ValueError(f"expected anchors (n, dim) and m >= 1 images, got shape {tuple(anchors.shape)} and m={m}")
+    if anchors.ndim != 2 or m < 1:
+        raise ValueError(f"expected anchors (n, dim) and m >= 1 images, got shape {tuple(anchors.shape)} and m={m}")
     n, dim = anchors.shape
-    return spread_rows(anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed, cone).view(n, m, dim)
+    return spread_rows(
+        anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed, cone
+    ).view(n, m, dim)
 
 # %% ../nbs/01_sphere.ipynb #c075
-def principal_space(y, k:int, whiten:bool=False) -> torch.Tensor:
-    "The `k` leading directions (k, dim) of unit embeddings y (n, dim), about the origin: orthonormal, or `whiten`: each times the root mean square of y along it; ValueError for a k that they do not have, or names an embedding that is not finite"
+def principal_space(y, k: int, whiten: bool = False) -> torch.Tensor:
+    """The `k` leading directions (k, dim) of unit embeddings y (n, dim), about the origin: orthonormal, or `whiten`:
+    each times the root mean square of y along it; ValueError for a k that they do not have, or names an embedding that
+    is not finite"""
     y = torch.as_tensor(y, dtype=torch.float64)
-    if y.ndim != 2 or (bad := ~y.isfinite().all(1)).any(): raise ValueError(f"expected embeddings (n, dim), got shape {tuple(y.shape)}" if y.ndim != 2 else f"embedding {bad.nonzero()[0].item()} is not finite")
-    if isinstance(k, float) or not 2 <= k <= min(y.shape): raise ValueError(f"k must lie between 2 and {min(y.shape)} for embeddings {tuple(y.shape)}, got {k}")
-    values, vectors = torch.linalg.eigh(y.T@y/len(y))
-    if whiten and values[-k] < 1e-9*values[-1]: raise ValueError(f"the embeddings have only {int((values > 1e-9*values[-1]).sum())} directions, {k} were asked for")
+    if y.ndim != 2 or (bad := ~y.isfinite().all(1)).any():
+        raise ValueError(
+            f"expected embeddings (n, dim), got shape {tuple(y.shape)}"
+            if y.ndim != 2
+            else f"embedding {bad.nonzero()[0].item()} is not finite"
+        )
+    if isinstance(k, float) or not 2 <= k <= min(y.shape):
+        raise ValueError(f"k must lie between 2 and {min(y.shape)} for embeddings {tuple(y.shape)}, got {k}")
+    values, vectors = torch.linalg.eigh(y.T @ y / len(y))
+    if whiten and values[-k] < 1e-9 * values[-1]:
+        raise ValueError(
+            f"the embeddings have only {int((values > 1e-9 * values[-1]).sum())} directions, {k} were asked for"
+        )
     basis = vectors[:, -k:].flip(1).T
-    return (basis*values[-k:].flip(0).sqrt()[:, None] if whiten else basis).float()
+    return (basis * values[-k:].flip(0).sqrt()[:, None] if whiten else basis).float()
 
 # %% ../nbs/01_sphere.ipynb #c078
-def gallery_anchors(n:int, gallery, limit:float, near:float=0., protected=None, away:float=1., seed:int=0, steps:int=300) -> tuple:
-    """`(anchors (n, dim), kept)`: `n` random rows of the unit vectors `gallery` (m, dim), moved until no two have a cosine above `limit`, each has one of at least `near` with some row of the gallery, and none above `away` with a row of `protected`
+def gallery_anchors(
+    n: int, gallery, limit: float, near: float = 0.0, protected=None, away: float = 1.0, seed: int = 0, steps: int = 300
+) -> tuple:
+    """`(anchors (n, dim), kept)`: `n` random rows of the unit vectors `gallery` (m, dim), moved until no two have a
+    cosine above `limit`, each has one of at least `near` with some row of the gallery, and none above `away` with a row
+    of `protected`
 
-    `kept`: the largest cosine of two anchors, the smallest to the gallery, the largest to `protected`: look whether the wishes are met, not all can be. All n (m + protected) cosines are in memory at once, on one thread. After HyperFace (arXiv 2411.08470). ValueError for fewer rows than anchors, another dim or a wish that is not a number."""
+    `kept`: the largest cosine of two anchors, the smallest to the gallery, the largest to `protected`: look whether the
+    wishes are met, not all can be. All n (m + protected) cosines are in memory at once, on one thread. After HyperFace
+    (arXiv 2411.08470). ValueError for fewer rows than anchors, another dim or a wish that is not a number.
+    """
     n = _check(n, 2)[0]
     for name, wish in (("limit", limit), ("near", near), ("away", away)):
-        if not math.isfinite(wish): raise ValueError(f"{name}={wish}: expected a cosine")
+        if not math.isfinite(wish):
+            raise ValueError(f"{name}={wish}: expected a cosine")
     gallery = torch.as_tensor(gallery, dtype=torch.float32)
-    protected = gallery[:0] if protected is None or not len(protected) else torch.as_tensor(protected, dtype=torch.float32)
+    protected = (
+        gallery[:0] if protected is None or not len(protected) else torch.as_tensor(protected, dtype=torch.float32)
+    )
     for name, rows in (("gallery", gallery), ("protected", protected)):
-        if rows.ndim != 2: raise ValueError(f"expected {name} embeddings (m, dim), got shape {tuple(rows.shape)}")
-        if (bad := ~((rows.norm(dim=1)-1).abs() < 1e-3)).any(): raise ValueError(f"{name} embedding {bad.nonzero()[0].item()} is not a unit vector")
-    if n < 2 or len(gallery) < n: raise ValueError(f"{len(gallery)} gallery embeddings for {n} anchors: expected 2 anchors or more, and as many embeddings")
-    if gallery.shape[1] != protected.shape[1]: raise ValueError(f"gallery has {gallery.shape[1]} dimensions, protected {protected.shape[1]}")
+        if rows.ndim != 2:
+            raise ValueError(f"expected {name} embeddings (m, dim), got shape {tuple(rows.shape)}")
+        if (bad := ~((rows.norm(dim=1) - 1).abs() < 1e-3)).any():
+            raise ValueError(f"{name} embedding {bad.nonzero()[0].item()} is not a unit vector")
+    if n < 2 or len(gallery) < n:
+        raise ValueError(
+            f"{len(gallery)} gallery embeddings for {n} anchors: expected 2 anchors or more, and as many embeddings"
+        )
+    if gallery.shape[1] != protected.shape[1]:
+        raise ValueError(f"gallery has {gallery.shape[1]} dimensions, protected {protected.shape[1]}")
+
     def energy(x):
         f, g = springs(x, limit)
-        best, which = (x@gallery.T).max(1)
-        miss = (near-best).relu()
-        f, g = f+0.5*miss.square().sum().item(), g-_tangent(x, miss[:, None]*gallery[which])
+        best, which = (x @ gallery.T).max(1)
+        miss = (near - best).relu()
+        f, g = f + 0.5 * miss.square().sum().item(), g - _tangent(x, miss[:, None] * gallery[which])
         if len(protected):
-            w = (x@protected.T).sub_(away).relu_()
-            f, g = f+0.5*w.square().sum().item(), g+_tangent(x, w@protected)
+            w = (x @ protected.T).sub_(away).relu_()
+            f, g = f + 0.5 * w.square().sum().item(), g + _tangent(x, w @ protected)
         return f, g
+
     with one_thread():
         x = gallery[torch.randperm(len(gallery), generator=generator(seed, 7))[:n]]
-        x = normalize(x+1e-3*torch.randn(x.shape, generator=generator(seed, 8)), dim=1)      # equal rows could not be told apart
-        x = descend(x, energy, steps, reach=.02)
-    return x, dict(largest=max_cosine(x), gallery=float((x@gallery.T).max(1).values.min()), protected=float((x@protected.T).max()) if len(protected) else None)
+        x = normalize(
+            x + 1e-3 * torch.randn(x.shape, generator=generator(seed, 8)), dim=1
+        )  # equal rows could not be told apart
+        x = descend(x, energy, steps, reach=0.02)
+    return x, dict(
+        largest=max_cosine(x),
+        gallery=float((x @ gallery.T).max(1).values.min()),
+        protected=float((x @ protected.T).max()) if len(protected) else None,
+    )
 
 # %% ../nbs/01_sphere.ipynb #distinct1
-def select_distinct(emb, limit:float=0.3, block:int=1024, most:int=None) -> np.ndarray:
-    """For each of n candidates in order: -1 if it is kept, or the number of the kept one before it that it is most similar to (cosine >= `limit`)
+def select_distinct(emb, limit: float = 0.3, block: int = 1024, most: int = None) -> np.ndarray:
+    """For each of n candidates in order: -1 if it is kept, or the number of the kept one before it that it is most
+    similar to (cosine >= `limit`)
 
-    `emb`: embeddings (n, d), of any length, compared in float64 if given so; `most`: stop after that many are kept (the rest are -2); 0 or None: never. ValueError names a row that is not finite or zero."""
+    `emb`: embeddings (n, d), of any length, compared in float64 if given so; `most`: stop after that many are kept (the
+    rest are -2); 0 or None: never. ValueError names a row that is not finite or zero.
+    """
     emb = torch.as_tensor(emb)
-    if emb.dtype != torch.float64: emb = emb.float()
-    if emb.ndim != 2 or limit != limit: raise ValueError(f"expected embeddings (n, dim) and a cosine, got shape {tuple(emb.shape)} and limit={limit}")
+    if emb.dtype != torch.float64:
+        emb = emb.float()
+    if emb.ndim != 2 or limit != limit:
+        raise ValueError(f"expected embeddings (n, dim) and a cosine, got shape {tuple(emb.shape)} and limit={limit}")
     bad = (~((emb.norm(dim=1) > 0) & emb.isfinite().all(1))).nonzero()
-    if len(bad): raise ValueError(f"embedding {bad[0].item()} is zero or not finite")
+    if len(bad):
+        raise ValueError(f"embedding {bad[0].item()} is zero or not finite")
     emb, rival, kept = normalize(emb, dim=1), np.full(len(emb), -2), []
     for start in range(0, len(emb), block):
-        part = emb[start:start+block]
-        best, nearest = (part @ emb[kept].T).max(1) if kept else (part.new_full((len(part),), -2.), torch.zeros(len(part), dtype=torch.long))
+        part = emb[start : start + block]
+        best, nearest = (
+            (part @ emb[kept].T).max(1)
+            if kept
+            else (part.new_full((len(part),), -2.0), torch.zeros(len(part), dtype=torch.long))
+        )
         among, first = part @ part.T, len(kept)
-        for k in range(len(part)):                               # within the block one after the other; the products are done
-            if most and len(kept) >= most: return rival
+        for k in range(len(part)):  # within the block one after the other; the products are done
+            if most and len(kept) >= most:
+                return rival
             closest, who = best[k], nearest[k]
             if len(kept) > first:
-                inside = among[k, [i-start for i in kept[first:]]].max(0)
-                if inside.values > closest: closest, who = inside.values, first+inside.indices
-            if closest >= limit: rival[start+k] = kept[who]
-            else: rival[start+k] = -1; kept.append(start+k)
+                inside = among[k, [i - start for i in kept[first:]]].max(0)
+                if inside.values > closest:
+                    closest, who = inside.values, first + inside.indices
+            if closest >= limit:
+                rival[start + k] = kept[who]
+            else:
+                rival[start + k] = -1
+                kept.append(start + k)
     return rival

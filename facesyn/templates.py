@@ -7,48 +7,84 @@ __all__ = ['template_features', 'template_scores', 'template_tar']
 
 # %% ../nbs/61_templates.ipynb #c002
 import numpy as np
+
 from .scores import ScoreSet, _unit, bootstrap_interval, tar_at_far
 
 # %% ../nbs/61_templates.ipynb #c005
-def template_features(features, template, media, flipped=None, norm:bool=True, detector=None) -> tuple:
-    """`(ids, unit)`: the template numbers that occur, rising, and their unit features (t, d) float64, from features (n, d) with the template (n,) and the medium (n,) of each picture
+def template_features(features, template, media, flipped=None, norm: bool = True, detector=None) -> tuple:
+    """`(ids, unit)`: the template numbers that occur, rising, and their unit features (t, d) float64, from features (n,
+    d) with the template (n,) and the medium (n,) of each picture
 
-    `flipped` (n, d): F1; `norm` False: N0; `detector` (n,): D1. ValueError names an image (not finite, or zero with N0) or a template whose sum is zero. Source: the IJB scripts of InsightFace."""
+    `flipped` (n, d): F1; `norm` False: N0; `detector` (n,): D1. ValueError names an image (not finite, or zero with N0)
+    or a template whose sum is zero. Source: the IJB scripts of InsightFace.
+    """
     features, template, media = np.asarray(features, np.float64), np.asarray(template), np.asarray(media)
-    for name, x, shape in (("flipped", flipped, features.shape), ("template", template, (len(features),)), ("media", media, (len(features),)), ("detector", detector, (len(features),))):
-        if x is not None and np.shape(x) != shape: raise ValueError(f"{name} has shape {np.shape(x)}, expected {shape}")
-    if flipped is not None: features = features+np.asarray(flipped, np.float64)
-    if detector is not None: weight = np.asarray(detector, np.float64)[:, None]
-    if not norm: features = _unit(features, lambda k: f"image {k}")
-    if detector is not None: features = features*weight
-    if (bad := ~np.isfinite(features).all(1)).any(): raise ValueError(f"the features of image {int(bad.argmax())} are not finite ({int(bad.sum())} such rows)")
+    for name, x, shape in (
+        ("flipped", flipped, features.shape),
+        ("template", template, (len(features),)),
+        ("media", media, (len(features),)),
+        ("detector", detector, (len(features),)),
+    ):
+        if x is not None and np.shape(x) != shape:
+            raise ValueError(f"{name} has shape {np.shape(x)}, expected {shape}")
+    if flipped is not None:
+        features = features + np.asarray(flipped, np.float64)
+    if detector is not None:
+        weight = np.asarray(detector, np.float64)[:, None]
+    if not norm:
+        features = _unit(features, lambda k: f"image {k}")
+    if detector is not None:
+        features = features * weight
+    if (bad := ~np.isfinite(features).all(1)).any():
+        raise ValueError(f"the features of image {int(bad.argmax())} are not finite ({int(bad.sum())} such rows)")
     order = np.lexsort((media, template))
     template, media, features = template[order], media[order], features[order]
     starts = np.flatnonzero(np.r_[True, (np.diff(template) != 0) | (np.diff(media) != 0)])
-    means = np.add.reduceat(features, starts)/np.diff(np.r_[starts, len(features)])[:, None]
+    means = np.add.reduceat(features, starts) / np.diff(np.r_[starts, len(features)])[:, None]
     ids, first = np.unique(template[starts], return_index=True)
     return ids, _unit(np.add.reduceat(means, first), lambda k: f"template {ids[k]}")
 
 # %% ../nbs/61_templates.ipynb #c011
 def template_scores(ids, unit, first, second) -> np.ndarray:
-    "Cosines (k,) of templates `first` (k,) and `second` (k,), given by number; ValueError names a pair with a number that is not in `ids`"
+    """Cosines (k,) of templates `first` (k,) and `second` (k,), given by number; ValueError names a pair with a number
+    that is not in `ids`"""
     rows = []
     for side, wanted in (("first", np.asarray(first)), ("second", np.asarray(second))):
-        row = np.searchsorted(ids, wanted).clip(max=len(ids)-1)
-        if (bad := ids[row] != wanted).any(): raise ValueError(f"pair {int(bad.argmax())}: no {side} template {wanted[bad.argmax()]} among {len(ids)}")
+        row = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
+        if (bad := ids[row] != wanted).any():
+            raise ValueError(f"pair {int(bad.argmax())}: no {side} template {wanted[bad.argmax()]} among {len(ids)}")
         rows.append(row)
-    return np.concatenate([np.einsum("kd,kd->k", unit[a], unit[b]) for a, b in zip(*(np.split(row, range(2**16, len(row), 2**16)) for row in rows))])
+    return np.concatenate(
+        [
+            np.einsum("kd,kd->k", unit[a], unit[b])
+            for a, b in zip(*(np.split(row, range(2**16, len(row), 2**16)) for row in rows))
+        ]
+    )
 
 # %% ../nbs/61_templates.ipynb #c012
-def template_tar(ids, unit, first, second, person, fars=(1e-4, 1e-3, 1e-2), rule:str="nearest", rounds:int=0) -> dict:
-    """TAR of the listed template pairs at each of `fars`, by `rule` (IJB's is the nearest; see `tar_at_far`), where `person` (t,) says whose template each of `ids` is
+def template_tar(
+    ids, unit, first, second, person, fars=(1e-4, 1e-3, 1e-2), rule: str = "nearest", rounds: int = 0
+) -> dict:
+    """TAR of the listed template pairs at each of `fars`, by `rule` (IJB's is the nearest; see `tar_at_far`), where
+    `person` (t,) says whose template each of `ids` is
 
-    With `rounds`, {far: (tar, (low, high))}: 95 % intervals over identities drawn again. ValueError as in `tar_at_far`."""
-    score, who = template_scores(ids, unit, first, second), np.asarray(person)[np.searchsorted(ids, np.stack([first, second], 1))]
+    With `rounds`, {far: (tar, (low, high))}: 95 % intervals over identities drawn again. ValueError as in `tar_at_far`.
+    """
+    score, who = (
+        template_scores(ids, unit, first, second),
+        np.asarray(person)[np.searchsorted(ids, np.stack([first, second], 1))],
+    )
     same = who[:, 0] == who[:, 1]
     value = {far: tar_at_far(score[same], score[~same], far, rule) for far in fars}
-    if not rounds: return value
-    def each(genuine, impostor): return {far: tar_at_far(genuine, impostor, far, rule) if far*len(impostor) >= 1 else None for far in fars}
-    names, of = np.unique(who, return_inverse=True); of = of.reshape(who.shape)
-    interval = bootstrap_interval(ScoreSet(score[same], score[~same], names.tolist(), of[same, 0], of[~same]), each, rounds)
+    if not rounds:
+        return value
+
+    def each(genuine, impostor):
+        return {far: tar_at_far(genuine, impostor, far, rule) if far * len(impostor) >= 1 else None for far in fars}
+
+    names, of = np.unique(who, return_inverse=True)
+    of = of.reshape(who.shape)
+    interval = bootstrap_interval(
+        ScoreSet(score[same], score[~same], names.tolist(), of[same, 0], of[~same]), each, rounds
+    )
     return {far: (value[far], interval[far]) for far in fars}

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
 from .core import generator, progress, to_float
 from .diffusion import add_noise, denoise, prediction_type, shuffled_rows, target
 from .parametric import PLACES, TRAITS, ageing, backdrop, people
@@ -20,121 +21,224 @@ from .parametric import PLACES, TRAITS, ageing, backdrop, people
 # %% ../nbs/31_text_to_image.ipynb #c005
 AGES, HAIR = {"young": 30, "middle-aged": 55, "old": 200}, ("blond", "brown", "black", "red", "grey")
 
-def face_words(identities, s, place=None, seed:int=0) -> list[dict]:
-    "For people (n,) drawn with attributes s (n, 4) in places (n,): sex, age, hair, view and place of each picture, in words; place None where there is none"
+
+def face_words(identities, s, place=None, seed: int = 0) -> list[dict]:
+    """For people (n,) drawn with attributes s (n, 4) in places (n,): sex, age, hair, view and place of each picture, in
+    words; place None where there is none"""
     t = dict(zip(TRAITS, people(identities, seed).unbind(1)))
-    s, dark = torch.as_tensor(s), .52+.23*t["hair_dark"]
-    hair = torch.where(dark < .3, 0, torch.where(dark < .66, 1, 2))
-    hair = torch.where(ageing(t, s[:, 3])["grey"] > .5, 4, torch.where(t["hair_red"] > 1.3, 3, hair))
+    s, dark = torch.as_tensor(s), 0.52 + 0.23 * t["hair_dark"]
+    hair = torch.where(dark < 0.3, 0, torch.where(dark < 0.66, 1, 2))
+    hair = torch.where(ageing(t, s[:, 3])["grey"] > 0.5, 4, torch.where(t["hair_red"] > 1.3, 3, hair))
     age = torch.bucketize(s[:, 3].contiguous(), torch.tensor([*AGES.values()])[:-1])
-    place = [-1]*len(s) if place is None else place
-    return [dict(sex="male" if t["sex"][k] > 0 else "female", age=[*AGES][age[k]], hair=HAIR[hair[k]], view="side-portrait" if abs(s[k, 1]) > 35 else "portrait",
-                 place=[*PLACES][place[k]] if place[k] >= 0 else None) for k in range(len(s))]
+    place = [-1] * len(s) if place is None else place
+    return [
+        dict(
+            sex="male" if t["sex"][k] > 0 else "female",
+            age=[*AGES][age[k]],
+            hair=HAIR[hair[k]],
+            view="side-portrait" if abs(s[k, 1]) > 35 else "portrait",
+            place=[*PLACES][place[k]] if place[k] >= 0 else None,
+        )
+        for k in range(len(s))
+    ]
 
 # %% ../nbs/31_text_to_image.ipynb #c008
-def caption(words:dict, draws:np.random.Generator=None) -> str:
-    "`face side-portrait photo of a young female person with red hair, beach background`, with all words, or those that `draws` leaves in"
-    keep = lambda p: draws is None or draws.random() < p
-    parts = ["face" if keep(.6) else "", words["view"] if keep(.75) else "", "photo of", "a" if keep(.5) else "", words["age"] if keep(.5) else "", words["sex"] if keep(.75) else "", "person",
-             f"with {words['hair']} hair" if keep(.5) else ""]
-    return " ".join(p for p in parts if p)+(f", {words['place']} background" if words["place"] else "")
+def caption(words: dict, draws: np.random.Generator = None) -> str:
+    """`face side-portrait photo of a young female person with red hair, beach background`, with all words, or those
+    that `draws` leaves in"""
+
+    def keep(p):
+        return draws is None or draws.random() < p
+
+    parts = [
+        "face" if keep(0.6) else "",
+        words["view"] if keep(0.75) else "",
+        "photo of",
+        "a" if keep(0.5) else "",
+        words["age"] if keep(0.5) else "",
+        words["sex"] if keep(0.75) else "",
+        "person",
+        f"with {words['hair']} hair" if keep(0.5) else "",
+    ]
+    return " ".join(p for p in parts if p) + (f", {words['place']} background" if words["place"] else "")
 
 # %% ../nbs/31_text_to_image.ipynb #c011
-def build_tokenizer(length:int=32) -> CLIPTokenizer:
+def build_tokenizer(length: int = 32) -> CLIPTokenizer:
     "A tokenizer of the words that `caption` uses and `sks`, for at most `length` tokens with start and end"
-    seen = [caption(dict(sex=sex, age=age, hair=hair, view=view, place=place)) for place in PLACES for sex in ("male", "female") for age in AGES for hair in HAIR for view in ("portrait", "side-portrait")]
-    tokenizer = CLIPTokenizer(model_max_length=length).train_new_from_iterator([*seen, "photo of sks person"], vocab_size=1000)
+    seen = [
+        caption(dict(sex=sex, age=age, hair=hair, view=view, place=place))
+        for place in PLACES
+        for sex in ("male", "female")
+        for age in AGES
+        for hair in HAIR
+        for view in ("portrait", "side-portrait")
+    ]
+    tokenizer = CLIPTokenizer(model_max_length=length).train_new_from_iterator(
+        [*seen, "photo of sks person"], vocab_size=1000
+    )
     tokenizer.model_max_length = length
     return tokenizer
 
-def token_ids(tokenizer, prompts:list[str]) -> torch.Tensor:
+
+def token_ids(tokenizer, prompts: list[str]) -> torch.Tensor:
     "Tokens (n, length), filled up; ValueError for a prompt that is too long, with the words that would be lost"
     for p in prompts:
         ids = tokenizer(p).input_ids
         if len(ids) > tokenizer.model_max_length:
-            lost = tokenizer.decode(ids[tokenizer.model_max_length-1:-1])
-            raise ValueError(f"the prompt {p!r} has {len(ids)} tokens, {tokenizer.model_max_length} is the limit: {lost!r} would be lost")
+            lost = tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])
+            raise ValueError(
+                f"the prompt {p!r} has {len(ids)} tokens, {tokenizer.model_max_length} is the limit: {lost!r} would be"
+                " lost"
+            )
     return tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
 
 # %% ../nbs/31_text_to_image.ipynb #c014
-def build_vae(size:int, channels=(32, 64), latent:int=4) -> AutoencoderKL:
+def build_vae(size: int, channels=(32, 64), latent: int = 4) -> AutoencoderKL:
     "Autoencoder of `size` pixels that halves the side len(channels)-1 times"
     n = len(channels)
-    return AutoencoderKL(sample_size=size, block_out_channels=tuple(channels), down_block_types=("DownEncoderBlock2D",)*n, up_block_types=("UpDecoderBlock2D",)*n, layers_per_block=1,
-                         latent_channels=latent, norm_num_groups=16)
+    return AutoencoderKL(
+        sample_size=size,
+        block_out_channels=tuple(channels),
+        down_block_types=("DownEncoderBlock2D",) * n,
+        up_block_types=("UpDecoderBlock2D",) * n,
+        layers_per_block=1,
+        latent_channels=latent,
+        norm_num_groups=16,
+    )
 
-def build_text_encoder(tokenizer, width:int=96, layers:int=2) -> CLIPTextModel:
+
+def build_text_encoder(tokenizer, width: int = 96, layers: int = 2) -> CLIPTextModel:
     "A CLIP text encoder for the tokenizer, heads of 32"
-    return CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4*width, num_hidden_layers=layers, num_attention_heads=width//32, projection_dim=width,
-                                        max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 32,
+            projection_dim=width,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
-def sd_scheduler(prediction:str="epsilon") -> DDPMScheduler:
+
+def sd_scheduler(prediction: str = "epsilon") -> DDPMScheduler:
     "Stable Diffusion's noise schedule"
-    return DDPMScheduler(1000, beta_start=.00085, beta_end=.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1, prediction_type=prediction)
+    return DDPMScheduler(
+        1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+
 
 def text_pipeline(vae, text_encoder, tokenizer, unet, scheduler) -> StableDiffusionPipeline:
     "The parts as a StableDiffusionPipeline, without a safety checker; ValueError if they do not fit together"
-    if text_encoder.config.hidden_size != unet.config.cross_attention_dim: raise ValueError(f"the text encoder's words are {text_encoder.config.hidden_size} wide, the U-Net expects {unet.config.cross_attention_dim}")
-    if vae.config.latent_channels != unet.config.in_channels: raise ValueError(f"the autoencoder's latents have {vae.config.latent_channels} channels, the U-Net expects {unet.config.in_channels}")
-    return StableDiffusionPipeline(vae, text_encoder, tokenizer, unet, scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    if text_encoder.config.hidden_size != unet.config.cross_attention_dim:
+        raise ValueError(
+            f"the text encoder's words are {text_encoder.config.hidden_size} wide, the U-Net expects"
+            f" {unet.config.cross_attention_dim}"
+        )
+    if vae.config.latent_channels != unet.config.in_channels:
+        raise ValueError(
+            f"the autoencoder's latents have {vae.config.latent_channels} channels, the U-Net expects"
+            f" {unet.config.in_channels}"
+        )
+    return StableDiffusionPipeline(
+        vae,
+        text_encoder,
+        tokenizer,
+        unet,
+        scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 # %% ../nbs/31_text_to_image.ipynb #c017
-def vae_objective(encoder=None, kl:float=1e-6, identity:float=0.1):
-    "`loss_fn` for `train`: L1, `kl` times the divergence from a standard normal per picture, `identity` times 1 - cosine by the encoder"
+def vae_objective(encoder=None, kl: float = 1e-6, identity: float = 0.1):
+    """`loss_fn` for `train`: L1, `kl` times the divergence from a standard normal per picture, `identity` times 1 -
+    cosine by the encoder"""
+
     def loss_fn(vae, batch, draws):
         x, q = batch["x0"], vae.encode(batch["x0"]).latent_dist
-        x_hat = vae.decode(q.mean+q.std*torch.randn(q.mean.shape, generator=draws).to(q.mean.device)).sample
-        terms = dict(l1=(x-x_hat).abs().mean(), kl=kl*q.kl().mean())
-        if identity: terms["identity"] = identity*(1-(batch["y"]*encoder(x_hat.clamp(-1, 1))).sum(1)).mean()
+        x_hat = vae.decode(q.mean + q.std * torch.randn(q.mean.shape, generator=draws).to(q.mean.device)).sample
+        terms = dict(l1=(x - x_hat).abs().mean(), kl=kl * q.kl().mean())
+        if identity:
+            terms["identity"] = identity * (1 - (batch["y"] * encoder(x_hat.clamp(-1, 1))).sum(1)).mean()
         return dict(loss=sum(terms.values()), **terms)
+
     return loss_fn
 
 # %% ../nbs/31_text_to_image.ipynb #c020
 @torch.no_grad()
-def latent_moments(vae, images, batch:int=None) -> torch.Tensor:
-    "Mean and deviation (n, 2*c, h, w) of the latents of uint8 images (n, H, W, 3), unscaled, on the CPU in half precision; `batch`: None takes two million pixels at once"
-    batch, parts = batch or max(1, min(128, 2**21//images.shape[1]**2)), []
+def latent_moments(vae, images, batch: int = None) -> torch.Tensor:
+    """Mean and deviation (n, 2*c, h, w) of the latents of uint8 images (n, H, W, 3), unscaled, on the CPU in half
+    precision; `batch`: None takes two million pixels at once"""
+    batch, parts = batch or max(1, min(128, 2**21 // images.shape[1] ** 2)), []
     for k in progress(range(0, len(images), batch), "encoding batches"):
-        q = vae.encode(to_float(images[k:k+batch]).to(vae.device, vae.dtype)).latent_dist
+        q = vae.encode(to_float(images[k : k + batch]).to(vae.device, vae.dtype)).latent_dist
         parts.append(torch.cat([q.mean, q.std], 1).half().cpu())
     return torch.cat(parts)
+
 
 def set_scale(vae, moments) -> float:
     "Sets the autoencoder's scaling factor so that latents drawn from `moments` have deviation 1, and returns it"
     mean, std = moments.float().chunk(2, 1)
-    vae.register_to_config(scaling_factor=float((mean.var()+(std**2).mean())**-.5))
+    vae.register_to_config(scaling_factor=float((mean.var() + (std**2).mean()) ** -0.5))
     return vae.config.scaling_factor
 
-def draw_latents(vae, moments, draws:torch.Generator) -> torch.Tensor:
+
+def draw_latents(vae, moments, draws: torch.Generator) -> torch.Tensor:
     "Scaled latents (n, c, h, w) from rows of `latent_moments`"
     mean, std = moments.float().chunk(2, 1)
-    return vae.config.scaling_factor*(mean+std*torch.randn(mean.shape, generator=draws))
+    return vae.config.scaling_factor * (mean + std * torch.randn(mean.shape, generator=draws))
 
 # %% ../nbs/31_text_to_image.ipynb #c023
-def caption_batches(vae, moments, words:list[dict], tokenizer, batch:int, empty:float=0.1, seed:int=0):
-    "`batch_at(k, rank)` for `train`: latents `x0` drawn from rows of `moments` and the tokens `ids` of captions drawn for them, a share `empty` without words"
+def caption_batches(vae, moments, words: list[dict], tokenizer, batch: int, empty: float = 0.1, seed: int = 0):
+    """`batch_at(k, rank)` for `train`: latents `x0` drawn from rows of `moments` and the tokens `ids` of captions drawn
+    for them, a share `empty` without words"""
+
     def batch_at(k, rank=0):
-        rows, draws, rng = shuffled_rows(len(moments), batch, k, rank, seed), generator(seed, 3, rank, k), np.random.default_rng([seed, rank, k])
+        rows, draws, rng = (
+            shuffled_rows(len(moments), batch, k, rank, seed),
+            generator(seed, 3, rank, k),
+            np.random.default_rng([seed, rank, k]),
+        )
         prompts = ["" if rng.random() < empty else caption(words[r], rng) for r in rows.tolist()]
         return dict(x0=draw_latents(vae, moments[rows], draws), ids=token_ids(tokenizer, prompts))
+
     return batch_at
+
 
 def text_objective(scheduler):
     "`loss_fn` for `train`: the plain denoising error of a `Denoiser` whose conditions are a text encoder"
     prediction_type(scheduler)
+
     def loss_fn(model, batch, draws):
         x0, n = batch["x0"], len(batch["x0"])
-        eps, t = torch.randn(x0.shape, generator=draws).to(x0.device), torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws).to(x0.device)
+        eps, t = (
+            torch.randn(x0.shape, generator=draws).to(x0.device),
+            torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws).to(x0.device),
+        )
         output = denoise(model.unet, add_noise(scheduler, x0, eps, t), t, model.conditions(batch["ids"])[0])
         return dict(loss=F.mse_loss(output.float(), target(scheduler, x0, eps, t)))
+
     return loss_fn
 
 # %% ../nbs/31_text_to_image.ipynb #c028
 def nearest_place(images) -> np.ndarray:
-    "Number in PLACES (n,) of the place that the left, right and upper border of uint8 images (n, h, w, 3) look most like"
-    x = torch.as_tensor(images).permute(0, 3, 1, 2).float()/255
-    h, scenes = x.shape[2], backdrop(torch.full((len(PLACES), 27), .5), x.shape[2], torch.arange(len(PLACES)))
+    """Number in PLACES (n,) of the place that the left, right and upper border of uint8 images (n, h, w, 3) look most
+    like"""
+    x = torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255
+    h, scenes = x.shape[2], backdrop(torch.full((len(PLACES), 27), 0.5), x.shape[2], torch.arange(len(PLACES)))
     border = torch.zeros(h, h, dtype=torch.bool)
-    border[:h//10, :] = border[:3*h//4, :h//10] = border[:3*h//4, -(h//10):] = True
-    apart = (x[:, None, :, border]-scenes[None, :, :, border]).abs().mean(2)
-    return apart.quantile(.3, 2).argmin(1).numpy()
+    border[: h // 10, :] = border[: 3 * h // 4, : h // 10] = border[: 3 * h // 4, -(h // 10) :] = True
+    apart = (x[:, None, :, border] - scenes[None, :, :, border]).abs().mean(2)
+    return apart.quantile(0.3, 2).argmin(1).numpy()

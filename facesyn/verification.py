@@ -8,89 +8,145 @@ __all__ = ['THRESHOLDS', 'FINE', 'verify', 'flip_sum', 'verify_pairs', 'worth', 
 # %% ../nbs/60_verification.ipynb #c002
 import numpy as np
 import torch
+
 from .bins import repeated_pairs
 from .encoders import Encoder, embed
 from .recognition import NETWORKS, recogniser, train_recogniser
 from .scores import _differ, _unit
 
 # %% ../nbs/60_verification.ipynb #c008
-THRESHOLDS = np.arange(0, 4, 0.01) # on the squared distance of unit vectors
-FINE = np.arange(0, 4, 0.001)      # for VAL
+THRESHOLDS = np.arange(0, 4, 0.01)  # on the squared distance of unit vectors
+FINE = np.arange(0, 4, 0.001)  # for VAL
 
-def verify(emb1, emb2, issame, n_folds:int=10, far:float=None, raw=None, repeats:bool=False) -> dict:
-    """Accuracy of pairs (emb1[k], emb2[k]), both (n, d), against the truth `issame` (n,): `accuracy` and `std` (population) over folds, per-fold `folds` and squared-distance `thresholds`,
-    `val`, `val_std` and `far` (means over folds) at the target `far`, and `xnorm` of `raw`, if given: the embeddings (..., d) of both passes before normalisation
 
-    Fractions. `far`: None is 1e-3, and VAL is None if that cannot be measured. One fold trains and tests on the same pairs.
-    ValueError: a non-finite or zero embedding (pair and side), constant embeddings, shapes that do not match, a fold without both classes, a given `far` finer than 1/impostors,
+def verify(emb1, emb2, issame, n_folds: int = 10, far: float = None, raw=None, repeats: bool = False) -> dict:
+    """Accuracy of pairs (emb1[k], emb2[k]), both (n, d), against the truth `issame` (n,): `accuracy` and `std`
+    (population) over folds, per-fold `folds` and squared-distance `thresholds`,
+    `val`, `val_std` and `far` (means over folds) at the target `far`, and `xnorm` of `raw`, if given: the embeddings
+    (..., d) of both passes before normalisation
+
+    Fractions. `far`: None is 1e-3, and VAL is None if that cannot be measured. One fold trains and tests on the same
+    pairs.
+    ValueError: a non-finite or zero embedding (pair and side), constant embeddings, shapes that do not match, a fold
+    without both classes, a given `far` finer than 1/impostors,
     a pair that repeats another one (unless `repeats`). Source: InsightFace's 10-fold protocol."""
     issame = _issame(issame, n_folds)
-    if np.shape(emb1) != np.shape(emb2) or len(emb1) != len(issame): raise ValueError(f"shapes do not match: emb1 {np.shape(emb1)}, emb2 {np.shape(emb2)}, issame {issame.shape}")
+    if np.shape(emb1) != np.shape(emb2) or len(emb1) != len(issame):
+        raise ValueError(f"shapes do not match: emb1 {np.shape(emb1)}, emb2 {np.shape(emb2)}, issame {issame.shape}")
     dist, emb1, emb2 = _distances(emb1, emb2), np.asarray(emb1), np.asarray(emb2)
-    if not repeats: _unrepeated(emb1, emb2, dist)
+    if not repeats:
+        _unrepeated(emb1, emb2, dist)
     blocks = np.array_split(np.arange(len(issame)), n_folds)
-    accepted = lambda t: (np.array([np.searchsorted(np.sort(dist[b][issame[b] == same]), t) for b in blocks]) for same in (True, False))  # (fold, threshold): distances < t
-    others = lambda count: count.sum(0)-count if n_folds > 1 else count
+
+    def accepted(t):
+        return (
+            np.array([np.searchsorted(np.sort(dist[b][issame[b] == same]), t) for b in blocks])
+            for same in (True, False)
+        )  # (fold, threshold): distances < t
+
+    def others(count):
+        return count.sum(0) - count if n_folds > 1 else count
+
     genuine, impostor = (np.array([(issame[b] == same).sum() for b in blocks])[:, None] for same in (True, False))
     tp, fp = accepted(THRESHOLDS)
-    right = tp+impostor-fp
-    best, fold = others(right).argmax(1), np.arange(n_folds)        # argmax takes the first of equals
-    folds = right[fold, best]/(genuine+impostor)[:, 0]
-    result = dict(accuracy=float(folds.mean()), std=float(folds.std()), folds=folds.tolist(), thresholds=THRESHOLDS[best].tolist())
-    return result | _val(dist, issame, blocks, *accepted(FINE), genuine, impostor, others, far) | ({} if raw is None else dict(xnorm=float(np.linalg.norm(np.asarray(raw, np.float64), axis=-1).mean())))
+    right = tp + impostor - fp
+    best, fold = others(right).argmax(1), np.arange(n_folds)  # argmax takes the first of equals
+    folds = right[fold, best] / (genuine + impostor)[:, 0]
+    result = dict(
+        accuracy=float(folds.mean()), std=float(folds.std()), folds=folds.tolist(), thresholds=THRESHOLDS[best].tolist()
+    )
+    return (
+        result
+        | _val(dist, issame, blocks, *accepted(FINE), genuine, impostor, others, far)
+        | ({} if raw is None else dict(xnorm=float(np.linalg.norm(np.asarray(raw, np.float64), axis=-1).mean())))
+    )
+
 
 def _distances(emb1, emb2, block=256) -> np.ndarray:
-    "Squared distances (n,) of normalised rows, a block that fits the cache at a time; ValueError names the pair and side of a row that is not finite or zero, or says that all are equal"
+    """Squared distances (n,) of normalised rows, a block that fits the cache at a time; ValueError names the pair and
+    side of a row that is not finite or zero, or says that all are equal"""
     emb1, emb2 = np.asarray(emb1), np.asarray(emb2)
-    def unit(a, b): return [_unit(e[a:b], lambda k: f"pair {k}, side {side}") for side, e in ((1, emb1), (2, emb2))]
+
+    def unit(a, b):
+        return [_unit(e[a:b], lambda k, side=side: f"pair {k}, side {side}") for side, e in ((1, emb1), (2, emb2))]
+
     dist = np.empty(len(emb1))
     for a in range(0, len(dist), block):
-        try: one, two = unit(a, a+block)
-        except ValueError: unit(0, None); raise                    # the index and the number of bad rows in all of them
+        try:
+            one, two = unit(a, a + block)
+        except ValueError:
+            unit(0, None)
+            raise  # the index and the number of bad rows in all of them
         np.subtract(one, two, out=one)
-        dist[a:a+block] = np.square(one, out=one).sum(1)
-    ends = np.concatenate(unit(0, 1)+unit(len(dist)-1, None))
-    if np.ptp(ends, axis=0).max() < 1e-6: _differ(np.concatenate(unit(0, None)))
+        dist[a : a + block] = np.square(one, out=one).sum(1)
+    ends = np.concatenate(unit(0, 1) + unit(len(dist) - 1, None))
+    if np.ptp(ends, axis=0).max() < 1e-6:
+        _differ(np.concatenate(unit(0, None)))
     return dist
 
+
 def _val(dist, issame, blocks, tp, fp, genuine, impostor, others, far) -> dict:
-    "VAL at `far`: the threshold from the other folds by interpolation (0 where all their distances stay below the target), the rates on the fold"
+    """VAL at `far`: the threshold from the other folds by interpolation (0 where all their distances stay below the
+    target), the rates on the fold"""
     least = int(others(impostor).min())
-    if far is not None and not 1/least <= far <= 1: raise ValueError(f"VAL's far {far} cannot be measured: fold {int(others(impostor).argmin())} learns its threshold from {least} impostor pairs, so from 1/{least} = {1/least:.2g} to 1")
-    if far is None and 1e-3*least < 1: return dict(val=None, val_std=None, far=None)
-    far, curves = 1e-3 if far is None else far, others(fp)/others(impostor)
-    t = np.array([np.interp(far, curve, FINE) if curve.max() >= far else 0. for curve in curves])
-    below = lambda same: np.array([(dist[b][issame[b] == same] < x).sum() for b, x in zip(blocks, t)])
-    val, rate = below(True)/genuine[:, 0], below(False)/impostor[:, 0]
+    if far is not None and not 1 / least <= far <= 1:
+        raise ValueError(
+            f"VAL's far {far} cannot be measured: fold {int(others(impostor).argmin())} learns its threshold from"
+            f" {least} impostor pairs, so from 1/{least} = {1 / least:.2g} to 1"
+        )
+    if far is None and 1e-3 * least < 1:
+        return dict(val=None, val_std=None, far=None)
+    far, curves = 1e-3 if far is None else far, others(fp) / others(impostor)
+    t = np.array([np.interp(far, curve, FINE) if curve.max() >= far else 0.0 for curve in curves])
+
+    def below(same):
+        return np.array([(dist[b][issame[b] == same] < x).sum() for b, x in zip(blocks, t)])
+
+    val, rate = below(True) / genuine[:, 0], below(False) / impostor[:, 0]
     return dict(val=float(val.mean()), val_std=float(val.std()), far=float(rate.mean()))
 
+
 def _unrepeated(emb1, emb2, dist):
-    "ValueError naming a pair whose two embeddings are those of an earlier pair, in either order; only pairs at exactly the same distance are compared"
+    """ValueError naming a pair whose two embeddings are those of an earlier pair, in either order; only pairs at
+    exactly the same distance are compared"""
     _, place, times = np.unique(dist, return_inverse=True, return_counts=True)
     like = np.flatnonzero(times[place] > 1)
-    if len(like) == 0: return
+    if len(like) == 0:
+        return
     sides = zip(*(_unit(e[like], str) for e in (emb1, emb2)))
     if twice := repeated_pairs([row.tobytes() for pair in sides for row in pair]):
         k, j = like[list(twice[0])]
-        raise ValueError(f"pair {k} repeats pair {j} ({len(twice)} such pairs): it would count twice, in training and in testing; `repeats=True` lets it")
+        raise ValueError(
+            f"pair {k} repeats pair {j} ({len(twice)} such pairs): it would count twice, in training and in testing;"
+            " `repeats=True` lets it"
+        )
 
 # %% ../nbs/60_verification.ipynb #c010
 def _issame(issame, n_folds) -> np.ndarray:
     "The truth as bool (n,); ValueError unless each of the contiguous folds holds both classes"
     issame = np.asarray(issame)
-    if issame.ndim != 1 or not np.isin(issame, (0, 1)).all(): raise ValueError(f"issame must be one row of 0 and 1 (or bools), got shape {issame.shape}, dtype {issame.dtype}")
-    if not 1 <= n_folds <= len(issame): raise ValueError(f"n_folds must be in 1..{len(issame)} (the number of pairs), got {n_folds}")
+    if issame.ndim != 1 or not np.isin(issame, (0, 1)).all():
+        raise ValueError(
+            f"issame must be one row of 0 and 1 (or bools), got shape {issame.shape}, dtype {issame.dtype}"
+        )
+    if not 1 <= n_folds <= len(issame):
+        raise ValueError(f"n_folds must be in 1..{len(issame)} (the number of pairs), got {n_folds}")
     issame = issame.astype(bool)
     for k, block in enumerate(np.array_split(np.arange(len(issame)), n_folds)):
         if issame[block].all() or not issame[block].any():
-            raise ValueError(f"unbalanced fold {k}: pairs {block[0]}..{block[-1]} are all {'genuine' if issame[block[0]] else 'impostor'}; interleave the two classes")
+            raise ValueError(
+                f"unbalanced fold {k}: pairs {block[0]}..{block[-1]} are all"
+                f" {'genuine' if issame[block[0]] else 'impostor'}; interleave the two classes"
+            )
     return issame
 
 # %% ../nbs/60_verification.ipynb #c106
 def flip_sum(original, flipped) -> np.ndarray:
-    "Unit embeddings (n, d) float64: the raw features of pictures and of their mirror images, added in float64; ValueError names an image whose sum is not finite or zero"
-    if np.shape(original) != np.shape(flipped): raise ValueError(f"shapes do not match: {np.shape(original)} and {np.shape(flipped)}")
-    return _unit(np.asarray(original, np.float64)+np.asarray(flipped, np.float64), lambda k: f"image {k}")
+    """Unit embeddings (n, d) float64: the raw features of pictures and of their mirror images, added in float64;
+    ValueError names an image whose sum is not finite or zero"""
+    if np.shape(original) != np.shape(flipped):
+        raise ValueError(f"shapes do not match: {np.shape(original)} and {np.shape(flipped)}")
+    return _unit(np.asarray(original, np.float64) + np.asarray(flipped, np.float64), lambda k: f"image {k}")
 
 # %% ../nbs/60_verification.ipynb #c049
 def verify_pairs(encoder, tests) -> dict:
@@ -98,21 +154,31 @@ def verify_pairs(encoder, tests) -> dict:
     emb = {t.name: embed(encoder, t.images) for t in tests}
     return {t.name: verify(emb[t.name][::2], emb[t.name][1::2], t.issame, repeats=True)["accuracy"] for t in tests}
 
-def worth(faces, tests, net:str="tiny32", dim:int=64, **recipe) -> dict:
-    "`verify_pairs` of a recogniser that is trained on `faces`; `recipe`: options of `train_recogniser`, such as epochs, seed and checkpoint"
-    network, _ = train_recogniser(faces, NETWORKS[net]|dict(dim=dim), **recipe)
+
+def worth(faces, tests, net: str = "tiny32", dim: int = 64, **recipe) -> dict:
+    """`verify_pairs` of a recogniser that is trained on `faces`; `recipe`: options of `train_recogniser`, such as
+    epochs, seed and checkpoint"""
+    network, _ = train_recogniser(faces, NETWORKS[net] | dict(dim=dim), **recipe)
     return verify_pairs(Encoder(network, faces.size), tests)
 
-def untrained(tests, net:str="tiny32", dim:int=64, seed:int=0) -> dict:
+
+def untrained(tests, net: str = "tiny32", dim: int = 64, seed: int = 0) -> dict:
     "`verify_pairs` of the network with the random weights that `worth` begins with"
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = recogniser(NETWORKS[net]|dict(dim=dim))
+        network = recogniser(NETWORKS[net] | dict(dim=dim))
     return verify_pairs(Encoder(network.eval(), network.config.size), tests)
 
-def recovered(synthetic:dict, real:dict, untrained:dict) -> float:
-    "(synthetic - untrained)/(real - untrained) of the mean accuracies by `worth`; ValueError if the benchmarks differ or real faces taught nothing"
-    if not synthetic.keys() == real.keys() == untrained.keys(): raise ValueError(f"benchmarks differ: {sorted(synthetic)}, {sorted(real)} and {sorted(untrained)}")
+
+def recovered(synthetic: dict, real: dict, untrained: dict) -> float:
+    """(synthetic - untrained)/(real - untrained) of the mean accuracies by `worth`; ValueError if the benchmarks differ
+    or real faces taught nothing"""
+    if not synthetic.keys() == real.keys() == untrained.keys():
+        raise ValueError(f"benchmarks differ: {sorted(synthetic)}, {sorted(real)} and {sorted(untrained)}")
     s, r, u = (np.mean(list(v.values())) for v in (synthetic, real, untrained))
-    if r <= u: raise ValueError(f"real faces reach {100*r:.2f} %, no better than {100*u:.2f} % of the untrained network: there is nothing to recover")
-    return float((s-u)/(r-u))
+    if r <= u:
+        raise ValueError(
+            f"real faces reach {100 * r:.2f} %, no better than {100 * u:.2f} % of the untrained network:"
+            " there is nothing to recover"
+        )
+    return float((s - u) / (r - u))

@@ -1,52 +1,82 @@
-"""A training killed by the operating system ends, when started again, in the same weights: a recogniser's and an ID³ generator's."""
-import subprocess, sys, time
+"""A training killed by the operating system ends, when started again, in the same weights: a recogniser's and an ID³
+generator's."""
+
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
+
 import numpy as np
-import pytest, torch
+import pytest
+import torch
 from diffusers import DDPMScheduler
 from torch import nn
+
 from facesyn.diffusion import Denoiser, build_unet, train
 from facesyn.encoders import Encoder
 from facesyn.id3 import ID3Conditions, id3_batches, id3_objective
 from facesyn.recognition import train_recogniser
 
-OPTIONS = dict(net=dict(size=16, layers=(1, 1), widths=(16, 16), dim=8), epochs=3, batch=16, lr=.05, s=16., device="cpu", memory=0)
+OPTIONS = dict(
+    net=dict(size=16, layers=(1, 1), widths=(16, 16), dim=8),
+    epochs=3,
+    batch=16,
+    lr=0.05,
+    s=16.0,
+    device="cpu",
+    memory=0,
+)
 
 
-def faces(pause=0.):
+def faces(pause=0.0):
     "Six people of sixteen noise pictures; reading a batch takes `pause` seconds"
     pictures = np.random.default_rng(0).integers(0, 256, (96, 16, 16, 3), dtype=np.uint8)
-    return SimpleNamespace(labels=np.arange(96) % 6, names=[], size=16, read=lambda k: (time.sleep(pause), pictures[k])[1])
+    return SimpleNamespace(
+        labels=np.arange(96) % 6, names=[], size=16, read=lambda k: (time.sleep(pause), pictures[k])[1]
+    )
 
 
-def recogniser(folder, pause=0.):
-    network, log = train_recogniser(faces(pause), checkpoint=Path(folder)/"checkpoint.safetensors", save_every=0., **OPTIONS)
+def recogniser(folder, pause=0.0):
+    network, log = train_recogniser(
+        faces(pause), checkpoint=Path(folder) / "checkpoint.safetensors", save_every=0.0, **OPTIONS
+    )
     return network.state_dict(), log
 
 
-def generator(folder, pause=0.):
+def generator(folder, pause=0.0):
     torch.manual_seed(0)
     encoder = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), size=8)
     model = Denoiser(build_unet(8, (16, 16), 32, head_dim=8), ID3Conditions(8, (16, 8), 32))
     pictures, rng = torch.randint(0, 256, (24, 8, 8, 3), dtype=torch.uint8), np.random.default_rng(0)
     y = encoder(torch.randn(24, 3, 8, 8))
-    batches, objective = id3_batches(pictures, y, rng.uniform(0, 60, (24, 4)), 4), id3_objective(DDPMScheduler(1000), encoder, drop=(.1, .1))
-    def slowly(k, rank=0): time.sleep(pause); return batches(k, rank)
-    trained = train(model, slowly, objective, steps=30, out=folder, lr=1e-3, ema=.9, checkpoint_every=3, log_every=10, device="cpu")
-    return trained.state_dict(), (Path(folder)/"log.jsonl").read_text().count("\n")
+    batches, objective = (
+        id3_batches(pictures, y, rng.uniform(0, 60, (24, 4)), 4),
+        id3_objective(DDPMScheduler(1000), encoder, drop=(0.1, 0.1)),
+    )
+
+    def slowly(k, rank=0):
+        time.sleep(pause)
+        return batches(k, rank)
+
+    trained = train(
+        model, slowly, objective, steps=30, out=folder, lr=1e-3, ema=0.9, checkpoint_every=3, log_every=10, device="cpu"
+    )
+    return trained.state_dict(), (Path(folder) / "log.jsonl").read_text().count("\n")
 
 
 @pytest.mark.parametrize("training", [recogniser, generator])
 def test_killed_training_resumes_bit_for_bit(training, tmp_path):
-    killed, whole = tmp_path/"killed", tmp_path/"whole"
-    killed.mkdir(); whole.mkdir()
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    whole.mkdir()
     child = subprocess.Popen([sys.executable, __file__, training.__name__, str(killed)])
     for _ in range(1200):
-        if (killed/"checkpoint.safetensors").exists(): break
-        time.sleep(.1)
+        if (killed / "checkpoint.safetensors").exists():
+            break
+        time.sleep(0.1)
     child.kill()
-    assert child.wait() == -9 and (killed/"checkpoint.safetensors").exists(), "the child ended or never saved"
+    assert child.wait() == -9 and (killed / "checkpoint.safetensors").exists(), "the child ended or never saved"
     torch.set_num_threads(1)
     (weights, log), (expected, whole_log) = training(killed), training(whole)
     assert log == whole_log and all(torch.equal(weights[k], expected[k]) for k in expected)
@@ -54,4 +84,4 @@ def test_killed_training_resumes_bit_for_bit(training, tmp_path):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    dict(recogniser=recogniser, generator=generator)[sys.argv[1]](sys.argv[2], pause=.5)
+    dict(recogniser=recogniser, generator=generator)[sys.argv[1]](sys.argv[2], pause=0.5)

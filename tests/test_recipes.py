@@ -1,19 +1,43 @@
 """The recipes of the `recognise` run's profiles are what the trainer takes, those in comments too."""
-import inspect, re
+
+import inspect
+import re
 from pathlib import Path
+
 import numpy as np
-import pytest, yaml
+import pytest
+import yaml
+
 from facesyn.recognition import MARGINS, NETWORKS, train_recogniser
 from facesyn.records import parametric_faces
 
-PROFILES = sorted((Path(__file__).parents[1]/"nbs/runs/params").glob("*/recognise.yaml"))
-OWN = {"faces", "net", "epochs", "batch", "lr", "head", "s", "m", "seed", "checkpoint", "label", "evaluate"}               # the run's own parameters and doing
+PROFILES = sorted((Path(__file__).parents[1] / "nbs/runs/params").glob("*/recognise.yaml"))
+OWN = {
+    "faces",
+    "net",
+    "epochs",
+    "batch",
+    "lr",
+    "head",
+    "s",
+    "m",
+    "seed",
+    "checkpoint",
+    "label",
+    "evaluate",
+}  # the run's own parameters and doing
 
 
 def variants(path):
     "The profile as it is, and with each option that stands in a comment inside its recipe"
     text = path.read_text()
-    return [yaml.safe_load(text), *(yaml.safe_load(text.replace(f"  # {option}", f"  {option}")) for option in re.findall(r"^  # (\w+: \S.*)$", text, re.M))]
+    return [
+        yaml.safe_load(text),
+        *(
+            yaml.safe_load(text.replace(f"  # {option}", f"  {option}"))
+            for option in re.findall(r"^  # (\w+: \S.*)$", text, re.M)
+        ),
+    ]
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.parent.name)
@@ -24,9 +48,16 @@ def test_trainer_takes_the_recipe(path):
         assert given.get("net", "tiny32") in NETWORKS and given.get("head", "arcface") in MARGINS
         assert not recipe.keys() & OWN and recipe.keys() <= inspect.signature(train_recogniser).parameters.keys()
         assert all(0 < m < given["epochs"] for m in recipe.get("milestones", []))
-        if recipe: assert np.isfinite(train_recogniser(faces, "tiny32", epochs=1, batch=6, lr=.001, device="cpu", **recipe)[1][0]["loss"])
+        if recipe:
+            assert np.isfinite(
+                train_recogniser(faces, "tiny32", epochs=1, batch=6, lr=0.001, device="cpu", **recipe)[1][0]["loss"]
+            )
 
 
 def test_options_in_comments_are_found():
     given = variants(next(p for p in PROFILES if p.parent.name == "full_idbooth"))
-    assert [sorted(v["recipe"].get("rand", {})) for v in given] == [[], ["magnitude", "ops"], ["kinds", "magnitude", "ops", "varied"]]
+    assert [sorted(v["recipe"].get("rand", {})) for v in given] == [
+        [],
+        ["magnitude", "ops"],
+        ["kinds", "magnitude", "ops", "varied"],
+    ]

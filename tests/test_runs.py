@@ -1,32 +1,60 @@
-"""Every run notebook runs to its end with its default, smoke-sized parameters, in the Makefile's order, in a folder of its own."""
-import re, shutil
+"""Every run notebook runs to its end with its default, smoke-sized parameters, in the Makefile's order, in a folder of
+its own."""
+
+import re
+import shutil
 from pathlib import Path
-import papermill, pytest
+
+import papermill
+import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = re.search(r"^RUNS\s*=(.*)$", (ROOT/"Makefile").read_text(), re.M)[1].split()
-EXISTING = {p.stem for p in (ROOT/"nbs/runs").glob("*.ipynb")}
+ORDER = re.search(r"^RUNS\s*=(.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+EXISTING = {p.stem for p in (ROOT / "nbs/runs").glob("*.ipynb")}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     "A root of its own (`repo_root` finds settings.ini), so that smoke runs leave no trace in data/"
     root = tmp_path_factory.mktemp("runs")
-    shutil.copy(ROOT/"settings.ini", root)
-    (root/"data").mkdir(); (root/"data/models").symlink_to(ROOT/"data/models")
+    shutil.copy(ROOT / "settings.ini", root)
+    (root / "data").mkdir()
+    (root / "data/models").symlink_to(ROOT / "data/models")
     return root
 
 
-def test_order_names_every_run(): assert not EXISTING-set(ORDER), "run notebooks missing from RUNS in the Makefile"
+def test_order_names_every_run():
+    assert not EXISTING - set(ORDER), "run notebooks missing from RUNS in the Makefile"
 
 
 @pytest.mark.parametrize("run", [r for r in ORDER if r in EXISTING])
 def test_smoke(run, root):
-    papermill.execute_notebook(str(ROOT/"nbs/runs"/f"{run}.ipynb"), str(root/f"{run}.ipynb"), cwd=str(root), kernel_name="python3", progress_bar=False, log_output=True)
+    papermill.execute_notebook(
+        str(ROOT / "nbs/runs" / f"{run}.ipynb"),
+        str(root / f"{run}.ipynb"),
+        cwd=str(root),
+        kernel_name="python3",
+        progress_bar=False,
+        log_output=True,
+    )
 
 
-@pytest.mark.parametrize("run, asked, word", [("encode", dict(sauce="x"), "sauce"), ("encode", dict(source="data/nowhere"), "nowhere"), ("id3_train", dict(lr="1e-4"), "1e-4"),
-                                             ("cemiface_generate", dict(similarity=1.0, probes=8), "out of reach")])
+@pytest.mark.parametrize(
+    "run, asked, word",
+    [
+        ("encode", dict(sauce="x"), "sauce"),
+        ("encode", dict(source="data/nowhere"), "nowhere"),
+        ("id3_train", dict(lr="1e-4"), "1e-4"),
+        ("cemiface_generate", dict(similarity=1.0, probes=8), "out of reach"),
+    ],
+)
 def test_wrong_parameters_are_named(run, asked, word, root):
     with pytest.raises(papermill.exceptions.PapermillExecutionError, match=word):
-        papermill.execute_notebook(str(ROOT/"nbs/runs"/f"{run}.ipynb"), str(root/"wrong.ipynb"), asked, cwd=str(root), kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(
+            str(ROOT / "nbs/runs" / f"{run}.ipynb"),
+            str(root / "wrong.ipynb"),
+            asked,
+            cwd=str(root),
+            kernel_name="python3",
+            progress_bar=False,
+        )
