@@ -29,8 +29,8 @@ lab: setup hooks
 # Notebooks clean, export in sync, no orphans, known parameters; then lint.
 notebooks: setup
 	$(bin)/pytest -q -x tests/test_notebooks.py
-	$(bin)/ruff check facesyn nbs tests
-	$(bin)/ruff format --check nbs tests
+	$(bin)/ruff check facesyn nbs tests bench
+	$(bin)/ruff format --check nbs tests bench
 
 check: notebooks
 	$(bin)/pytest -q -x tests/test_runs.py

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from facesyn.augmentation import OPERATIONS, RAND_KINDS, augment, colour_jitter, rand_augment, random_crop
-from facesyn.core import generator
-from facesyn.recognition import train_recogniser
+from facesyn.core.images import generator
+from facesyn.nets.augmentation import OPERATIONS, RAND_KINDS, augment, colour_jitter, rand_augment, random_crop
+from facesyn.nets.recogniser import train_recogniser
 
 
 def pictures(n, h, w):

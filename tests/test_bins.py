@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facesyn.benchmarks import Pairs, array_pairs, load_bin, open_pairs, write_bin
-from facesyn.bins import bin_to_npz, read_bin, save_bin
-from facesyn.encoders import embed, load_encoder
-from facesyn.formats import inspect_dataset
-from facesyn.parametric import render_faces
-from facesyn.verification import verify
+from facesyn.data.bins import bin_to_npz, read_bin, save_bin
+from facesyn.data.inspection import inspect_dataset
+from facesyn.data.pairs import Pairs, array_pairs, load_bin, open_pairs, write_bin
+from facesyn.measure.verification import verify
+from facesyn.nets.encoders import embed, load_encoder
+from facesyn.rendered.faces import render_faces
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TRUTH = [True, False, True, False]
@@ -236,7 +236,7 @@ def test_opcodes_that_could_run_something_are_refused(tmp_path, content):
 MUTATIONS = '''
 import io, lzma, os, pickle, resource, sys, time
 import numpy as np
-from facesyn.benchmarks import load_bin
+from facesyn.data.pairs import load_bin
 seed_files, folder = sys.argv[1:-1], sys.argv[-1]
 rng = np.random.default_rng(0)
 seeds = [open(f, "rb").read() for f in seed_files]

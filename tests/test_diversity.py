@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from facesyn.diversity import frechet_distance, prdc, uniqueness, vendi
+from facesyn.measure.diversity import frechet_distance, prdc, uniqueness, vendi
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -26,9 +26,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from facesyn.formats import FORMATS, convert, inspect_dataset, open_encoded, open_faces
-from facesyn.imagesets import Encoded, of_image
-from facesyn.recordio import (
+from facesyn.core.files import write_json
+from facesyn.data.conversion import FORMATS, convert, open_encoded, open_faces
+from facesyn.data.dataset import encode_image, finish_dataset, write_image
+from facesyn.data.faces import Faces, parametric_faces, read_manifest
+from facesyn.data.image_sets import Encoded, of_image
+from facesyn.data.inspection import inspect_dataset
+from facesyn.data.recordio import (
     EXACT,
     MAGIC,
     RecDataset,
@@ -42,15 +46,6 @@ from facesyn.recordio import (
     unpack,
     write_rec,
     write_records,
-)
-from facesyn.records import (
-    Faces,
-    encode_image,
-    finish_dataset,
-    parametric_faces,
-    read_manifest,
-    write_image,
-    write_json,
 )
 
 HERE = Path(__file__).parent

@@ -13,10 +13,11 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
-from facesyn.diffusion import Denoiser, build_unet, train
-from facesyn.encoders import Encoder
-from facesyn.id3 import ID3Conditions, id3_batches, id3_objective
-from facesyn.recognition import train_recogniser
+from facesyn.diffusion.training import train
+from facesyn.diffusion.unet import Denoiser, build_unet
+from facesyn.methods.id3 import ID3Conditions, id3_batches, id3_objective
+from facesyn.nets.encoders import Encoder
+from facesyn.nets.recogniser import train_recogniser
 
 OPTIONS = dict(
     net=dict(size=16, layers=(1, 1), widths=(16, 16), dim=8),

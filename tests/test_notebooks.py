@@ -37,7 +37,9 @@ def copy(tmp_path_factory):
     shutil.copy(ROOT / "settings.ini", copy)
     shutil.copytree(ROOT / "nbs", copy / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     (copy / "facesyn").mkdir()
-    shutil.copy(ROOT / "facesyn/__init__.py", copy / "facesyn")
+    for door in (ROOT / "facesyn").rglob("__init__.py"):  # written by hand
+        (copy / door.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        shutil.copy(door, copy / door.relative_to(ROOT))
     return copy
 
 
@@ -56,7 +58,7 @@ def test_notebooks_are_clean(copy):
 
 def test_package_is_what_the_notebooks_export(copy):
     nbdev("nbdev_export", copy)
-    here, exported = files(ROOT, "facesyn/*.py"), files(copy, "facesyn/*.py")
+    here, exported = files(ROOT, "facesyn/**/*.py"), files(copy, "facesyn/**/*.py")
     assert not here.keys() - exported.keys(), f"modules without a notebook: {sorted(here.keys() - exported.keys())}"
     stale = [p for p in exported if exported[p] != here.get(p)]
     assert not stale, f"run nbdev_export: {stale}"

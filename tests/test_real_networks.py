@@ -11,7 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from facesyn.alignment import (
+from facesyn.core.images import to_float, to_uint8
+from facesyn.data.dataset import write_image
+from facesyn.data.faces import folder_faces, read_manifest
+from facesyn.measure.scores import eer
+from facesyn.measure.verification import verify
+from facesyn.nets.alignment import (
     find_faces,
     load_models,
     predict_photo_attributes,
@@ -20,13 +25,9 @@ from facesyn.alignment import (
     template,
     warp,
 )
-from facesyn.core import to_float, to_uint8
-from facesyn.encoders import embed, load_encoder
-from facesyn.onnx_nets import onnx_to_torch
-from facesyn.parametric import render_faces
-from facesyn.records import folder_faces, read_manifest, write_image
-from facesyn.scores import eer
-from facesyn.verification import verify
+from facesyn.nets.encoders import embed, load_encoder
+from facesyn.nets.onnx_nets import onnx_to_torch
+from facesyn.rendered.faces import render_faces
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))

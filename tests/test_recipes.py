@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from facesyn.recognition import MARGINS, NETWORKS, train_recogniser
-from facesyn.records import parametric_faces
+from facesyn.data.faces import parametric_faces
+from facesyn.nets.backbones import NETWORKS
+from facesyn.nets.recogniser import MARGINS, train_recogniser
 
 PROFILES = sorted((Path(__file__).parents[1] / "nbs/runs/params").glob("*/recognise.yaml"))
 OWN = {

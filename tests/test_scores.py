@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from facesyn.diversity import per_identity
-from facesyn.scores import (
+from facesyn.measure.diversity import per_identity
+from facesyn.measure.scores import (
     RULES,
     ScoreSet,
     auc,

@@ -18,17 +18,13 @@ import numpy as np
 import pytest
 import torch
 
-import facesyn.sphere
-from facesyn.codes import best_code, kerdock_forms, known_codes, largest_of_forms, quadratic_codes, trace_forms
-from facesyn.sphere import (
-    describe,
-    levenshtein_bound,
-    max_cosine,
-    rankin_bound,
-    search_large,
-    search_small,
-    tammes_anchors,
-)
+from facesyn.sphere import large_sets, small_sets
+from facesyn.sphere.anchors import describe, tammes_anchors
+from facesyn.sphere.codes import kerdock_forms, largest_of_forms, quadratic_codes, trace_forms
+from facesyn.sphere.fitted_codes import best_code, known_codes
+from facesyn.sphere.geometry import levenshtein_bound, max_cosine, rankin_bound
+from facesyn.sphere.large_sets import search_large
+from facesyn.sphere.small_sets import search_small
 
 ROWS = [
     (int(r["d"]), int(r["N"]), float(r["max_cosine"]), r["kind"])
@@ -117,7 +113,8 @@ def test_no_code_beats_the_bound():
 
 MADE = """
 import hashlib, torch
-from facesyn.sphere import code_anchors, search_large, search_small
+from facesyn.sphere.large_sets import code_anchors, search_large
+from facesyn.sphere.small_sets import search_small
 codes = [code_anchors(*shape, 3) for shape in ((756, 105), (2752, 301), (3000, 256))]
 for x in (search_small(20, 3, 3, effort=.02), search_large(400, 16, 3), *codes):
     print(hashlib.sha256(x.numpy().tobytes()).hexdigest())
@@ -152,7 +149,7 @@ def test_same_anchors_with_any_number_of_threads(tmp_path):
 )
 @pytest.mark.parametrize("rounds", [1, 5])
 def test_stopped_search_goes_on_to_the_same_set(search, rounds, tmp_path, monkeypatch):
-    whole, keep, calls = search(), facesyn.sphere._keep, []
+    whole, keep, calls = search(), large_sets.save_search, []
 
     def stop(*a, **kw):
         keep(*a, **kw)
@@ -160,7 +157,8 @@ def test_stopped_search_goes_on_to_the_same_set(search, rounds, tmp_path, monkey
         if len(calls) == rounds:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(facesyn.sphere, "_keep", stop)
+    for room in (large_sets, small_sets):
+        monkeypatch.setattr(room, "save_search", stop)
     with pytest.raises(KeyboardInterrupt):
         search(checkpoint=tmp_path / "a.safetensors")
     assert torch.equal(search(checkpoint=tmp_path / "a.safetensors"), whole) and torch.equal(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from facesyn.encoders import embed
-from facesyn.verification import flip_sum, verify
+from facesyn.measure.verification import flip_sum, verify
+from facesyn.nets.encoders import embed
 
 
 def original(emb1, emb2, issame, far_target=1e-3, n_folds=10):

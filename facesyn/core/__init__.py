@@ -1,0 +1,13 @@
+"""What every other floor uses: files, pictures, random streams, records of runs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[],
+    submod_attrs={
+        "files": ["repo_root", "shipped", "read_json", "write_json", "write_record", "atomic"],
+        "images": ["generator", "image_grid", "read_image", "to_float", "to_uint8"],
+        "checks": ["refused"],
+    },
+)

@@ -1,0 +1,16 @@
+"""Networks that look at faces: alignment, recognition networks and their training, encoders, pose and age."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[],
+    submod_attrs={
+        "alignment": ["align", "prepare_photos"],
+        "backbones": ["NETWORKS", "load_recogniser"],
+        "recogniser": ["train_recogniser"],
+        "encoders": ["Encoder", "embed", "load_encoder"],
+        "attributes": ["AttributeNet", "predict_attributes", "train_attributes"],
+        "onnx_attributes": ["onnx_attributes"],
+    },
+)

@@ -1,0 +1,65 @@
+"""The floors of the house: what may import what."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "facesyn"
+FLOORS = ["core", "sphere", "rendered", "data", "nets", "measure", "diffusion", "methods", "report"]
+ROOMS = sorted(p for p in PACKAGE.glob("*/*.py") if p.name != "__init__.py")
+
+
+def imports(path):
+    "(module below facesyn as a tuple, names) of each import of the package by a module"
+    here = path.relative_to(PACKAGE).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            module = tuple(node.module.split(".")) if node.module else ()
+            if node.level:
+                yield here[: len(here) - node.level] + module, [a.name for a in node.names]
+            elif module[:1] == ("facesyn",):
+                yield module[1:], [a.name for a in node.names]
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.startswith("facesyn."):
+                    yield tuple(name.name.split(".")[1:]), []
+
+
+def test_every_folder_is_a_floor():
+    assert ROOMS and {p.parent.name for p in ROOMS} == set(FLOORS)
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_floor_imports_only_floors_above_it(room):
+    here = FLOORS.index(room.parent.name)
+    for module, _ in imports(room):
+        assert module and FLOORS.index(module[0]) <= here, f"{room.parent.name} imports {'.'.join(module)}"
+        assert len(module) > 1, f"{room.name} imports the door of {module[0]}, not a room"
+
+
+def test_rooms_of_a_floor_have_an_order():
+    "No two rooms import each other, at whatever distance"
+    graph = {(p.parent.name, p.stem): {m[:2] for m, _ in imports(p)} for p in ROOMS}
+    done = set()
+    while graph:
+        free = [room for room, needs in graph.items() if needs <= done]
+        assert free, f"these import each other in a circle: {sorted(graph)}"
+        done |= set(free)
+        graph = {room: needs for room, needs in graph.items() if room not in done}
+
+
+METHODS = {"id3", "cemiface", "idbooth"}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_methods_do_not_import_each_other(method):
+    used = {m[1] for m, _ in imports(PACKAGE / f"methods/{method}.py") if m[0] == "methods"}
+    assert not used & METHODS
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_private_names_stay_in_their_room(room):
+    for module, names in imports(room):
+        private = [n for n in names if n.startswith("_")]
+        assert not private, f"{room.name} takes {private} of {'.'.join(module)}"
