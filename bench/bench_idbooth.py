@@ -14,6 +14,7 @@ encoder (an IResNet-100 at 112 px, or the small one). Prints a table and JSON.
 import argparse
 import json
 import time
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from facesyn.core.images import pick_device
 from facesyn.diffusion.text_to_image import build_text_encoder, build_tokenizer, build_vae, sd_scheduler
 from facesyn.diffusion.unet import build_unet
-from facesyn.methods.idbooth import Lora, booth_loss, person_batches
+from facesyn.methods.idbooth import BoothLoss, Lora, booth_loss, person_batches
 from facesyn.nets.backbones import IResNet, recogniser
 from facesyn.nets.encoders import Encoder
 
@@ -34,7 +35,7 @@ def networks(small, device, dtype):
     if small:
         vae, unet, text, tokens, f = (
             build_vae(32, (32, 48)),
-            build_unet(16, (48, 64, 96), 96, 4, 1, 2, 16, "cross", False),
+            build_unet(16, (48, 64, 96), 96, 4, 2, 16, "cross", False),
             build_text_encoder(build_tokenizer(), 96),
             32,
             Encoder(recogniser("tiny32", dim=64), 32),
@@ -98,9 +99,8 @@ def main(small, steps, device):
         q = vae.encode(pictures).latent_dist
         moments, words = torch.cat([q.mean, q.std], 1).float().cpu(), text(ids)[0].float().cpu()
         y = f.features(pictures.float()).cpu()
-    batch_at = person_batches(
-        vae, dict(moments=moments[:1], y=y[:1]), dict(moments=moments[1:], y=y[1:]), words[:1], words[1:]
-    )
+    pipe, known = SimpleNamespace(vae=vae, unet=unet, scheduler=scheduler), dict(moments=moments, y=y)
+    batch_at = person_batches(vae, *({k: v[row] for k, v in known.items()} for row in ([0], [1])), words.split(1))
 
     def update(loss):
         loss.backward()
@@ -121,7 +121,7 @@ def main(small, steps, device):
             batch = {key: v.to(device) for key, v in batch_at(k).items()}
             t, eps = torch.randint(1000, (2,), device=device), torch.randn(2, 4, *moments.shape[2:], device=device)
             with amp():
-                terms = booth_loss(unet, vae, scheduler, f, batch, t, eps, method)
+                terms = booth_loss(pipe, f, batch, t, eps, BoothLoss(method))
             update(terms["loss"])
 
         return step

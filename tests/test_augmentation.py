@@ -1,6 +1,7 @@
 """RandAugment against a chain of Pillow's operations, one picture at a time; its draws; and a training with every
 random change that is stopped and goes on."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from facesyn.core.images import generator
+from facesyn.core.training import Keep
 from facesyn.nets.augmentation import OPERATIONS, RAND_KINDS, augment, colour_jitter, rand_augment, random_crop
-from facesyn.nets.recogniser import train_recogniser
+from facesyn.nets.recogniser import Recipe, train_recogniser
 
 
 def pictures(n, h, w):
@@ -138,28 +140,29 @@ def test_training_with_every_change_goes_on_where_it_stopped(tmp_path):
         return images[k]
 
     faces = SimpleNamespace(labels=np.arange(96) % 6, names=[], size=16, read=read)
-    options = dict(
-        net=dict(size=16, layers=(1, 1), widths=(16, 16), dim=8, se=True),
+    network = dict(size=16, layers=(1, 1), widths=(16, 16), dim=8, se=True)
+    recipe = Recipe(
         epochs=3,
         batch=16,
         lr=0.05,
         s=16.0,
-        device="cpu",
-        memory=0,
-        save_every=0.0,
         erase=[0.5, 0.02, 0.1],
         crop=0.9,
         jitter=0.1,
         rand=dict(ops=2, magnitude=10, kinds=["rotate", "equalize"]),
     )
+
+    def trained(recipe=recipe, keep=Keep(tmp_path, seconds=0.0)):
+        return train_recogniser(faces, network, recipe, keep, device="cpu", memory=0)
+
     with pytest.raises(OSError):
-        train_recogniser(faces, checkpoint=tmp_path / "c.safetensors", **options)
-    resumed, log = train_recogniser(faces, checkpoint=tmp_path / "c.safetensors", **options)
-    alone, same_log = train_recogniser(faces, **options)
-    plain, _ = train_recogniser(faces, **options | dict(rand=None))
+        trained()
+    resumed, log = trained()
+    alone, same_log = trained(keep=Keep())
+    plain, _ = trained(replace(recipe, rand=None), Keep())
     assert log == same_log and all(
         torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), alone.state_dict().values())
     )
     assert not torch.equal(plain.fc.weight, alone.fc.weight)
-    with pytest.raises(ValueError, match="another run: rand was"):
-        train_recogniser(faces, checkpoint=tmp_path / "c.safetensors", **options | dict(rand=dict(ops=3)))
+    with pytest.raises(ValueError, match="other settings .*rand.ops: 2 -> 3"):
+        trained(replace(recipe, rand=dict(ops=3)))

@@ -13,21 +13,14 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
+from facesyn.core.training import Keep, Optim
 from facesyn.diffusion.training import train
 from facesyn.diffusion.unet import Denoiser, build_unet
 from facesyn.methods.id3 import ID3Conditions, id3_batches, id3_objective
 from facesyn.nets.encoders import Encoder
-from facesyn.nets.recogniser import train_recogniser
+from facesyn.nets.recogniser import Recipe, train_recogniser
 
-OPTIONS = dict(
-    net=dict(size=16, layers=(1, 1), widths=(16, 16), dim=8),
-    epochs=3,
-    batch=16,
-    lr=0.05,
-    s=16.0,
-    device="cpu",
-    memory=0,
-)
+NETWORK, RECIPE = dict(size=16, layers=(1, 1), widths=(16, 16), dim=8), Recipe(epochs=3, batch=16, lr=0.05, s=16.0)
 
 
 def faces(pause=0.0):
@@ -39,9 +32,8 @@ def faces(pause=0.0):
 
 
 def recogniser(folder, pause=0.0):
-    network, log = train_recogniser(
-        faces(pause), checkpoint=Path(folder) / "checkpoint.safetensors", save_every=0.0, **OPTIONS
-    )
+    keep = Keep(folder, seconds=0.0)
+    network, log = train_recogniser(faces(pause), NETWORK, RECIPE, keep, device="cpu", memory=0)
     return network.state_dict(), log
 
 
@@ -60,10 +52,9 @@ def generator(folder, pause=0.0):
         time.sleep(pause)
         return batches(k, rank)
 
-    trained = train(
-        model, slowly, objective, steps=30, out=folder, lr=1e-3, ema=0.9, checkpoint_every=3, log_every=10, device="cpu"
-    )
-    return trained.state_dict(), (Path(folder) / "log.jsonl").read_text().count("\n")
+    keep = Keep(folder, seconds=1.0, every=10)
+    trained = train(model, slowly, objective, 30, Optim(1e-3, ema=0.9), keep, device="cpu")
+    return trained.state_dict(), (Path(folder) / "log.jsonl").read_text()
 
 
 @pytest.mark.parametrize("training", [recogniser, generator])

@@ -1,7 +1,7 @@
 """The recipes of the `recognise` run's profiles are what the trainer takes, those in comments too."""
 
-import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +10,10 @@ import yaml
 
 from facesyn.data.faces import parametric_faces
 from facesyn.nets.backbones import NETWORKS
-from facesyn.nets.recogniser import MARGINS, train_recogniser
+from facesyn.nets.recogniser import MARGINS, Recipe, train_recogniser
 
 PROFILES = sorted((Path(__file__).parents[1] / "nbs/runs/params").glob("*/recognise.yaml"))
-OWN = {
-    "faces",
-    "net",
-    "epochs",
-    "batch",
-    "lr",
-    "head",
-    "s",
-    "m",
-    "seed",
-    "checkpoint",
-    "label",
-    "evaluate",
-}  # the run's own parameters and doing
+OWN = {"epochs", "batch", "lr", "head", "s", "m", "seed"}  # the run's own parameters and doing
 
 
 def variants(path):
@@ -47,12 +34,11 @@ def test_trainer_takes_the_recipe(path):
     for given in variants(path):
         recipe = given.get("recipe", {})
         assert given.get("net", "tiny32") in NETWORKS and given.get("head", "arcface") in MARGINS
-        assert not recipe.keys() & OWN and recipe.keys() <= inspect.signature(train_recogniser).parameters.keys()
+        assert not recipe.keys() & OWN and recipe.keys() <= {field.name for field in fields(Recipe)}
         assert all(0 < m < given["epochs"] for m in recipe.get("milestones", []))
         if recipe:
-            assert np.isfinite(
-                train_recogniser(faces, "tiny32", epochs=1, batch=6, lr=0.001, device="cpu", **recipe)[1][0]["loss"]
-            )
+            recipe = Recipe(epochs=1, batch=6, lr=0.001, **recipe)
+            assert np.isfinite(train_recogniser(faces, "tiny32", recipe, device="cpu")[1][0]["loss"])
 
 
 def test_options_in_comments_are_found():

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..core.files import atomic, progress
+from ..core.files import atomic, bar
 from .pickles import unpickle
 
 # %% ../../nbs/data/04_bins.ipynb #c021
@@ -146,7 +146,7 @@ def decode_faces(items, size: int, name="picture", limit: int = LIMIT) -> np.nda
             " size"
         )
     out, first = np.empty((len(items), size, size, 3), np.uint8), {}
-    for k, item in enumerate(progress(items, "decoding pictures")):
+    for k, item in enumerate(bar(items, "decoding pictures")):
         j = first.setdefault(id(item), k)
         out[k] = out[j] if j < k else decode_face(item, size, f"{name} {k}")
     return out

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import atomic, progress
+from ..core.files import atomic, bar
 from .dataset import begin_dataset, rank_within
 from .faces import SUFFIXES, folder_images, read_manifest
 from facesyn.data.image_sets import (
@@ -83,7 +83,7 @@ def write_images(encoded: Encoded, folder, order, shard: int = 0):
     begin(encoded, folder, order, format="folder")
     rank, written = rank_within(encoded.labels), []
     wide, long = max(6, len(str(len(encoded.names) - 1))), max(4, len(str(rank.max())))
-    for k in progress(order, "images"):
+    for k in bar(order, "images"):
         stem = f"imgs/{encoded.labels[k]:0{wide}d}/{rank[k]:0{long}d}"
         there = [stem + s for s in (".jpg", ".png") if (Path(folder) / (stem + s)).exists()]
         if not there:
@@ -111,7 +111,7 @@ def write_tars(encoded: Encoded, folder, order, shard: int = 10_000):
     begin(encoded, folder, order, format="webdataset", shard=shard)
     for path, start, stop in shards(folder, len(order), shard, "tar"):
         with atomic(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for k in progress(range(start, stop), path.name):
+            for k in bar(range(start, stop), path.name):
                 data, more = (
                     encoded.read(int(order[k])),
                     ([(".json", json.dumps(encoded.about(int(order[k]))).encode())] if encoded.about else []),
@@ -222,7 +222,7 @@ def write_lmdb(encoded: Encoded, folder, order, shard: int = 0):
         atomic(Path(folder) / "train.lmdb") as temporary,
         lmdb.open(str(temporary), subdir=False, map_size=2**40, lock=False, sync=False) as base,
     ):
-        ranks = progress(range(len(order)), "LMDB images")
+        ranks = bar(range(len(order)), "LMDB images")
         for chunk in range(0, len(order), 1000):
             with base.begin(write=True) as txn:
                 for k in range(chunk, min(chunk + 1000, len(order))):
@@ -276,7 +276,7 @@ def open_lmdb(path) -> Encoded:
                 raise ValueError(f"{where(k)} is not (image, label)")
             yield row[0], row[-1]
 
-    labels = [label for _, label in progress(rows(range(len(keys))), "LMDB labels", len(keys))]
+    labels = [label for _, label in bar(rows(range(len(keys))), "LMDB labels", len(keys))]
 
     def read(k):
         ((image, _),) = rows([k])
@@ -351,7 +351,7 @@ def write_parquet(encoded: Encoded, folder, order, shard: int = 10_000):
                 temporary, schema, compression="none", use_dictionary=False, write_statistics=False
             ) as writer,
         ):
-            for chunk in progress(range(start, stop, 100), f"{path.name} row groups"):
+            for chunk in bar(range(start, stop, 100), f"{path.name} row groups"):
                 writer.write_table(
                     pa.Table.from_pylist([row(k, int(order[k])) for k in range(chunk, min(chunk + 100, stop))], schema)
                 )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..core.files import atomic, progress, read_json, write_json
+from ..core.files import atomic, bar, read_json, same_settings, write_json
 from .faces import Faces, attribute_row
 
 # %% ../../nbs/data/02_dataset.ipynb #c005
@@ -48,13 +48,7 @@ def begin_dataset(root, settings: dict):
     path = Path(root) / "settings.json"
     if not path.exists():
         return write_json(settings, path)
-    before, now = read_json(path), json.loads(json.dumps(settings))
-    differ = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-    if differ:
-        raise ValueError(
-            f"{root} was begun with other settings: "
-            + ", ".join(f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in differ)
-        )
+    same_settings(root, read_json(path), settings)
 
 # %% ../../nbs/data/02_dataset.ipynb #c011
 CARD = ("name", "source", "method", "licence", "limits")
@@ -150,7 +144,7 @@ def write_encoded(path, faces: Faces, y, s, about: dict = None, batch: int = 256
     (path / "index.json").unlink(missing_ok=True)
     with atomic(path / "images.npy") as temporary:
         images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(faces), faces.size, faces.size, 3))
-        for start in progress(range(0, len(faces), batch), "encoded batches written"):
+        for start in bar(range(0, len(faces), batch), "encoded batches written"):
             index = np.arange(start, min(start + batch, len(faces)))
             images[index] = faces.read(index)
         images.flush()

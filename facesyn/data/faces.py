@@ -16,7 +16,7 @@ from typing import Callable
 
 import numpy as np
 
-from ..core.files import progress
+from ..core.files import bar
 from ..core.images import decode_image, read_image
 from ..rendered.faces import render_faces
 from ..rendered.people import TRAITS, conditions, people, pose_and_age
@@ -122,7 +122,7 @@ def join(*sets: Faces) -> Faces:
 def in_memory(faces: Faces, batch: int = 256) -> Faces:
     "The same faces with every image held as one uint8 array (n * size * size * 3 bytes)"
     images = np.empty((len(faces), faces.size, faces.size, 3), np.uint8)
-    for start in progress(range(0, len(faces), batch), "reading batches"):
+    for start in bar(range(0, len(faces), batch), "reading batches"):
         index = np.arange(start, min(start + batch, len(faces)))
         images[index] = faces.read(index)
     return Faces(faces.labels, faces.names, faces.attributes, faces.size, lambda k: images[k])

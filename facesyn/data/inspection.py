@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import progress
+from ..core.files import bar
 from ..core.images import decode_image
 from .bins import as_png, bin_lists, checked_picture, is_answer
 from .conversion import files_of, kind_of, open_encoded
@@ -32,7 +32,7 @@ def look_at(read, index, where=str) -> dict:
     """Decodes the images at `index`: how many of which size and encoding, which are corrupt (a dict of index and
     reason), and red minus blue of the others"""
     sizes, kinds, corrupt, colour = Counter(), Counter(), {}, []
-    for k in progress(index, "images looked at"):
+    for k in bar(index, "images looked at"):
         try:
             data = read(k)
             width, height, kind = image_size(data, where(k))
@@ -103,7 +103,7 @@ def inspect_rec(path, most: int | None = None) -> tuple:
             problems.append(f"after {len(offsets)} records, at byte {end} of {path.stat().st_size}, no record follows")
         records = Records(path, (np.arange(len(offsets)), offsets))
     labels, several, empty, broken = {}, Counter(), {}, {}
-    for k in progress(range(len(records)), "records"):
+    for k in bar(range(len(records)), "records"):
         key = int(records.keys[k])
         try:
             label, image = unpack(records[k])

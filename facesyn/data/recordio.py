@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..core.files import atomic, progress
+from ..core.files import atomic, bar
 from ..core.images import decode_image, to_float
 from .dataset import begin_dataset, rank_within
 from .faces import Faces
@@ -301,7 +301,7 @@ def write_records(path, payload, total: int, finish=lambda: None):
     offsets = [*resume(part, payload, total).tolist()]
     with open(part, "ab", buffering=2**16) as f:
         at = f.tell()
-        for r in progress(range(len(offsets), total), f"{path.name} records"):
+        for r in bar(range(len(offsets), total), f"{path.name} records"):
             offsets.append(at)
             at += f.write(frame(payload(r)))
     with atomic(path.with_suffix(".idx")) as temporary, open(temporary, "w") as f:

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..core.files import progress
+from ..core.files import bar
 from ..core.images import generator, to_float
+from ..core.training import shuffled_rows
 from .schedule import add_noise, prediction_type, target
-from .training import shuffled_rows
 from .unet import denoise
 from ..rendered.camera import PLACES, backdrop
 from ..rendered.paint import ageing
@@ -187,7 +187,7 @@ def latent_moments(vae, images, batch: int = None) -> torch.Tensor:
     """Mean and deviation (n, 2*c, h, w) of the latents of uint8 images (n, H, W, 3), unscaled, on the CPU in half
     precision; `batch`: None takes two million pixels at once"""
     batch, parts = batch or max(1, min(128, 2**21 // images.shape[1] ** 2)), []
-    for k in progress(range(0, len(images), batch), "encoding batches"):
+    for k in bar(range(0, len(images), batch), "encoding batches"):
         q = vae.encode(to_float(images[k : k + batch]).to(vae.device, vae.dtype)).latent_dist
         parts.append(torch.cat([q.mean, q.std], 1).half().cpu())
     return torch.cat(parts)
@@ -212,7 +212,7 @@ def caption_batches(vae, moments, words: list[dict], tokenizer, batch: int, empt
 
     def batch_at(k, rank=0):
         rows, draws, rng = (
-            shuffled_rows(len(moments), batch, k, rank, seed),
+            shuffled_rows(len(moments), k * batch, batch, seed, 1, rank),
             generator(seed, 3, rank, k),
             np.random.default_rng([seed, rank, k]),
         )

@@ -9,7 +9,7 @@ __all__ = ['nearest_pictures']
 import numpy as np
 import torch
 
-from ..core.files import progress
+from ..core.files import bar
 
 # %% ../../nbs/measure/05_leakage.ipynb #c005
 def nearest_pictures(images, others=None, block: int = 2048) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def nearest_pictures(images, others=None, block: int = 2048) -> tuple[np.ndarray
         )  # small numbers: 24 bits are enough for the products
 
     best, who = torch.full((len(images),), torch.inf), torch.zeros(len(images), dtype=torch.long)
-    for a in progress(range(0, len(images), block), "blocks"):
+    for a in bar(range(0, len(images), block), "blocks"):
         x = flat(images[a : a + block])
         for b in range(0, len(others), block):
             y = flat(others[b : b + block])

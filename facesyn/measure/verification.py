@@ -9,11 +9,12 @@ __all__ = ['THRESHOLDS', 'FINE', 'verify', 'flip_sum', 'verify_pairs', 'worth', 
 import numpy as np
 import torch
 
+from ..core.training import Keep
 from ..data.bins import repeated_pairs
 from .scores import check_differ, unit_rows
 from ..nets.backbones import NETWORKS, recogniser
 from ..nets.encoders import Encoder, embed
-from ..nets.recogniser import train_recogniser
+from ..nets.recogniser import Recipe, train_recogniser
 
 # %% ../../nbs/measure/02_verification.ipynb #c008
 THRESHOLDS = np.arange(0, 4, 0.01)  # on the squared distance of unit vectors
@@ -156,10 +157,9 @@ def verify_pairs(encoder, tests) -> dict:
     return {t.name: verify(emb[t.name][::2], emb[t.name][1::2], t.issame, repeats=True)["accuracy"] for t in tests}
 
 
-def worth(faces, tests, net: str = "tiny32", dim: int = 64, **recipe) -> dict:
-    """`verify_pairs` of a recogniser that is trained on `faces`; `recipe`: options of `train_recogniser`, such as
-    epochs, seed and checkpoint"""
-    network, _ = train_recogniser(faces, NETWORKS[net] | dict(dim=dim), **recipe)
+def worth(faces, tests, net: str = "tiny32", dim: int = 64, recipe: Recipe = Recipe(), keep: Keep = Keep()) -> dict:
+    "`verify_pairs` of a recogniser that is trained on `faces` by `train_recogniser`"
+    network, _ = train_recogniser(faces, NETWORKS[net] | dict(dim=dim), recipe, keep)
     return verify_pairs(Encoder(network, faces.size), tests)
 
 

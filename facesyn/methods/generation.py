@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.files import arrays_digest, atomic, progress, read_json, weights_digest
+from ..core.files import arrays_digest, atomic, bar, read_json, weights_digest
 from ..core.images import generator, to_uint8
 from ..data.dataset import begin_dataset, check_card, finish_dataset, image_file, write_image
 from ..data.faces import read_manifest
@@ -143,7 +143,7 @@ def generate(
         np.save(temporary, rows.conditions["y"])
     files = [image_file(i, j, suffix) for i, j in zip(rows.identities, rows.images)]
     batches = [np.arange(start, min(start + batch, len(rows))) for start in range(0, len(rows), batch)][k::n]
-    for index in progress(batches, "batches"):
+    for index in bar(batches, "batches"):
         missing = [not (out / files[r]).exists() for r in index]
         if not any(missing):
             continue

@@ -4,24 +4,32 @@
 
 # %% auto #0
 __all__ = ['ID3Conditions', 'predict', 'time_weight', 'ID3Weights', 'id3_loss', 'prior_kl', 'id3_batches', 'id3_objective',
-           'train_id3', 'begin_from', 'check_training', 'check_unit', 'adjusted_output', 'ID3Pipeline']
+           'ID3Recipe', 'train_id3', 'begin_from', 'check_training', 'check_unit', 'adjusted_output', 'ID3Pipeline']
 
 # %% ../../nbs/methods/01_id3.ipynb #c003
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from math import ceil, inf, sqrt
 from pathlib import Path
 
 import torch
-from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from ..core.files import arrays_digest, weights_digest
-from ..core.images import pick_device, to_float
-from ..diffusion.latents import Patches, decode_latents, encode_images, latents_digest, stored_latents
+from ..core.images import to_float
+from ..core.training import Keep, Optim
+from facesyn.diffusion.latents import (
+    Patches,
+    decode_latents,
+    encode_images,
+    latents_digest,
+    stored_latents,
+    training_scheduler,
+)
 from ..diffusion.pipeline import FacePipeline
 from ..diffusion.sampling import guidance_of, guided_output
 from facesyn.diffusion.schedule import (
@@ -117,18 +125,16 @@ class ID3Weights:
                 raise ValueError(f"{name}={v!r}: expected a weight from 0")
 
 # %% ../../nbs/methods/01_id3.ipynb #c013
-def id3_loss(
-    model, scheduler, encoder, x0, y, s, t, eps, keep=None, weights: ID3Weights = ID3Weights(), decode=None
-) -> dict:
+def id3_loss(model, scheduler, encoder, batch: dict, t, eps, weights: ID3Weights = ID3Weights(), decode=None) -> dict:
     """The ID³ loss of noised images, term by term; `loss` is the sum of `denoise`, `reconstruct`, `identity` and
     `constant`
 
-    x0, eps: (n, c, h, w); y: unit embeddings (n, dim) of the images themselves; s: (n, 4) degrees and years; t: (n,)
-    diffusers' steps 0..T-1; `keep`: see `ID3Conditions`; `decode`: latents -> images, for a latent model. `cosine` is
-    to be
-    looked at. Ours after arXiv 2409.17576, fig. 1."""
+    batch: `x0` (n, c, h, w), unit embeddings `y` (n, dim) of the images themselves, `s` (n, 4) degrees and years, and
+    perhaps `keep` (see `ID3Conditions`); t: (n,) diffusers' steps 0..T-1; eps: as x0; `decode`: latents -> images, for
+    a latent model. `cosine` is to be looked at. Ours after arXiv 2409.17576, fig. 1."""
+    x0, y = batch["x0"], batch["y"]
     T, x_t = scheduler.config.num_train_timesteps, add_noise(scheduler, x0, eps, t)
-    output = predict(model, x_t, t, y, s, keep).float()
+    output = predict(model, x_t, t, y, batch["s"], batch.get("keep")).float()
     x0_hat = estimate_x0(scheduler, output, x_t, t)
     terms = dict(
         denoise=denoising_error(scheduler, output, x_t, eps, t, weights.denoise).mean(),
@@ -184,103 +190,85 @@ def id3_objective(scheduler, encoder, weights: ID3Weights = ID3Weights(), drop=(
             torch.randn(x0.shape, generator=draws),
             torch.randint(scheduler.config.num_train_timesteps, (n,), generator=draws),
         )
-        keep = torch.rand(n, 2, generator=draws) >= hide
-        return id3_loss(
-            model,
-            scheduler,
-            encoder,
-            x0,
-            batch["y"],
-            batch["s"],
-            t.to(x0.device),
-            eps.to(x0.device),
-            keep.to(x0.device),
-            weights,
-            decode,
-        )
+        keep = (torch.rand(n, 2, generator=draws) >= hide).to(x0.device)
+        told = dict(batch, keep=keep)
+        return id3_loss(model, scheduler, encoder, told, t.to(x0.device), eps.to(x0.device), weights, decode)
 
     return loss_fn
 
 # %% ../../nbs/methods/01_id3.ipynb #t001
-def train_id3(
-    images,
-    y,
-    s,
-    encoder,
-    work,
-    steps: int,
-    vae=None,
-    unet: dict = None,
-    width: int = 768,
-    hidden=(512, 256),
-    prediction: str = "epsilon",
-    weights: ID3Weights = ID3Weights(),
-    drop=(0.0, 0.0),
-    batch: int = 32,
-    begin=None,
-    seed: int = 0,
-    device: str = "auto",
-    **options,
-):
-    """Trains on uint8 faces (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4); returns an `ID3Pipeline`
-    (arXiv 2409.17576)
+@dataclass(frozen=True)
+class ID3Recipe:
+    """How an ID³ generator is built and trained for `steps` updates
 
-    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `unet`: options of `build_unet` (channels,
-    attention_levels, ...);
-    `width`, `hidden`: see `ID3Conditions`; `drop`: how often identity and attributes are hidden; `begin`: an
-    ID3Pipeline to go on from.
-    `options` go to `training.train`, which keeps its state in the folder `work` and refuses one of other faces,
-    encoder or settings.
+    `unet`: options of `build_unet` (channels, attention_levels, ...); `width`, `hidden`: see `ID3Conditions`; `drop`:
+    how often identity and attributes are hidden. ValueError for what cannot be."""
+
+    steps: int
+    batch: int = 32
+    unet: dict = field(default_factory=dict)
+    width: int = 768
+    hidden: tuple = (512, 256)
+    prediction: str = "epsilon"
+    drop: tuple = (0.0, 0.0)
+    weights: ID3Weights = ID3Weights()
+    optim: Optim = Optim()
+
+    def __post_init__(self):
+        check_drop(self.drop)
+
+# %% ../../nbs/methods/01_id3.ipynb #n001
+def _denoiser(recipe, z, dim, before):
+    "The network for latents like z (1, c, h, w), with random weights; `before`: which null tokens are known already"
+    torch.manual_seed(recipe.optim.seed)
+    known = [bool(p > 0 or b) for p, b in zip(check_drop(recipe.drop).tolist(), before)]
+    unet = build_unet(z.shape[2], condition_dim=recipe.width, in_channels=z.shape[1], **recipe.unet)
+    return Denoiser(unet, ID3Conditions(dim, tuple(recipe.hidden), recipe.width, known))
+
+
+def train_id3(images, y, s, encoder, recipe: ID3Recipe, keep: Keep = Keep(), vae=None, begin=None):
+    """Trains on uint8 faces (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4), where the encoder is;
+    returns an `ID3Pipeline` (arXiv 2409.17576)
+
+    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `begin`: an ID3Pipeline to go on from. A
+    checkpoint in `keep.folder` of other faces, encoder or settings is refused.
     ValueError for faces, embeddings or attributes that do not fit, or for a pipeline to begin from that is built or
     meant otherwise.
     """
     images, y, s = check_training(images, y, s, encoder)
-    device, vae = pick_device(device), vae or Patches(1)
-    encoder, vae, patches = encoder.to(device), vae.to(device), isinstance(vae, Patches)
-    latents = None if patches else stored_latents(vae, images, Path(work) / "latents.npy", device=device)
-    depth, side = encode_images(vae, to_float(images[:1]).to(device)).shape[1:3]
-    torch.manual_seed(seed)
-    before = (begin.conditions.config.known or (True, True)) if begin else (False, False)
-    known = [bool(p > 0 or b) for p, b in zip(check_drop(drop).tolist(), before)]
-    model = Denoiser(
-        build_unet(side, condition_dim=width, in_channels=depth, **(unet or {})),
-        ID3Conditions(y.shape[1], tuple(hidden), width, known),
+    device, optim = next(encoder.buffers()).device, recipe.optim
+    vae = (vae or Patches(1)).to(device)
+    model = _denoiser(
+        recipe,
+        encode_images(vae, to_float(images[:1]).to(device)),
+        y.shape[1],
+        (begin.conditions.config.known or (True, True)) if begin else (False, False),
     )
-    scheduler = DDIMScheduler(
-        beta_schedule="linear",
-        prediction_type=prediction,
-        timestep_spacing="trailing",
-        clip_sample=type(vae) is Patches,
-        clip_sample_range=vae.config.scaling_factor if patches else 1.0,
-    )
+    scheduler = training_scheduler(vae, recipe.prediction)
     if begin:
-        begin_from(model, begin, prediction, vae)
-    mirrored, cutter = embed(encoder, images.flip(2), flip=False), deepcopy(vae).cpu()  # batches are cut on the CPU
-    batches = id3_batches(
-        images if patches else latents,
-        y,
-        s,
-        batch,
-        seed,
-        mirrored,
-        (lambda x: encode_images(cutter, x)) if patches else None,
-    )
-    objective = id3_objective(scheduler, encoder, weights, drop, lambda z: decode_latents(vae, z))
-    asked = dict(
+        begin_from(model, begin, recipe.prediction, vae)
+    told = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
         latents=latents_digest(vae, images),
         conditions=arrays_digest(dict(y=y, s=s)),
         encoder=weights_digest(dict(encoder=encoder)),
-        unet=unet or {},
-        width=width,
-        hidden=list(hidden),
-        prediction=prediction,
-        **asdict(weights),
-        drop=list(drop),
-        batch=batch,
         begin=weights_digest(begin.components) if begin else None,
     )
-    model = train(model, batches, objective, steps, work, seed=seed, device=device.type, settings=asked, **options)
+    source, encode = _source(vae, images, keep.folder, device)
+    mirrored = embed(encoder, images.flip(2), flip=False)
+    batch_at = id3_batches(source, y, s, recipe.batch, optim.seed, mirrored, encode)
+    objective = id3_objective(scheduler, encoder, recipe.weights, recipe.drop, lambda z: decode_latents(vae, z))
+    model = train(model, batch_at, objective, recipe.steps, optim, keep, device.type, told)
     return ID3Pipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
+
+
+def _source(vae, images, folder, device):
+    "What batches are cut from, and how: pictures in patches, cut on the CPU, or latents that are made once"
+    if not isinstance(vae, Patches):
+        if folder is None:
+            raise ValueError("the latents of an autoencoder are kept beside the checkpoint: give `keep` a folder")
+        return stored_latents(vae, images, Path(folder) / "latents.npy", device=device), None
+    cutter = deepcopy(vae).cpu()
+    return images, lambda x: encode_images(cutter, x)
 
 # %% ../../nbs/methods/01_id3.ipynb #t001a
 def begin_from(model, begin, prediction, vae):

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'TARGETS', 'time_weight', 'identity_term', 'triplet_term', 'whole_picture', 'by_landmarks', 'by_detection',
-           'landmarks_of', 'booth_loss', 'check_pipeline', 'picture_size', 'words_of', 'know', 'identity_kept',
-           'make_priors', 'config_of', 'read_priors', 'Lora', 'save_lora', 'person_batches', 'train_person']
+           'landmarks_of', 'BoothLoss', 'booth_loss', 'check_pipeline', 'picture_size', 'words_of', 'know',
+           'identity_kept', 'make_priors', 'config_of', 'read_priors', 'Lora', 'save_lora', 'BoothRecipe',
+           'person_batches', 'booth_objective', 'check_trainable', 'train_person']
 
 # %% ../../nbs/methods/05_idbooth.ipynb #c002
 import json
 import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ..core.files import arrays_digest, atomic, progress, weights_digest, write_json
+from ..core.files import arrays_digest, atomic, bar, weights_digest, write_json
 from ..core.images import generator, read_image, to_float, to_uint8
+from ..core.training import Keep, Optim, shuffled_rows
 from ..data.dataset import begin_dataset, write_image
 from ..diffusion.latents import decode_latents
 from ..diffusion.schedule import add_noise, estimate_x0, prediction_type, target
 from ..diffusion.text_to_image import draw_latents, latent_moments, token_ids
-from ..diffusion.training import shuffled_rows, train
+from ..diffusion.training import train
 from ..nets.alignment import align as align_faces
 from ..nets.alignment import similarity, template
 
@@ -118,51 +121,61 @@ def landmarks_of(find, images) -> torch.Tensor:
 METHODS = ("dreambooth", "identity", "triplet")
 
 
-def booth_loss(
-    unet,
-    vae,
-    scheduler,
-    encoder,
-    batch,
-    t,
-    eps,
-    method: str = "triplet",
-    prior: float = 1.0,
-    identity: float = 1.0,
-    weight: str = "squared",
-    margin: float = 1.0,
-    reduce: str = "mean",
-    align=whole_picture,
-) -> dict:
+@dataclass(frozen=True)
+class BoothLoss:
+    """What counts how much in `booth_loss`; the defaults are ID-Booth's. ValueError for an unknown method or option
+
+    `method`: of METHODS; `prior`, `identity`: weights of the pictures of anybody and of the identity term, 0: off;
+    `weight`: of time (see `time_weight`); `margin`, `reduce`: see `triplet_term`."""
+
+    method: str = "triplet"
+    prior: float = 1.0
+    identity: float = 1.0
+    weight: str = "squared"
+    margin: float = 1.0
+    reduce: str = "mean"
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r}: expected one of {METHODS}")
+        time_weight(0, kind=self.weight)
+        triplet_term(torch.ones(1, 1), torch.ones(1, 1), torch.ones(1, 1, 1), self.margin, self.reduce)
+
+
+def booth_loss(pipe, encoder, batch: dict, t, eps, loss: BoothLoss = BoothLoss(), align=whole_picture) -> dict:
     """The loss of DreamBooth, of PortraitBooth's identity term or of ID-Booth, term by term; `loss` is their sum
 
-    batch: latents `x0` (n, c, h, w) of the person, their `words` (n, l, w), features `y` (n, d) and `negatives` (n, k,
-    d), `landmarks` (n, 5, 2) if `align` needs them; with `prior`, `x0_prior` and `words_prior` (n, ...) of anybody.
+    pipe: `unet`, `vae` and `scheduler` are used. batch: latents `x0` (n, c, h, w) of the person, their `words`
+    (n, l, w), features `y` (n, d) and `negatives` (n, k, d), `landmarks` (n, 5, 2) if `align` needs them; with a prior,
+    `x0_prior` and `words_prior` (n, ...) of anybody.
     t, eps: for the person's rows, then anybody's. `align`: (images, landmarks) -> (crops, found (n,)); where no face is
     found there is no identity term. `found` and `similarity` are for the log. arXiv 2504.07392.
     """
-    n, both = len(batch["x0"]), ("x0", "words") if not prior else ("x0", "words", "x0_prior", "words_prior")
+    scheduler = pipe.scheduler
+    n, both = len(batch["x0"]), ("x0", "words") if not loss.prior else ("x0", "words", "x0_prior", "words_prior")
     x0, words = (torch.cat([batch[k] for k in both[j::2]]) for j in range(2))
     x_t = add_noise(scheduler, x0, eps, t)
-    output = unet(x_t, t, encoder_hidden_states=words).sample.float()
+    output = pipe.unet(x_t, t, encoder_hidden_states=words).sample.float()
     errors = (output - target(scheduler, x0, eps, t)).square().flatten(1).mean(1)
     terms = dict(person=errors[:n].mean())
-    if prior:
-        terms["anybody"] = prior * errors[n:].mean()
-    if method == "dreambooth" or not identity:
+    if loss.prior:
+        terms["anybody"] = loss.prior * errors[n:].mean()
+    if loss.method == "dreambooth" or not loss.identity:
         return dict(loss=sum(terms.values()), **terms)
     seen, found = align(
-        decode_latents(vae, estimate_x0(scheduler, output[:n], x_t[:n], t[:n])).clamp(-1, 1), batch.get("landmarks")
+        decode_latents(pipe.vae, estimate_x0(scheduler, output[:n], x_t[:n], t[:n])).clamp(-1, 1),
+        batch.get("landmarks"),
     )
     with torch.autocast(x0.device.type, enabled=False):
         a, p = encoder.features(seen.float()), batch["y"].float()
         each = (
             identity_term(a, p)
-            if method == "identity"
-            else triplet_term(a, p, batch["negatives"].float(), margin, reduce)
+            if loss.method == "identity"
+            else triplet_term(a, p, batch["negatives"].float(), loss.margin, loss.reduce)
         )
         terms["identity"] = (
-            identity * (time_weight(t[:n], scheduler.config.num_train_timesteps, weight) * found * each).mean()
+            loss.identity
+            * (time_weight(t[:n], scheduler.config.num_train_timesteps, loss.weight) * found * each).mean()
         )
     return dict(
         loss=sum(terms.values()),
@@ -303,7 +316,7 @@ def make_priors(
     if (out / "features.safetensors").exists():
         return read_priors(out)
     files = [f"{k:05d}.png" for k in range(n)]
-    for k in progress(range(0, n, batch), "priors, batches"):
+    for k in bar(range(0, n, batch), "priors, batches"):
         if all((out / file).exists() for file in files[k : k + batch]):
             continue
         streams = [generator(seed, 5, j) for j in range(k, min(k + batch, n))]
@@ -388,190 +401,135 @@ def save_lora(unet, out, about: dict):
         (Path(d) / "pytorch_lora_weights.safetensors").rename(out / "pytorch_lora_weights.safetensors")
 
 # %% ../../nbs/methods/05_idbooth.ipynb #c032
-def person_batches(
-    vae,
-    person: dict,
-    anybody: dict,
-    words,
-    words_prior,
-    batch: int = 1,
-    positive: str = "same",
-    negatives: int = 1,
-    seed: int = 0,
-):
-    """`batch_at(k, rank)` for `train`, of what `know` says of a person and of anybody
+@dataclass(frozen=True)
+class BoothRecipe:
+    """How the LoRA of one person is trained for `steps` updates; `number`: the person's, part of the random streams
 
-    `positive`: the feature of the same picture (the paper's), of another one of the person, or their centroid.
-    `negatives`: how many of anybody's features stand against each picture.
-    """
-    n, y = len(person["y"]), person["y"]
-    if positive not in ("same", "other", "centroid"):
-        raise ValueError(f"positive={positive!r}: expected same, other or centroid")
-    if positive == "other" and n < 2:
+    `alpha` None: as `rank`; `positive`: the feature of the same picture (the paper's), of another one of the person, or
+    their centroid; `negatives`: how many of anybody's features stand against each picture. ValueError for what cannot
+    be."""
+
+    steps: int = 6400
+    batch: int = 1
+    rank: int = 4
+    alpha: float = None
+    prompt: str = "photo of sks person"
+    prompt_prior: str = "photo of a person"
+    positive: str = "same"
+    negatives: int = 1
+    loss: BoothLoss = BoothLoss()
+    optim: Optim = Optim(1e-4, schedule="cosine", weight_decay=0.01, ema=0.0)
+    number: int = 0
+
+    def __post_init__(self):
+        if self.positive not in ("same", "other", "centroid"):
+            raise ValueError(f"positive={self.positive!r}: expected same, other or centroid")
+        if self.negatives < 1:
+            raise ValueError(f"negatives={self.negatives}: the triplet needs at least one")
+
+    @property
+    def stream(self):
+        "The seed of this person's random streams"
+        return generator(self.optim.seed, 6, self.number).initial_seed()
+
+# %% ../../nbs/methods/05_idbooth.ipynb #n001
+def person_batches(vae, person: dict, anybody: dict, words, recipe: BoothRecipe = BoothRecipe()):
+    "`batch_at(k, rank)` for `train`, of what `know` says of a person and of anybody; `words` (1, l, w) of both prompts"
+    n, y, batch, seed = len(person["y"]), person["y"], recipe.batch, recipe.stream
+    if recipe.positive == "other" and n < 2:
         raise ValueError("positive='other' needs two pictures of the person")
+    words, words_prior = (told.expand(batch, -1, -1) for told in words)
     centre = F.normalize(F.normalize(y).mean(0), dim=0)
 
     def batch_at(k, rank=0):
         draws, rows, others = (
             generator(seed, 4, rank, k),
-            shuffled_rows(n, batch, k, rank, seed),
-            shuffled_rows(len(anybody["y"]), batch, k, rank, seed + 1),
+            shuffled_rows(n, k * batch, batch, seed, 1, rank),
+            shuffled_rows(len(anybody["y"]), k * batch, batch, seed + 1, 1, rank),
         )
         x0, x0_prior = (
             draw_latents(vae, person["moments"][rows], draws),
             draw_latents(vae, anybody["moments"][others], draws),
         )
         against, shift = (
-            torch.randint(len(anybody["y"]), (batch, negatives), generator=draws),
+            torch.randint(len(anybody["y"]), (batch, recipe.negatives), generator=draws),
             torch.randint(1, max(n, 2), (batch,), generator=draws),
         )
-        p = dict(same=y[rows], other=y[(rows + shift) % n], centroid=centre.expand(batch, -1))[positive]
-        return dict(
-            x0=x0,
-            words=words.expand(batch, -1, -1),
-            x0_prior=x0_prior,
-            words_prior=words_prior.expand(batch, -1, -1),
-            y=p,
-            negatives=anybody["y"][against],
-            **({"landmarks": person["landmarks"][rows]} if "landmarks" in person else {}),
+        p = dict(same=y[rows], other=y[(rows + shift) % n], centroid=centre.expand(batch, -1))[recipe.positive]
+        told = dict(x0=x0, words=words, x0_prior=x0_prior, words_prior=words_prior)
+        return (
+            told
+            | dict(y=p, negatives=anybody["y"][against])
+            | ({"landmarks": person["landmarks"][rows]} if "landmarks" in person else {})
         )
 
     return batch_at
 
-# %% ../../nbs/methods/05_idbooth.ipynb #c033
-def train_person(
-    pipe,
-    person: dict,
-    anybody: dict,
-    encoder,
-    out,
-    method: str = "triplet",
-    steps: int = 6400,
-    batch: int = 1,
-    lr: float = 1e-4,
-    decay: str = "cosine",
-    weight_decay: float = 0.01,
-    rank: int = 4,
-    alpha: float = None,
-    prompt: str = "photo of sks person",
-    prompt_prior: str = "photo of a person",
-    prior: float = 1.0,
-    identity: float = 1.0,
-    weight: str = "squared",
-    margin: float = 1.0,
-    positive: str = "same",
-    negatives: int = 1,
-    reduce: str = "mean",
-    align=whole_picture,
-    seed: int = 0,
-    number: int = 0,
-    precision: str = "no",
-    checkpoint_every: int = 500,
-    settings: dict = None,
-) -> Path:
-    """Trains the LoRA of one person by `method` (see METHODS), where the pipeline is, and returns the folder of its
-    file; passes by what is finished there, goes on with what is not
 
-    person, anybody: from `know`, anybody's of the priors. `number`: the person's, part of the random streams. prior,
-    identity, weight, margin, reduce, align: of `booth_loss`. `settings`: what else must not change between restarts,
-    such as digests of the base and the encoder.
-    The pipeline's networks come back frozen. ValueError: an unknown method or option, a half-precision base without
-    precision="bf16", a folder begun with other settings or other pictures.
-    """
+def booth_objective(pipe, encoder, loss: BoothLoss = BoothLoss(), align=whole_picture):
+    "`loss_fn` for `train`: draws steps and noise and returns `booth_loss`"
+
+    def loss_fn(model, batch, draws):
+        x0, T = batch["x0"], pipe.scheduler.config.num_train_timesteps
+        n, device = len(x0), x0.device
+        t, eps = torch.randint(T, (2 * n,), generator=draws), torch.randn(2 * n, *x0.shape[1:], generator=draws)
+        if not loss.prior:
+            t, eps = t[:n], eps[:n]
+        return booth_loss(pipe, encoder, batch, t.to(device), eps.to(device), loss, align)
+
+    return loss_fn
+
+# %% ../../nbs/methods/05_idbooth.ipynb #c033
+def check_trainable(pipe, encoder, precision: str):
+    "ValueError for a pipeline that cannot be trained: parts missing, half precision, several devices or processes"
     check_pipeline(pipe)
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: expected one of {METHODS}")
-    if negatives < 1:
-        raise ValueError(f"negatives={negatives}: the triplet needs at least one")
     if pipe.unet.dtype != torch.float32 and precision == "no":
         raise ValueError(f"a base in {pipe.unet.dtype} needs precision='bf16'")
     if (devices := {next(net.parameters()).device for net in (pipe.unet, pipe.vae, encoder)}) != {pipe.unet.device}:
         raise ValueError(f"U-Net, autoencoder and encoder lie on different devices: {sorted(map(str, devices))}")
     if PartialState().num_processes > 1:
         raise ValueError("a person is trained by one process: give each process its own people")
-    time_weight(0, kind=weight), triplet_term(torch.ones(1, 1), torch.ones(1, 1), torch.ones(1, 1, 1), margin, reduce)
-    out, stream, loss = (
-        Path(out),
-        generator(seed, 6, number).initial_seed(),
-        dict(prior=prior, identity=identity, weight=weight, margin=margin, reduce=reduce),
-    )
-    batch_at = person_batches(
-        pipe.vae,
-        person,
-        anybody,
-        words_of(pipe, [prompt]),
-        words_of(pipe, [prompt_prior]),
-        batch,
-        positive,
-        negatives,
-        stream,
-    )
-    about = dict(
-        settings or {},
-        method=method,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        decay=decay,
-        weight_decay=weight_decay,
-        rank=rank,
-        alpha=alpha or rank,
-        prompt=prompt,
-        prompt_prior=prompt_prior,
-        positive=positive,
-        negatives=negatives,
-        seed=seed,
-        number=number,
-        precision=precision,
+
+
+def train_person(
+    pipe,
+    person: dict,
+    anybody: dict,
+    encoder,
+    keep: Keep,
+    recipe: BoothRecipe = BoothRecipe(),
+    align=whole_picture,
+    settings: dict = None,
+) -> Path:
+    """Trains the LoRA of one person, where the pipeline is, and returns the folder of its file, `keep.folder`; passes
+    by what is finished there, goes on with what is not
+
+    person, anybody: from `know`, anybody's of the priors. `align`: see `booth_loss`. `settings`: what else must not
+    change between restarts, such as digests of the base and the encoder.
+    The pipeline's networks come back frozen. ValueError: see `check_trainable`, and for a folder begun with other
+    settings or other pictures.
+    """
+    out, optim = Path(keep.folder), replace(recipe.optim, seed=recipe.stream)
+    check_trainable(pipe, encoder, optim.precision)
+    words = [words_of(pipe, [prompt]) for prompt in (recipe.prompt, recipe.prompt_prior)]
+    batch_at = person_batches(pipe.vae, person, anybody, words, recipe)
+    about = dict(settings or {}, **asdict(recipe)) | dict(
+        alpha=recipe.alpha or recipe.rank,
         pictures=arrays_digest(person),
         anybody=arrays_digest(dict(moments=anybody["moments"], y=anybody["y"])),
-        **loss,
     )
     begin_dataset(out, about)
     if (out / "pytorch_lora_weights.safetensors").exists():
         return out
-
-    def loss_fn(model, batch, draws):
-        x0, T = batch["x0"], pipe.scheduler.config.num_train_timesteps
-        n, device = len(x0), x0.device
-        t, eps = torch.randint(T, (2 * n,), generator=draws), torch.randn(2 * n, *x0.shape[1:], generator=draws)
-        if not prior:
-            t, eps = t[:n], eps[:n]
-        return booth_loss(
-            pipe.unet,
-            pipe.vae,
-            pipe.scheduler,
-            encoder,
-            batch,
-            t.to(device),
-            eps.to(device),
-            method,
-            align=align,
-            **loss,
-        )
-
     for net in (pipe.vae, pipe.text_encoder):
         net.requires_grad_(False)
-    lora = Lora(pipe.unet, rank, alpha, stream)
+    lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
     try:
-        train(
-            lora,
-            batch_at,
-            loss_fn,
-            steps,
-            out,
-            lr,
-            decay=decay,
-            weight_decay=weight_decay,
-            ema=0.0,
-            seed=stream,
-            precision=precision,
-            device="cpu" if pipe.unet.device.type == "cpu" else "auto",
-            checkpoint_every=checkpoint_every,
-            settings=about,
-        )
+        objective = booth_objective(pipe, encoder, recipe.loss, align)
+        device = "cpu" if pipe.unet.device.type == "cpu" else "auto"
+        train(lora, batch_at, objective, recipe.steps, optim, keep, device, about)
         save_lora(pipe.unet, out, about)
     finally:
         pipe.unet.unload_lora()
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+    keep.path.unlink(missing_ok=True)
     return out

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from ..core.files import arrays_digest, progress, read_json, weights_digest
+from ..core.files import arrays_digest, bar, read_json, weights_digest
 from ..core.images import generator, to_uint8
 from ..data.dataset import begin_dataset, check_card, finish_dataset, write_image
 from ..data.faces import Faces, folder_faces, folder_images
@@ -163,7 +163,7 @@ def generate_people(
         ),
     )
     guided = interval_options(pipe.scheduler, steps, guidance, guidance_interval)
-    for p in progress(people[k::n], "people"):
+    for p in bar(people[k::n], "people"):
         missing = [j for j in range(images) if not (out / p["name"] / f"{j:04d}.png").exists()]
         if missing and p["lora"]:
             pipe.unet.load_lora_adapter(

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-from ..core.files import atomic, progress
+from ..core.files import atomic, bar
 from ..core.images import to_float, to_uint8
 from ..data.dataset import begin_dataset, check_card, finish_dataset, image_file, write_image
 from ..data.faces import SUFFIXES, attribute_row
@@ -333,7 +333,7 @@ def prepare_photos(
     begin_dataset(out, dict(settings or {}, photos=listed, size=size, enlarge=enlarge))
     done, journal = read_journal(out / "photos.jsonl"), out / "photos.jsonl"
     with journal.open("a") as lines:
-        for i, j, p in progress([k for k in photos if k[2] not in done], "photos"):
+        for i, j, p in bar([k for k in photos if k[2] not in done], "photos"):
             where = image_file(i, j)
             try:
                 row = dict(photo=p, file=where, identity=i, image=j) | prepare_photo(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import nn
 
-from ..core.files import atomic, progress
+from ..core.files import atomic, bar
 from ..core.images import pick_device, to_float
 from .backbones import IBlock, IResNet, MobileFaceNet, Network, check_finite, load_recogniser
 from .onnx_nets import RuntimeNet, onnx_to_torch
@@ -241,7 +241,7 @@ def embed(encoder: Encoder, images, batch: int = 256, flip: bool = True, unit: b
     take = (lambda k: torch.as_tensor(read(k))) if read else (lambda k: torch.as_tensor(images[k[0] : k[-1] + 1]))
     out, n = [], len(images.labels) if read else len(images)
     with torch.no_grad():
-        for k in progress(np.array_split(np.arange(n), max(1, -(-n // batch))), "embedding batches") if n else ():
+        for k in bar(np.array_split(np.arange(n), max(1, -(-n // batch))), "embedding batches") if n else ():
             x = take(k)
             x = (x if x.is_floating_point() else to_float(x)).to(device)
             e = encoder.features(x).double()

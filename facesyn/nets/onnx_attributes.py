@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.files import progress
+from ..core.files import bar
 from ..core.images import to_float
 from .encoders import load_encoder
 
@@ -65,7 +65,7 @@ def onnx_attributes(path, faces, gives: dict, margin: float = 0.0, batch: int = 
         raise ValueError(f"margin={margin}: expected a part of the picture, at least 0 and below 1")
     net, read = load_encoder(path, differentiable=False, **preprocessing), getattr(faces, "read", lambda k: faces[k])
     s = np.full((len(getattr(faces, "labels", faces)), 4), np.nan, np.float32)
-    for k in progress(np.array_split(np.arange(len(s)), -(-len(s) // batch)), "attribute batches") if len(s) else ():
+    for k in bar(np.array_split(np.arange(len(s)), -(-len(s) // batch)), "attribute batches") if len(s) else ():
         x = to_float(read(k))
         if x.shape[2] != x.shape[3]:
             raise ValueError(f"expected square faces, got {x.shape[2]} x {x.shape[3]} pixels")

@@ -4,25 +4,22 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'random_rotation', 'code_anchors', 'springs', 'soft_maximum', 'lbfgs_direction', 'descend', 's_iso',
-           'save_search', 'load_search', 'forecast', 'search_large']
+           'forecast', 'search_large']
 
 # %% ../../nbs/sphere/05_large_sets.ipynb #c002
 import hashlib
-import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
-from ..core.files import atomic, progress
+from ..core.files import bar
 from ..core.images import generator
+from ..core.training import load_checkpoint, save_checkpoint
 from .codes import one_thread
 from .fitted_codes import best_code
 from .geometry import check_size, levenshtein_bound, max_cosine, random_anchors, tangent, tiles
@@ -146,34 +143,6 @@ def s_iso(n: int, dim: int) -> float:
     return math.sqrt(v / (m2 - m1**2)) * (t - m1)
 
 # %% ../../nbs/sphere/05_large_sets.ipynb #c019
-def save_search(path, settings, state, **tensors):
-    "Writes where a search is, if a path is given"
-    if path is None:
-        return
-    with atomic(path) as temporary:
-        save_file(
-            {k: v.clone().contiguous() for k, v in tensors.items()},
-            temporary,
-            metadata=dict(settings=json.dumps(settings), state=json.dumps(state)),
-        )
-
-
-def load_search(path, settings):
-    "`(state, tensors)` that `save_search` wrote, or None; ValueError if it was for other settings"
-    if path is None or not Path(path).exists():
-        return None
-    try:
-        with safe_open(path, "pt") as f:
-            about, kept = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-        there, state = (json.loads(about[k]) for k in ("settings", "state"))
-    except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as e:
-        raise ValueError(f"{path} is no search's checkpoint: {e}") from e
-    settings = json.loads(json.dumps(settings))
-    if there != settings:
-        raise ValueError(f"{path} is of another search: {there}, not {settings}; remove it to start again")
-    return state, kept
-
-
 STAGES = (0.5, 0.7, 0.82, 0.87, 0.885)  # of s_iso
 
 
@@ -210,7 +179,7 @@ def search_large(
     settings = dict(
         n=n, dim=dim, seed=int(seed), ways=ways, steps=steps, start=hashlib.sha256(first.numpy().tobytes()).hexdigest()
     )
-    (begun, c_best, c), kept = load_search(checkpoint, settings) or (
+    (begun, c_best, c), kept = load_checkpoint(checkpoint, settings) or (
         (0, max_cosine(first), 1.0),
         dict(best=first, x=first),
     )
@@ -218,7 +187,7 @@ def search_large(
     with one_thread() as threads, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         run = pool.map if torch.device(device).type == "cpu" else map
         for way in ways:
-            for k in progress(range(len(way) + softer), f"Tammes {n} x {dim}"):
+            for k in bar(range(len(way) + softer), f"Tammes {n} x {dim}"):
                 if (done := done + 1) <= begun:
                     continue
                 if k == 0:
@@ -231,5 +200,5 @@ def search_large(
                 x = descend(x, energy, steps)
                 if k >= len(way) - 3 and (c := max_cosine(x.cpu())) < c_best:
                     best, c_best = x.cpu(), c
-                save_search(checkpoint, settings, (done, c_best, c), best=best, x=x.cpu())
+                save_checkpoint(checkpoint, settings, (done, c_best, c), dict(best=best, x=x))
     return best

@@ -17,10 +17,10 @@ from numba import njit
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from ..core.files import progress
+from ..core.files import bar
+from ..core.training import load_checkpoint, save_checkpoint
 from .codes import one_thread
 from .geometry import check_size, random_anchors
-from .large_sets import load_search, save_search
 
 # %% ../../nbs/sphere/06_small_sets.ipynb #c005
 def _compiled(f):
@@ -526,7 +526,7 @@ def search_small(
         (1.5 + 0.105 * n + 1.2e-4 * n * n if dim == 3 else 1.5 + 0.03 * n * dim + 5e-4 * n * n * dim) / 51e6,
         (0.004 + 6e-5 * unknowns * (dim - 2)) / 50,
     )  # efforts of an evaluation, of a linear program
-    (begun, work, found, stalled), kept = load_search(checkpoint, settings) or (
+    (begun, work, found, stalled), kept = load_checkpoint(checkpoint, settings) or (
         (0, 0.0, 0, 0),
         dict(cosines=[], sets=[]),
     )
@@ -561,7 +561,7 @@ def search_small(
 
     with one_thread() as threads, ThreadPoolExecutor(threads) as workers:
         turns, label = int(effort / (12_000 * step)) + 1, f"Tammes {n} x {dim}, at most about"
-        for turn in progress(itertools.count(begun), label, total=turns):  # noqa: B020
+        for turn in bar(itertools.count(begun), label, total=turns):  # noqa: B020
             over, best = turn and (work > effort or found >= 4 + n), pool[0][0] if pool else 2.0
             if over or best < goal + 1e-7:
                 x, c = min(
@@ -586,10 +586,9 @@ def search_small(
             )
             stalled = 0 if pool[0][0] < best - 2e-5 else stalled + 1
             cosines, sets = zip(*pool)
-            save_search(
+            save_checkpoint(
                 checkpoint,
                 settings,
                 (turn + 1, work, found, stalled),
-                cosines=torch.tensor(cosines, dtype=torch.float64),
-                sets=torch.tensor(np.stack(sets)),
+                dict(cosines=torch.tensor(cosines, dtype=torch.float64), sets=torch.tensor(np.stack(sets))),
             )
