@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[],
     submod_attrs={
         "files": ["repo_root", "shipped", "read_json", "write_json", "write_record", "atomic"],
-        "images": ["generator", "image_grid", "read_image", "to_float", "to_uint8"],
+        "images": ["generator", "image_grid", "lead_picture", "read_image", "to_float", "to_uint8"],
         "checks": ["refused"],
     },
 )
