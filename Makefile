@@ -39,8 +39,9 @@ test: notebooks
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
 	$(bin)/pytest -q --ignore=tests/test_notebooks.py
 
+# Links lead on from nbs/ in the notebook, from the root in the README.
 readme: setup
-	jupyter nbconvert --to markdown --stdout nbs/index.ipynb 2>/dev/null | sed 's#](images/#](nbs/images/#' > README.md
+	jupyter nbconvert --to markdown --stdout nbs/index.ipynb 2>/dev/null | sed -E 's%\]\(([^:)#]+\))%](nbs/\1%g; s%\]\(nbs/\.\./%](%g' > README.md
 
 docs: setup
 	IN_TEST=1 PLOTLY_RENDERER=notebook jupyter nbconvert --to html --execute --output-dir data/docs nbs/*.ipynb
