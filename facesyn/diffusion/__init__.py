@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "latents": ["EvenPatches", "Patches", "open_vae"],
         "training": ["train"],
         "sampling": ["Guidance", "guidance_of"],
-        "text_to_image": ["train_text_to_image"],
+        "text_to_image": ["caption", "text_pipeline"],
     },
 )
