@@ -1,0 +1,101 @@
+"""Pages lead somewhere: links to files that exist, a README that fits, numbers that a record holds."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted(p for p in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md"), ROOT / "data/README.md"])
+README = (ROOT / "README.md").read_text()
+
+
+def prose(path):
+    "The markdown of a page, without code and formulas"
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    return re.sub(r"`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", "", text, flags=re.S)
+
+
+def links(path):
+    "The relative targets of a page's links and pictures"
+    return [t for t in re.findall(r"\]\(([^)\s]+)\)", prose(path)) if not re.match(r"[a-z]+:|#", t)]
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *MARKDOWN], ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_to_files(path):
+    broken = [target for target in links(path) if not (path.parent / target.partition("#")[0]).exists()]
+    assert not broken, f"{path.name} links to {broken}"
+
+
+def test_readme_fits():
+    assert len(README.splitlines()) <= 120
+
+
+def test_readme_links_every_room():
+    linked = {(ROOT / target).resolve() for target in links(ROOT / "README.md")}
+    rooms = [p for p in NOTEBOOKS if re.match(r"\d\d_", p.name)]
+    unlinked = [str(p.relative_to(ROOT)) for p in rooms if p.resolve() not in linked]
+    assert rooms and not unlinked, "rooms that the README does not link"
+
+
+def record(path):
+    return json.loads((ROOT / "data/records" / path).read_text())["results"]
+
+
+def mean_percent(path, kind):
+    return np.mean(record(path)["mean_percent"][kind])
+
+
+def rows(text):
+    "First cell -> the others, of the table under the line that begins with `text`"
+    lines = README.splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith(text)) + 2
+    table = [line for line in lines[start : start + 9] if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in ([c.strip() for c in line.strip("| ").split("|")] for line in table)}
+
+
+def test_numbers_of_the_result_table_are_those_of_their_records():
+    demo, cemiface = record("demo/id3_report.json"), record("cemiface/cemiface_report.json")
+    assert rows("| 4,000 pictures of 250 people") == {
+        name: [f"{accuracy:.2f}", recovered, f"{100 * eer:.1f}"]
+        for name, accuracy, recovered, eer in (
+            ("real (rendered)", mean_percent("demo/recognise.json", "real"), "1", demo["identity"]["real"]["eer"]),
+            (
+                "ID³",
+                mean_percent("demo/recognise.json", "synthetic"),
+                f"{demo['recovered']:.2f}",
+                demo["identity"]["generated"]["eer"],
+            ),
+            (
+                "CemiFace, m = 0",
+                mean_percent("cemiface/recognise.json", "synthetic"),
+                f"{cemiface['recovered']:.2f}",
+                cemiface["identity"]["generated"]["eer"],
+            ),
+        )
+    }
+    assert record("demo/id3_generate.json")["images"] == record("cemiface/cemiface_generate.json")["images"] == 4000
+    untrained = 100 * np.mean([*record("id3_sampling/id3_experiment.json")["untrained"][0].values()])
+    assert f"(an untrained network has about {untrained:.0f} %)" in README
+
+
+def test_numbers_on_photographs_are_those_of_their_records():
+    section = README.partition("## Your own faces")[2].partition("\n## ")[0]
+    measured = [
+        f"{mean_percent(f'{profile}/recognise.json', kind):.1f}"
+        for profile in ("photos", "photos_cemiface")
+        for kind in ("synthetic", "real")
+    ]
+    assert re.findall(r"(\d+\.\d) %", section.replace("\n", " ")) == measured
+
+
+def test_minutes_of_the_demo_are_those_of_its_record():
+    runs = [json.loads(p.read_text())["seconds"] for p in (ROOT / "data/records/demo").glob("*.json")]
+    assert f"after about {sum(runs) / 60:.0f} minutes" in README
