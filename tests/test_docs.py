@@ -21,6 +21,7 @@ SHORTER = {
     "steps=2000, batch=64": "steps=1, batch=2, unet=dict(channels=(8, 8), head_dim=8), width=16, hidden=(8, 8)",
     "tammes_anchors(100, 64), 10": "tammes_anchors(3, 64), 1",
 }
+TOOLS = {"source", "for", "torchrun", "nbdev_export", "nbdev_test", "nbdev_clean", "ruff", "pytest"}
 COMMANDS = {"run", "profiles", "doctor", "convert", "inspect", "verify", "status"}
 
 
@@ -132,10 +133,13 @@ def check_command(line, page):
         source = Path(rest[0])
         assert source.parent == Path("nbs/runs/params") and source.stem in {p.stem for p in PARAMS.iterdir()}
     else:
-        assert program in ("source", "for", "torchrun"), f"unknown program in {line!r}"
+        assert program in TOOLS, f"unknown program in {line!r}"
+        assert all((ROOT / w).exists() for w in rest if w.startswith(("nbs", "tests"))), f"no such file: {line!r}"
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash")], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page", [p for p in (*PAGES, ROOT / "CONTRIBUTING.md") if blocks(p, "bash")], ids=lambda p: p.stem
+)
 def test_commands_exist(page):
     lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     assert lines
