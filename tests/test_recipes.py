@@ -12,23 +12,28 @@ from facesyn.data.faces import parametric_faces
 from facesyn.nets.backbones import NETWORKS
 from facesyn.nets.recogniser import MARGINS, Recipe, train_recogniser
 
-PROFILES = sorted((Path(__file__).parents[1] / "nbs/runs/params").glob("*/recognise.yaml"))
+PROFILES = [
+    p for p in sorted((Path(__file__).parents[1] / "nbs/runs/params").glob("*.yaml")) if "\nrecognise:" in p.read_text()
+]
 OWN = {"epochs", "batch", "lr", "head", "s", "m", "seed"}  # the run's own parameters and doing
 
 
 def variants(path):
-    "The profile as it is, and with each option that stands in a comment inside its recipe"
+    "The profile's recognise run as it is, and with each option that stands in a comment inside its recipe"
     text = path.read_text()
     return [
-        yaml.safe_load(text),
-        *(
-            yaml.safe_load(text.replace(f"  # {option}", f"  {option}"))
-            for option in re.findall(r"^  # (\w+: \S.*)$", text, re.M)
-        ),
+        yaml.safe_load(variant)["recognise"]
+        for variant in [
+            text,
+            *(
+                text.replace(f"    # {option}", f"    {option}")
+                for option in re.findall(r"^    # (\w+: \S.*)$", text, re.M)
+            ),
+        ]
     ]
 
 
-@pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)
 def test_trainer_takes_the_recipe(path):
     faces = parametric_faces(3, 2, 32)
     for given in variants(path):
@@ -42,7 +47,7 @@ def test_trainer_takes_the_recipe(path):
 
 
 def test_options_in_comments_are_found():
-    given = variants(next(p for p in PROFILES if p.parent.name == "full_idbooth"))
+    given = variants(next(p for p in PROFILES if p.stem == "full_idbooth"))
     assert [sorted(v["recipe"].get("rand", {})) for v in given] == [
         [],
         ["magnitude", "ops"],

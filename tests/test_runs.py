@@ -1,15 +1,16 @@
-"""Every run notebook runs to its end with its default, smoke-sized parameters, in the Makefile's order, in a folder of
-its own."""
+"""Every run notebook runs to its end with its default, smoke-sized parameters, in the order of the profile `smoke`, in
+a folder of its own."""
 
-import re
 import shutil
 from pathlib import Path
 
 import papermill
 import pytest
 
+from facesyn.core.profiles import read_profile
+
 ROOT = Path(__file__).parents[1]
-ORDER = re.search(r"^RUNS\s*=(.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+ORDER = [run.name for run in read_profile("smoke", ROOT).runs]
 EXISTING = {p.stem for p in (ROOT / "nbs/runs").glob("*.ipynb")}
 
 
@@ -24,10 +25,10 @@ def root(tmp_path_factory):
 
 
 def test_order_names_every_run():
-    assert not EXISTING - set(ORDER), "run notebooks missing from RUNS in the Makefile"
+    assert EXISTING == set(ORDER), "run notebooks missing from nbs/runs/params/smoke.yaml"
 
 
-@pytest.mark.parametrize("run", [r for r in ORDER if r in EXISTING])
+@pytest.mark.parametrize("run", ORDER)
 def test_smoke(run, root):
     papermill.execute_notebook(
         str(ROOT / "nbs/runs" / f"{run}.ipynb"),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['repo_root', 'shipped', 'atomic', 'write_json', 'plain', 'read_json', 'arrays_digest', 'weights_digest',
-           'same_settings', 'environment', 'write_record', 'assigned', 'run_parameters', 'bar']
+           'same_settings', 'environment', 'write_record', 'assigned', 'misfits', 'same_type', 'run_parameters', 'bar']
 
 # %% ../../nbs/core/01_files.ipynb #c002
 import ast
@@ -168,6 +168,22 @@ def assigned(source: str) -> dict:
     except (AttributeError, SyntaxError, ValueError):
         return {}
 
+# %% ../../nbs/core/01_files.ipynb #n021
+def misfits(asked: dict, defaults: dict) -> list[str]:
+    "One sentence for each parameter that `defaults` does not have, or has with a value of another type"
+    found = []
+    for name, value in asked.items():
+        if name not in defaults:
+            found.append(f"unknown parameter {name!r}: this notebook knows {', '.join(defaults)}")
+        elif not same_type(value, default := defaults[name]):
+            found.append(f"parameter {name}: expected a {type(default).__name__} such as {default!r}, got {value!r}")
+    return found
+
+
+def same_type(value, default) -> bool:
+    "Is the value of the default's type? A float may be given as an int"
+    return type(value) is type(default) or (isinstance(default, float) and type(value) is int)
+
 # %% ../../nbs/core/01_files.ipynb #c021
 def run_parameters(namespace: dict) -> dict:
     """The parameters of a run notebook, from its `globals()`; ValueError for an unknown name or a value of another type
@@ -175,14 +191,8 @@ def run_parameters(namespace: dict) -> dict:
     cells = [str(c) for c in namespace["In"] if assigned(str(c))]
     defaults = {k: v for c in cells if not c.startswith("# Parameters") for k, v in assigned(c).items()}
     asked = {k: v for c in cells if c.startswith("# Parameters") for k, v in assigned(c).items()}
-    for name, value in asked.items():
-        if name not in defaults:
-            raise ValueError(f"unknown parameter {name!r}: this notebook knows {', '.join(defaults)}")
-        default = defaults[name]
-        if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
-            raise ValueError(
-                f"parameter {name}: expected a {type(default).__name__} such as {default!r}, got {value!r}"
-            )
+    if wrong := misfits(asked, defaults):
+        raise ValueError(wrong[0])
     return {k: namespace[k] for k in defaults}
 
 # %% ../../nbs/core/01_files.ipynb #c024

@@ -1,0 +1,3 @@
+from facesyn.cli import app
+
+app(prog_name="facesyn")

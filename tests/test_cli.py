@@ -1,0 +1,139 @@
+"""The command line: what it does, and what it says to bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from facesyn.cli import app
+from facesyn.core.profiles import profile_names
+from facesyn.data.dataset import write_image
+from facesyn.data.pairs import Pairs, write_bin
+from facesyn.rendered.faces import render_faces
+
+ROOT = Path(__file__).parents[1]
+
+
+def facesyn(*args):
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+def refused(result, *words):
+    "Exit code 1, a message with all words, no traceback"
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+    assert all(word in result.output for word in words), result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    "A checkout of its own, so that nothing is written into data/"
+    for name in ("settings.ini", "nbs", "data/models", "data/records"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    "A folder of two pictures of each of twenty people"
+    folder = tmp_path_factory.mktemp("faces")
+    for k, image in enumerate(render_faces(np.arange(40) // 2, np.arange(40) % 2, 32)[0]):
+        write_image(image, folder / f"{k // 2:02d}/{k % 2}.png")
+    return folder
+
+
+def test_profiles_are_listed(copy, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = facesyn("profiles")
+    assert shown.exit_code == 0
+    assert all(f" {name} " in shown.output for name in profile_names(ROOT))
+    assert "16 minutes" in shown.output and "data/records/demo" in shown.output
+
+
+@pytest.mark.parametrize("command", ["run", "doctor"])
+def test_a_mistyped_profile_or_parameter_lists_the_known_ones(command, copy):
+    refused(facesyn(command, "dmo"), "no profile 'dmo'", "demo", "cemiface_table2")
+    refused(facesyn(command, "demo", "-p", "encod.people=3"), "no run 'encod'", "encode", "id3_report")
+    refused(facesyn(command, "demo", "-p", "encode.peopel=3"), "unknown parameter 'peopel'", "people", "attributes")
+    refused(facesyn(command, "demo", "-p", "encode.people=many"), "people", "int", "many")
+    refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value")
+    assert not (copy / "data/runs").exists()
+
+
+def test_doctor_lists_all_that_is_missing(copy):
+    found = refused(facesyn("doctor", "photos"), "data/photos/encoder.onnx", "data/photos/lfw.bin", "detector")
+    assert len(found.output.splitlines()) == 5
+    refused(facesyn("doctor", "plain"), "data/runs/train/encoded", "facesyn run train")
+    for name in ("encoder.onnx", "judge.onnx", "detector.onnx"):
+        (copy / "data/photos").mkdir(exist_ok=True)
+        (copy / "data/photos" / name).touch()
+    assert len(refused(facesyn("run", "photos"), "no data/photos/lfw.bin").output.splitlines()) == 1
+    assert facesyn("doctor", "demo").output == "demo: 4 runs, nothing is missing\n"
+
+
+def test_outside_of_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["run", "demo"], ["doctor", "demo"], ["profiles"]):
+        refused(facesyn(*command), str(tmp_path), "clone the repository")
+    (tmp_path / "settings.ini").touch()  # of another project
+    refused(facesyn("run", "demo"), "clone the repository")
+
+
+def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
+    (copy / "nbs").unlink()
+    (copy / "nbs/runs/params").mkdir(parents=True)
+    (copy / "nbs/runs/encode.ipynb").symlink_to(ROOT / "nbs/runs/encode.ipynb")
+    profile = "# Mine.\n# Needs: nothing.\n# Takes: seconds.\n" + (
+        "all: {encoder: data/models/identity, attributes: data/models/attributes}\nencode: {images: 3}\n"
+    )
+    (copy / "nbs/runs/params/mine.yaml").write_text(profile)
+    (copy / "deep").mkdir()
+    monkeypatch.chdir(copy / "deep")
+    ended = facesyn("run", "mine", "-p", "encode.people=4", "--quiet")
+    assert ended.exit_code == 0, ended.output
+    assert "[1/1] encode" in ended.output and "record: data/runs/mine/encoded/encode.json" in ended.output
+    record = json.loads((copy / "data/runs/mine/encoded/encode.json").read_text())
+    assert record["parameters"]["people"] == 4 and record["results"]["images"] == 12
+    assert (copy / "data/runs/mine/encode.ipynb").exists()
+    seen = facesyn("status", copy / "data/runs/mine")
+    assert "encode: ended" in seen.output and "minutes" in seen.output
+
+    failed = refused(facesyn("run", "mine", "-p", "encode.source=deep"), "encode failed", "deep", "encode.ipynb")
+    assert len(failed.output.splitlines()) < 8
+
+
+def test_convert_inspect_and_status(faces, tmp_path):
+    made = facesyn("convert", faces, tmp_path / "rec", "--format", "rec", "--size", 112)
+    assert made.exit_code == 0 and "40 pictures of 20 people" in made.output
+    seen = facesyn("inspect", tmp_path / "rec")
+    assert seen.exit_code == 0 and "images: 40" in seen.output and "112 x 112" in seen.output
+    assert "40 pictures of 20 people, no card yet" in facesyn("status", faces).output
+    refused(facesyn("convert", faces, tmp_path / "x", "--format", "zip"), "no format 'zip'", "webdataset")
+    refused(facesyn("convert", tmp_path / "nowhere", tmp_path / "x"), "nowhere")
+    refused(facesyn("inspect", tmp_path / "nowhere"), "nowhere")
+    refused(facesyn("status", tmp_path / "nowhere"), "nowhere")
+
+
+def test_verify(tmp_path):
+    issame = np.arange(40) % 2 == 0
+    who = np.stack([np.arange(40), np.where(issame, np.arange(40), np.arange(40) + 100)], 1).ravel()
+    images = render_faces(who, np.arange(80) % 2, 112)[0]
+    write_bin(Pairs("mine", np.asarray(images), issame), tmp_path / "mine.bin")
+    measured = facesyn("verify", ROOT / "data/models/identity", tmp_path / "mine.bin")
+    assert measured.exit_code == 0 and measured.output.startswith("mine: ")
+    assert float(measured.output.split()[1]) > 80
+    refused(facesyn("verify", tmp_path / "no.onnx", tmp_path / "mine.bin"), "no.onnx", "size")
+    refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "no.bin"), "no.bin")
+    refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "mine.bin", "--size", 112), "identity", "size")
+
+
+def test_python_m_facesyn():
+    shown = subprocess.run([sys.executable, "-m", "facesyn", "run", "dmo"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 1 and "no profile 'dmo'" in shown.stderr and "Traceback" not in shown.stderr

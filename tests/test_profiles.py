@@ -1,0 +1,117 @@
+"""Profiles fit their run notebooks, join into chains, and write no path that follows from their name."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from facesyn.core.doctor import NAMED, READ, TEXT, below, makes, missing_paths, problems, reads, strings, writes
+from facesyn.core.profiles import profile_names, read_profile, run_defaults, run_names
+
+ROOT = Path(__file__).parents[1]
+PROFILES = profile_names(ROOT)
+SHIPPED = re.compile(r"data/models/(identity|judge|attributes|id3|cemiface|idbooth)$")
+
+
+def test_there_are_profiles():
+    assert {"demo", "train", "cemiface", "idbooth", "photos"} <= set(PROFILES)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_parameters_are_known_and_of_the_right_type(name):
+    "Nothing is missing but files that a user brings, or that another profile makes"
+    wrong = [p for p in problems(read_profile(name, ROOT), ROOT) if not p.startswith("no data/")]
+    assert not [p for p in wrong if "needs the package" not in p], wrong
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_chains_of_profiles_join(name):
+    "What lies below data/runs is written by an earlier run, or by a profile whose name stands in the line `Needs:`"
+    profile, made = read_profile(name, ROOT), []
+    for run in profile.runs:
+        for parameter, path in reads(run):
+            if path.startswith("data/runs/") and not below(path, made):
+                maker = path.split("/")[2]
+                assert maker in PROFILES and maker != name, f"{run.name}.{parameter}: nobody writes {path}"
+                assert makes(maker, path, ROOT), f"{run.name}.{parameter}: {maker} does not write {path}"
+                assert re.search(rf"facesyn run {maker}\b", profile.needs), f"{name} needs {maker}, but does not say so"
+            elif path.startswith("data/models/") and not below(path, made):
+                assert SHIPPED.match(path), f"{run.name}.{parameter}: {path} does not ship"
+        made += writes(run)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_a_profile_says_it_needs_it_reads(name):
+    profile = read_profile(name, ROOT)
+    for other in re.findall(r"facesyn run (\w+)", profile.needs):
+        used = [path for run in profile.runs for _, path in reads(run)]
+        assert any(path.startswith(f"data/runs/{other}/") for path in used), f"{name} reads nothing of {other}"
+
+
+@pytest.mark.parametrize("name", run_names(ROOT))
+def test_every_path_of_a_run_is_looked_at(name):
+    "A default that is a path belongs to a parameter that the doctor knows"
+    for key, path in [s for k, v in run_defaults(ROOT / f"nbs/runs/{name}.ipynb").items() for s in strings(v, k)]:
+        if path.startswith("data/"):
+            assert key in READ | NAMED | {"out", "work"} and (name, key) not in TEXT, f"{name}.{key}: add it to READ"
+
+
+def test_wrong_profiles_are_found(tmp_path):
+    folder = tmp_path / "nbs/runs/params"
+    folder.mkdir(parents=True)
+    for run in ("encode", "id3_generate"):
+        (tmp_path / f"nbs/runs/{run}.ipynb").write_text((ROOT / f"nbs/runs/{run}.ipynb").read_text())
+    head = "# One.\n# Needs: two.\n# Takes: three.\n"
+
+    def problem(text):
+        (folder / "x.yaml").write_text(text)
+        try:
+            return " ".join(problems(read_profile("x", tmp_path), tmp_path))
+        except ValueError as e:
+            return str(e)
+
+    for text, words in (
+        ("encode: {}\n", "line 1 '# '"),
+        ("# One.\n# Takes: three.\nencode: {}", "line 2 'Needs"),
+        (head + "encode: [people]", "mapping"),
+        (head + "encode: {people: 3", "not YAML"),
+        (head + "encod: {}", "no run 'encod' there are encode, id3_generate"),
+        (head + "encode: {peopel: 3}", "unknown parameter 'peopel'"),
+        (head + "encode: {people: 2.5}", "people int 2.5"),
+        (head + "encode: {preprocessing: {mean: 1e-4}}", "1e-4 1.0e-4"),
+        (head + "all: {colour: red}\nencode: {}", "all: 'colour'"),
+        (head + "id3_generate: {encoded: ./encoded}\nencode: {}", "no data/runs/x/encoded put that run first"),
+    ):
+        found = problem(text)
+        assert all(word.strip("'") in found for word in words.split()), f"{text}: {found}"
+
+
+def test_what_follows_is_not_missing():
+    demo = read_profile("demo", ROOT)
+    assert not missing_paths(demo, ROOT)
+    alone = [run for run in demo.runs if run.name == "id3_report"]
+    lost = missing_paths(type(demo)("demo", "", "", "", {}, alone), Path("/nowhere"))
+    assert {"data/runs/demo/dataset", "data/runs/demo/recognise/recognise.json"} <= lost.keys()
+
+
+def test_a_copy_is_a_profile_of_its_own(tmp_path):
+    "A user's profile is a copied file with two changed lines: all that it writes lies below its own name"
+    (tmp_path / "nbs/runs").mkdir(parents=True)
+    for run in run_names(ROOT):
+        (tmp_path / f"nbs/runs/{run}.ipynb").symlink_to(ROOT / f"nbs/runs/{run}.ipynb")
+    (tmp_path / "nbs/runs/params").mkdir()
+    text = (ROOT / "nbs/runs/params/photos.yaml").read_text()
+    mine = text.replace("photos: data/photos\n", "photos: data/me\n").replace("steps: 2500", "steps: 60")
+    (tmp_path / "nbs/runs/params/mine.yaml").write_text(mine)
+    profile = read_profile("mine", tmp_path)
+    assert all(folder.startswith("data/runs/mine/") for run in profile.runs for folder in writes(run))
+    assert not [path for run in profile.runs for _, path in reads(run) if path.startswith("data/runs/photos")]
+    assert profile.runs[2].parameters["steps"] == 60
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_file_is_plain(name):
+    "Numbers are numbers, and the file is a mapping of runs"
+    said = yaml.safe_load((ROOT / f"nbs/runs/params/{name}.yaml").read_text())
+    assert list(said)[0] == "all" or "all" not in said, "`all` stands first"
