@@ -1,13 +1,14 @@
 # Python 3.11 and make are all that must be there; every target makes what it needs.
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
-# A profile is a folder of nbs/runs/params: the runs it has parameters for are run, in this order. METHOD=id3 (the default) or cemiface; TRAIN=1 starts from nothing instead of from data/models.
+# METHOD=id3 (the default), cemiface or idbooth; TRAIN=1 starts from nothing instead of from data/models; PROFILE=: any
+# other file of nbs/runs/params.
 METHOD  ?= id3
 PROFILE ?= $(if $(TRAIN),train,$(if $(filter id3,$(METHOD)),demo,$(METHOD)))
-RUNS     = encoders base prepare encode id3_train id3_generate cemiface_train inquiries cemiface_generate idbooth_train idbooth_generate idbooth_report idbooth_augment recognise id3_report id3_compare id3_experiment photo_probe cemiface_report cemiface_experiment ranked_groups
+# Arguments of JupyterLab, such as LAB="--no-browser --port 9000".
+LAB     ?=
 
 bin    = .venv/bin
 export PATH := $(CURDIR)/$(bin):$(PATH)
-wanted = $(foreach run,$(RUNS),$(if $(wildcard nbs/runs/params/$(PROFILE)/$(run).yaml),$(run)))
 
 .PHONY: setup demo lab test check notebooks readme docs hooks
 setup: .venv/.ready
@@ -18,17 +19,17 @@ setup: .venv/.ready
 	touch $@
 
 demo: setup
-	@test -n "$(wanted)" || { echo "no runs for profile $(PROFILE): expected a folder of nbs/runs/params"; exit 1; }
-	mkdir -p data/runs/$(PROFILE)
-	for run in $(wanted); do echo "== $$run"; \
-	  papermill --cwd . -k python3 --log-output --no-progress-bar -f nbs/runs/params/$(PROFILE)/$$run.yaml nbs/runs/$$run.ipynb data/runs/$(PROFILE)/$$run.ipynb || exit 1; done
+	$(bin)/facesyn run $(PROFILE)
 
+# Notebooks are cleaned on saving by .jupyter, here only: your own ~/.jupyter is not touched.
 lab: setup hooks
-	$(bin)/jupyter lab nbs
+	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} \
+	  $(bin)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB) nbs/index.ipynb
 
-# Notebooks clean, export in sync, no orphans, known parameters; then lint.
+# The laws of the house; notebooks clean, export in sync, no orphans; profiles that fit their runs; then lint.
+quick = tests/house tests/test_notebooks.py tests/test_profiles.py
 notebooks: setup
-	$(bin)/pytest -q -x tests/test_notebooks.py
+	$(bin)/pytest -q -x $(quick)
 	$(bin)/ruff check facesyn nbs tests bench
 	$(bin)/ruff format --check nbs tests bench
 
@@ -37,7 +38,7 @@ check: notebooks
 
 test: notebooks
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	$(bin)/pytest -q --ignore=tests/test_notebooks.py
+	$(bin)/pytest -q $(addprefix --ignore=,$(quick))
 
 # Links lead on from nbs/ in the notebook, from the root in the README.
 readme: setup
@@ -46,6 +47,8 @@ readme: setup
 docs: setup
 	IN_TEST=1 PLOTLY_RENDERER=notebook jupyter nbconvert --to html --execute --output-dir data/docs nbs/*.ipynb
 
-# Notebooks are cleaned on saving and merged cell by cell; only for a git checkout in which they are edited.
+# Notebooks are merged cell by cell; only for a git checkout in which they are edited.
 hooks: setup
-	if [ -d .git ] && [ -z "$$CI" ]; then nbdev_install_hooks && git config --local merge.nbdev-merge.driver '$(bin)/nbdev_merge %O %A %B %P'; fi
+	if [ -d .git ] && [ -z "$$CI" ]; then \
+	  git config --local include.path ../.gitconfig && \
+	  git config --local merge.nbdev-merge.driver '$(bin)/nbdev_merge %O %A %B %P'; fi

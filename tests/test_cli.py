@@ -109,6 +109,40 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     assert len(failed.output.splitlines()) < 8
 
 
+def test_a_run_whose_kernel_dies_stops_the_profile(copy):
+    (copy / "nbs").unlink()
+    (copy / "nbs/runs/params").mkdir(parents=True)
+    cells = [('x = "a"', ["parameters"]), ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", [])]
+    cells = [
+        dict(cell_type="code", id=f"c{k}", source=source, metadata=dict(tags=tags), outputs=[], execution_count=None)
+        for k, (source, tags) in enumerate(cells)
+    ]
+    for run in ("first", "second"):
+        notebook = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
+        (copy / f"nbs/runs/{run}.ipynb").write_text(json.dumps(notebook))
+    (copy / "nbs/runs/params/mine.yaml").write_text("# A.\n# Needs: b.\n# Takes: c.\nfirst:\nsecond:\n")
+    refused(facesyn("run", "mine"), "first was killed", "memory")
+    assert not (copy / "data/runs/mine/second.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    "asked, profile",
+    [
+        ("", "demo"),
+        ("METHOD=cemiface", "cemiface"),
+        ("TRAIN=1", "train"),
+        ("PROFILE=plain", "plain"),
+        ("METHOD=x", "x"),
+    ],
+)
+def test_make_demo_is_facesyn_run(asked, profile):
+    "What METHOD, TRAIN and PROFILE stand for; a name that does not exist is refused by `facesyn run`"
+    made = subprocess.run(
+        ["make", "-n", "-o", ".venv/.ready", "demo", *asked.split()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert made.stdout.strip() == f".venv/bin/facesyn run {profile}"
+
+
 def test_convert_inspect_and_status(faces, tmp_path):
     made = facesyn("convert", faces, tmp_path / "rec", "--format", "rec", "--size", 112)
     assert made.exit_code == 0 and "40 pictures of 20 people" in made.output

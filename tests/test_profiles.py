@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from facesyn.core.doctor import NAMED, READ, TEXT, below, makes, missing_paths, problems, reads, strings, writes
 from facesyn.core.profiles import profile_names, read_profile, run_defaults, run_names
@@ -110,8 +109,8 @@ def test_a_copy_is_a_profile_of_its_own(tmp_path):
     assert profile.runs[2].parameters["steps"] == 60
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_file_is_plain(name):
-    "Numbers are numbers, and the file is a mapping of runs"
-    said = yaml.safe_load((ROOT / f"nbs/runs/params/{name}.yaml").read_text())
-    assert list(said)[0] == "all" or "all" not in said, "`all` stands first"
+def test_packages_that_are_not_installed_are_named(monkeypatch):
+    monkeypatch.setattr("facesyn.core.doctor.find_spec", lambda name: None)
+    assert [p for p in problems(read_profile("photos", ROOT), ROOT) if "facesyn[photos]" in p and "prepare" in p]
+    assert [p for p in problems(read_profile("photos64", ROOT), ROOT) if "facesyn[onnxruntime]" in p]
+    assert problems(read_profile("demo", ROOT), ROOT) == []
