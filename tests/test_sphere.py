@@ -8,6 +8,7 @@ hour or more
 
 import csv
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import torch
 
 from facesyn.sphere import large_sets, small_sets
 from facesyn.sphere.anchors import describe, tammes_anchors
-from facesyn.sphere.codes import kerdock_forms, largest_of_forms, quadratic_codes, trace_forms
+from facesyn.sphere.codes import check_code, kerdock_forms, quadratic_codes, trace_forms
 from facesyn.sphere.fitted_codes import best_code, known_codes
 from facesyn.sphere.geometry import levenshtein_bound, max_cosine, rankin_bound
 from facesyn.sphere.large_sets import search_large
@@ -63,6 +64,48 @@ def test_large_codes_on_samples(row):
     x = code.rows(np.sort(np.random.default_rng(0).choice(code.size, 10_000, replace=False)))
     assert np.abs(np.linalg.norm(x, axis=1) - 1).max() < 1e-12
     assert max_cosine(x.astype(np.float32)) < code.cosine + 1e-6
+
+
+def largest_of_forms(q, p):
+    """The largest cosine that words q(x)+u.x+c have with 0, over all u and c, for the forms q (k, p^m)
+
+    Cosines of two words depend on the difference of their forms alone, and those of one difference with every linear
+    function are one discrete Fourier transform (for p = 2 a product with Hadamard's matrix).
+    """
+    q = np.asarray(q, int)  # multiplied by numbers up to p below
+    places = q.shape[1]
+    digits = np.arange(places)[:, None] // p ** np.arange(round(math.log(places, p))) % p
+    root = np.exp(2j * np.pi / p * np.arange(p)) if p > 2 else np.array([1.0, -1.0], np.float32)
+    total = np.array(
+        [(root[a * q % p] @ root[a * (digits @ digits.T) % p]).ravel() for a in range(1, p)]
+    )  # the sum over x of exp(2 pi i a (q(x)+u.x)/p) for every u
+    return max(float((root[np.arange(1, p) * c % p] @ total).real.max()) for c in range(p)) / ((p - 1) * places)
+
+
+@pytest.mark.parametrize("p, m, exponent", [(2, 9, 3), (2, 7, 3), (5, 3, 2), (3, 5, 2), (13, 1, 2), (3, 4, 2)])
+def test_guarantee_of_forms_by_algebra(p, m, exponent):
+    "These forms are closed under addition, so every difference of two is one of them"
+    code = next(quadratic_codes(p, m))
+    found = largest_of_forms(trace_forms(p, m, [exponent])(np.arange(1, p**m)), p)
+    assert abs(found - code.cosine) < 1e-12
+    check_code(code)
+
+
+@pytest.mark.parametrize("m", [4, 6, 8])
+def test_every_pair_of_kerdock_forms(m):
+    q = kerdock_forms(m)(np.arange(2 ** (m - 1)))
+    a, b = np.triu_indices(len(q), 1)
+    assert abs(largest_of_forms(q[a] ^ q[b], 2) - 2 ** (-m / 2)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "m, forms, count", [(8, kerdock_forms(8, True), 2**14), (9, trace_forms(2, 9, [3, 5]), 2**18)], ids=["DG", "BCH"]
+)
+def test_some_pairs_of_many_forms(m, forms, count):
+    code = list(quadratic_codes(2, m))[1]
+    a, b = np.random.default_rng(0).integers(0, count, (2, 4000))
+    assert largest_of_forms((forms(a) ^ forms(b))[a != b], 2) < code.cosine + 1e-12
+    check_code(code)
 
 
 def test_every_pair_of_forms():
@@ -168,6 +211,40 @@ def test_stopped_search_goes_on_to_the_same_set(search, rounds, tmp_path, monkey
         tammes_anchors(300, 12, checkpoint=tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"a.safetensors was made with other settings.*\bn: "):
         tammes_anchors(21, 3, checkpoint=tmp_path / "a.safetensors")
+
+
+WITHOUT_NUMBA = """
+import sys
+
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "numba":
+            raise ModuleNotFoundError("No module named 'numba'", name="numba")
+
+
+sys.meta_path.insert(0, Hidden())
+from facesyn.sphere import max_cosine, spread, tammes_anchors
+from facesyn.sphere.small_sets import search_small
+
+assert max_cosine(tammes_anchors(250, 12)) < 0.44 and abs(max_cosine(tammes_anchors(240, 8)) - 0.5) < 1e-6
+assert spread(tammes_anchors(24, 12), 2, 0.7, 0.9).shape == (24, 2, 12)
+for search in (lambda: tammes_anchors(30, 4), lambda: search_small(20, 3, 3)):
+    try:
+        search()
+    except ImportError as e:
+        print(e)
+    else:
+        raise AssertionError("searched without numba")
+"""
+
+
+def test_without_numba():
+    "Codes and springs need none; a search of a small set says how to install it"
+    said = subprocess.run([sys.executable, "-c", WITHOUT_NUMBA], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    error = "the search of small sets needs numba: pip install 'facesyn[anchors]'"
+    assert said.stdout.splitlines()[-2:] == [error] * 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ __all__ = ['per_identity', 'vendi', 'vendi_per_identity', 'prdc', 'moments', 'fr
 import numpy as np
 
 from .scores import rows_of, unit_rows
-from ..sphere.anchors import select_distinct
+from ..sphere.galleries import select_distinct
 
 # %% ../../nbs/measure/04_diversity.ipynb #c005
 def _rows(x, name: str, least: int = 1, what: str = "this") -> np.ndarray:

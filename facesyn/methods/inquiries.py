@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..measure.scores import unit_rows
-from ..sphere.anchors import select_distinct
+from ..sphere.galleries import select_distinct
 
 # %% ../../nbs/methods/03_inquiries.ipynb #c006
 def sharpness(images: torch.Tensor) -> torch.Tensor:

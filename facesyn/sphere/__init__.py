@@ -7,7 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[],
     submod_attrs={
         "geometry": ["cosines", "degrees", "levenshtein_bound", "max_cosine", "random_anchors"],
-        "anchors": ["describe", "gallery_anchors", "principal_space", "tammes_anchors"],
+        "anchors": ["describe", "principal_space", "tammes_anchors"],
+        "galleries": ["gallery_anchors", "select_distinct"],
         "spreading": ["cone_cosine", "nearest_other", "spread", "spread_rows"],
     },
 )

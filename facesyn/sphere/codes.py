@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['one_thread', 'Code', 'some_rows', 'check_code', 'simplex', 'orthoplex', 'optimal_code', 'prime_power', 'Field',
            'finite_field', 'symbols_to_rows', 'trace_forms', 'kerdock_forms', 'quadratic_code', 'quadratic_codes',
-           'largest_of_forms', 'reed_solomon']
+           'reed_solomon']
 
 # %% ../../nbs/sphere/02_codes.ipynb #c002
 import itertools
@@ -66,19 +66,13 @@ def check_code(code, k: int = 1500, exact: bool = True) -> float:
     """The largest cosine of `some_rows`; AssertionError unless they are unit vectors of the right shape and keep the
     guarantee: never exceeded, and with `exact` reached if all rows are looked at"""
     x = some_rows(code, k)
-    cosines = x @ x.T - 2 * np.eye(len(x))
+    whole, cosines = len(x) == code.size, x @ x.T - 2 * np.eye(len(x))
     assert x.shape[1] == code.dim and np.abs(np.linalg.norm(x, axis=1) - 1).max() < 1e-12
     assert cosines.max() < code.cosine + 1e-12, (code.name, cosines.max(), code.cosine)
-    assert len(x) < code.size or not exact or cosines.max() > code.cosine - 1e-9, (
-        code.name,
-        cosines.max(),
-        code.cosine,
-    )
-    if code.part and len(x) == code.size:
-        assert (
-            max(cosines[a : a + code.part, a : a + code.part].max() for a in range(0, len(x), code.part))
-            < code.inside + 1e-12
-        )
+    assert not whole or not exact or cosines.max() > code.cosine - 1e-9, (code.name, cosines.max(), code.cosine)
+    if code.part and whole:
+        blocks = [cosines[a : a + code.part, a : a + code.part].max() for a in range(0, len(x), code.part)]
+        assert max(blocks) < code.inside + 1e-12
     return cosines.max()
 
 # %% ../../nbs/sphere/02_codes.ipynb #c012
@@ -211,11 +205,8 @@ def quadratic_code(name: str, p: int, m: int, forms: Callable, count: int, cosin
     """The words Q(x)+u.x+c for `count` forms over GF(p) in `m` variables, as unit vectors, `shorten` <= m+1 places
     dropped; `cosine`: the guarantee before shortening"""
     places, fixed = p**m, max(shorten - 1, 0)
-    axes, part, left = (
-        (2 * places if p == 2 and not shorten else 0),
-        p ** (m - fixed) * (1 if shorten else p),
-        places - shorten,
-    )
+    axes = 2 * places if p == 2 and not shorten else 0
+    part, left = p ** (m - fixed) * (1 if shorten else p), places - shorten
 
     def rows(index):
         index, unit, x = _within(index, axes + count * part), p ** np.arange(m), np.arange(places)
@@ -271,18 +262,6 @@ def quadratic_codes(p: int, m: int, shorten: int = 0):
             yield quadratic_code(
                 "Delsarte-Goethals", 2, m, kerdock_forms(m, True), places**2 // 4, 2 * places**-0.5, shorten
             )
-
-# %% ../../nbs/sphere/02_codes.ipynb #c028
-def largest_of_forms(q: np.ndarray, p: int) -> float:
-    "The largest cosine that words q(x)+u.x+c have with 0, over all u and c, for the forms q (k, p^m)"
-    q = np.asarray(q, int)  # multiplied by numbers up to p below
-    places = q.shape[1]
-    digits = np.arange(places)[:, None] // p ** np.arange(round(math.log(places, p))) % p
-    root = np.exp(2j * np.pi / p * np.arange(p)) if p > 2 else np.array([1.0, -1.0], np.float32)
-    total = np.array(
-        [(root[a * q % p] @ root[a * (digits @ digits.T) % p]).ravel() for a in range(1, p)]
-    )  # the sum over x of exp(2 pi i a (q(x)+u.x)/p) for every u
-    return max(float((root[np.arange(1, p) * c % p] @ total).real.max()) for c in range(p)) / ((p - 1) * places)
 
 # %% ../../nbs/sphere/02_codes.ipynb #c033
 def reed_solomon(q: int, length: int, k: int) -> Code:

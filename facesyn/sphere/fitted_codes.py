@@ -56,27 +56,35 @@ def side_by_side(a: Code, b: Code) -> Code:
     return Code(f"{a.name} and {b.name}", a.size + b.size, a.dim + b.dim, max(a.cosine, b.cosine, 0.0), rows)
 
 # %% ../../nbs/sphere/04_fitted_codes.ipynb #c010
+def _reed_solomons(q, limit):
+    "All Reed-Solomon codes over GF(q) of at most `limit` dimensions whose guarantee is positive"
+    for k in (2, 3, 4, 5, 6):
+        for length in range(k, min(q + 1, limit // (q - 1)) + 1):
+            if q * (k - 1) < length * (q - 1):
+                yield reed_solomon(q, length, k)
+
+
+def _quadratics(p, limit):
+    "All codes of quadratic forms over GF(p) that may have at most `limit` dimensions"
+    m = 4 if p == 2 else 1
+    while (p - 1) * (p**m - m - 1) <= limit:
+        for shorten in range(m + 2):
+            yield from quadratic_codes(p, m, shorten)
+        m += 1
+
+
 @cache
 def _codes_below(limit):
-    def found():
-        yield from (*LATTICES, *GRAPHS)
-        for q in filter(prime_power, range(2, limit + 2)):
-            if q * (q * q - q + 1) <= limit:
-                yield quadrangle(q)
-            yield from (
-                reed_solomon(q, length, k)
-                for k in (2, 3, 4, 5, 6)
-                for length in range(k, min(q + 1, limit // (q - 1)) + 1)
-                if q * (k - 1) < length * (q - 1)
-            )
-        for p in (p for p in range(2, limit + 2) if prime_power(p) == (p, 1)):
-            m = 4 if p == 2 else 1
-            while (p - 1) * (p**m - m - 1) <= limit:
-                for shorten in range(m + 2):
-                    yield from quadratic_codes(p, m, shorten)
-                m += 1
-
-    return tuple(sorted((c for c in found() if 2 * c.dim < c.size), key=lambda c: (c.cosine, c.dim)))
+    "All codes of about `limit` dimensions or fewer, sorted"
+    found = [*LATTICES, *GRAPHS]
+    for q in filter(prime_power, range(2, limit + 2)):
+        if q * (q * q - q + 1) <= limit:
+            found.append(quadrangle(q))
+        found += _reed_solomons(q, limit)
+    for p in range(2, limit + 2):
+        if prime_power(p) == (p, 1):
+            found += _quadratics(p, limit)
+    return tuple(sorted((c for c in found if 2 * c.dim < c.size), key=lambda c: (c.cosine, c.dim)))
 
 
 def known_codes(dim: int) -> list:
@@ -97,11 +105,7 @@ def best_code(n: int, dim: int):
     for c in codes:  # a smaller code, and another for the rest
         if best and c.cosine >= best.cosine:
             break
-        if (
-            n / 2 <= c.size < n
-            and c.dim < dim
-            and (rest := best_code(n - c.size, dim - c.dim))
-            and (not best or max(c.cosine, rest.cosine, 0) < best.cosine)
-        ):
-            best = side_by_side(c, rest)
+        if n / 2 <= c.size < n and c.dim < dim and (rest := best_code(n - c.size, dim - c.dim)):
+            if not best or max(c.cosine, rest.cosine, 0) < best.cosine:
+                best = side_by_side(c, rest)
     return best

@@ -155,6 +155,21 @@ def forecast(n: int, dim: int) -> float:
     )
 
 
+def _ways(n, dim, stages):
+    "The passes of a search, each a list of rising thresholds; `stages`: one pass of these"
+    if stages:
+        return [stages]
+    unit = forecast(n, dim) / STAGES[-1]
+    return [[share * unit for share in part] for part in ((STAGES,) if dim >= 64 else (STAGES[2:], STAGES[-1:]))]
+
+
+def _energy(way, k, dim, top, run):
+    "What stage k of a pass descends: springs at its thresholds, then ever sharper soft maxima"
+    if k < len(way):
+        return partial(springs, s=way[k], run=run)
+    return partial(soft_maximum, beta=160 * 2.0 ** (k - len(way)) * math.sqrt(dim), top=top, run=run)
+
+
 def search_large(
     n: int, dim: int, seed: int = 0, start=None, stages=None, steps: int = None, device="cpu", checkpoint=None
 ) -> torch.Tensor:
@@ -167,15 +182,10 @@ def search_large(
     """
     n, dim = check_size(n, dim)
     large = n * n * dim > 1e10
-    steps, softer, unit = steps or (18 if large else 30), 0 if large else 4, forecast(n, dim) / STAGES[-1]
+    steps, softer, ways = steps or (18 if large else 30), 0 if large else 4, _ways(n, dim, stages)
     first = random_anchors(n, dim, seed) if start is None else torch.as_tensor(start, dtype=torch.float32)
     if tuple(first.shape) != (n, dim):
         raise ValueError(f"expected a start ({n}, {dim}), got shape {tuple(first.shape)}")
-    ways = (
-        [stages]
-        if stages
-        else [[share * unit for share in part] for part in ((STAGES,) if dim >= 64 else (STAGES[2:], STAGES[-1:]))]
-    )
     settings = dict(
         n=n, dim=dim, seed=int(seed), ways=ways, steps=steps, start=hashlib.sha256(first.numpy().tobytes()).hexdigest()
     )
@@ -192,12 +202,7 @@ def search_large(
                     continue
                 if k == 0:
                     x, c = first.to(device), 1.0
-                if k < len(way):
-                    energy = partial(springs, s=way[k], run=run)
-                else:
-                    beta = 160 * 2.0 ** (k - len(way)) * math.sqrt(dim)
-                    energy = partial(soft_maximum, beta=beta, top=c, run=run)
-                x = descend(x, energy, steps)
+                x = descend(x, _energy(way, k, dim, c, run), steps)
                 if k >= len(way) - 3 and (c := max_cosine(x.cpu())) < c_best:
                     best, c_best = x.cpu(), c
                 save_checkpoint(checkpoint, settings, (done, c_best, c), dict(best=best, x=x))

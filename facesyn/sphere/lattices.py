@@ -159,27 +159,34 @@ def leech() -> np.ndarray:
     return np.concatenate([twos.reshape(-1, 24), odd.reshape(-1, 24), math.sqrt(32) * d_roots(24)])
 
 
+_SEEN_FROM_E8 = (("56", 1 / 2), ("27", 1 / 3), ("16", 1 / 4), ("10", 1 / 5))  # each from the one before it
+_OF_LEECH = {"891": ("4600", 1 / 3), "336": ("891", 1 / 4), "275": ("552", 1 / 5), "162": ("275", 1 / 6)}
+
+
 @cache
 def _of_e8(name):
     x = e8_roots()
-    if name in ("E7 roots", "E6 roots"):
+    if name.endswith("roots"):  # E7, E6: at right angles to one or two of the roots
         axes = x[[0, np.isclose(x @ x[0], 0.5).argmax()]][: 8 - int(name[1])]
         return seen_from(x[(np.abs(x @ axes.T) < 1e-9).all(1)], axes)
-    for a in (1 / 2, 1 / 3, 1 / 4, 1 / 5)[: (56, 27, 16, 10).index(int(name)) + 1]:
-        x = derived(x, a)
-    return x
+    for other, cosine in _SEEN_FROM_E8:
+        x = derived(x, cosine)
+        if other == name:
+            return x
 
 
 @cache
 def _of_leech(name):
+    if name == "whole":
+        return leech() / math.sqrt(32)
     if name == "4600":
-        return derived(leech() / math.sqrt(32), 1 / 2)
+        return derived(_of_leech("whole"), 1 / 2)
     if name == "552":
         v = np.ones((1, 24))
         v[0, 0] = 5
         return seen_from(leech()[np.isclose(leech() @ v[0], 24)], v)
-    before, a = {"891": ("4600", 1 / 3), "336": ("891", 1 / 4), "275": ("552", 1 / 5), "162": ("275", 1 / 6)}[name]
-    return derived(_of_leech(before), a)
+    before, cosine = _OF_LEECH[name]
+    return derived(_of_leech(before), cosine)
 
 
 @cache
@@ -198,36 +205,27 @@ def _cell600():
     )
 
 
-def _table(name, size, dim, cosine, rows):
-    return Code(name, size, dim, cosine, lambda index: rows()[np.asarray(index)])
+def _table(name, size, dim, cosine, rows, *what):
+    "A code whose rows are looked up in `rows(*what)`, once they are needed"
+    return Code(name, size, dim, cosine, lambda index: rows(*what)[np.asarray(index)])
 
 
 LATTICES = (
-    _table("D4 roots", 24, 4, 1 / 2, lambda: d_roots(4)),
-    _table("D5 roots", 40, 5, 1 / 2, lambda: d_roots(5)),
+    _table("D4 roots", 24, 4, 1 / 2, d_roots, 4),
+    _table("D5 roots", 40, 5, 1 / 2, d_roots, 5),
     _table("600-cell", 120, 4, (1 + math.sqrt(5)) / 4, _cell600),
     _table("E8 roots", 240, 8, 1 / 2, e8_roots),
-    *(
-        _table(f"{name}, of E8" if name.isdigit() else name, size, dim, c, lambda name=name: _of_e8(name))
-        for name, size, dim, c in (
-            ("E7 roots", 126, 7, 1 / 2),
-            ("E6 roots", 72, 6, 1 / 2),
-            ("56", 56, 7, 1 / 3),
-            ("27", 27, 6, 1 / 4),
-            ("16", 16, 5, 1 / 5),
-            ("10", 10, 4, 1 / 6),
-        )
-    ),
-    _table("Leech lattice", 196560, 24, 1 / 2, cache(lambda: leech() / math.sqrt(32))),
-    *(
-        _table(f"{name}, of Leech's lattice", int(name), dim, c, lambda name=name: _of_leech(name))
-        for name, dim, c in (
-            ("4600", 23, 1 / 3),
-            ("891", 22, 1 / 4),
-            ("336", 21, 1 / 5),
-            ("552", 23, 1 / 5),
-            ("275", 22, 1 / 6),
-            ("162", 21, 1 / 7),
-        )
-    ),
+    _table("E7 roots", 126, 7, 1 / 2, _of_e8, "E7 roots"),
+    _table("E6 roots", 72, 6, 1 / 2, _of_e8, "E6 roots"),
+    _table("56, of E8", 56, 7, 1 / 3, _of_e8, "56"),
+    _table("27, of E8", 27, 6, 1 / 4, _of_e8, "27"),
+    _table("16, of E8", 16, 5, 1 / 5, _of_e8, "16"),
+    _table("10, of E8", 10, 4, 1 / 6, _of_e8, "10"),
+    _table("Leech lattice", 196560, 24, 1 / 2, _of_leech, "whole"),
+    _table("4600, of Leech's lattice", 4600, 23, 1 / 3, _of_leech, "4600"),
+    _table("891, of Leech's lattice", 891, 22, 1 / 4, _of_leech, "891"),
+    _table("336, of Leech's lattice", 336, 21, 1 / 5, _of_leech, "336"),
+    _table("552, of Leech's lattice", 552, 23, 1 / 5, _of_leech, "552"),
+    _table("275, of Leech's lattice", 275, 22, 1 / 6, _of_leech, "275"),
+    _table("162, of Leech's lattice", 162, 21, 1 / 7, _of_leech, "162"),
 )
