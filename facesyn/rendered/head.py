@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEIGHTS', 'WIDTH', 'FRONT', 'BACK', 'ROWS', 'COLS', 'DETAIL', 'SHAPE', 'MOTION', 'detail_at', 'curve', 'grid', 'bump',
-           'pair', 'slices', 'relief', 'warp', 'head', 'basis']
+           'pair', 'slices', 'nose', 'relief', 'feature_shift', 'head', 'basis']
 
 # %% ../../nbs/rendered/01_head.ipynb #c002
 from functools import lru_cache
@@ -93,22 +93,27 @@ def slices(y, t):
     return np.maximum(w, 0.02), f, curve(y, BACK) * (1 + 0.03 * t["head_width"])
 
 # %% ../../nbs/rendered/01_head.ipynb #c031
-def relief(x, y, t):
-    """Height of the face's features above the oval at canonical face coordinates (x, y), for traits `t` as in
-    `slices`; the shape of x"""
+def nose(x, y, t):
+    "Height of the nose and its wings at canonical face coordinates (x, y); `t` as in `slices`"
     ridge = np.clip((0.22 - y) / 0.86, 0, 1)  # 0 between the eyes, 1 at the tip
     length = 1 / (1 + np.exp((-0.70 - 0.03 * t["nose_tip"] - y) / 0.040)) * 1 / (1 + np.exp((y - 0.16) / 0.09))
     width = 0.115 + 0.012 * t["nose_bridge"] + (0.06 + 0.022 * t["nose_width"]) * ridge**2
-    nose = (
+    bridge = (
         ((0.10 + 0.045 * t["nose_height"]) + (0.25 + 0.06 * t["nose_height"] + 0.03 * t["nose_tip"]) * ridge**1.35)
         * np.exp(-((x / width) ** 2))
         * length
     )
-    z = (
-        nose
+    return (
+        bridge
         + 0.055 * bump(x, y, 0, -0.60, 0.15, 0.13)
         + (0.13 + 0.03 * t["nose_width"]) * pair(x, y, 0.20 + 0.03 * t["nose_width"], -0.64, 0.105, 0.10)
     )
+
+
+def relief(x, y, t):
+    """Height of the face's features above the oval at canonical face coordinates (x, y), for traits `t` as in
+    `slices`; the shape of x"""
+    z = nose(x, y, t)
     z += -(0.17 + 0.05 * t["eye_depth"]) * pair(x, y, 0.5, 0.03, 0.33, 0.21) + 0.075 * pair(
         x, y, 0.5, -0.02, 0.22, 0.13
     )
@@ -138,7 +143,7 @@ def relief(x, y, t):
     return z
 
 # %% ../../nbs/rendered/01_head.ipynb #c036
-def warp(x, y, t):
+def feature_shift(x, y, t):
     """Shift (dx, dy), each of the shape of x, of the canonical face point (x, y): size, spacing and tilt of eyes,
     brows, nose and mouth"""
     dx, dy = np.zeros_like(x), np.zeros_like(y)
@@ -187,7 +192,7 @@ def head(detail=1, **traits):
     front = np.clip(c * 3 + 0.3, 0, 1)
     y = np.broadcast_to(y, x.shape)
     cx = curve(y, WIDTH) * np.sign(s) * np.abs(s) ** 0.92  # canonical face coordinates do not move with the traits
-    dx, dy = warp(cx, y, t)
+    dx, dy = feature_shift(cx, y, t)
     z = np.where(c > 0, f * np.abs(c) ** 0.85, b * c) + front * relief(cx, y, t)
     tall = 1 + 0.035 * t["face_height"]
     return np.stack([x + front * dx, (y + front * dy) * tall, z])
