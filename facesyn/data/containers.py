@@ -222,7 +222,7 @@ def write_lmdb(encoded: Encoded, folder, order, shard: int = 0):
         atomic(Path(folder) / "train.lmdb") as temporary,
         lmdb.open(str(temporary), subdir=False, map_size=2**40, lock=False, sync=False) as base,
     ):
-        ranks = bar(range(len(order)), "LMDB images")
+        ranks = iter(bar(range(len(order)), "LMDB images"))
         for chunk in range(0, len(order), 1000):
             with base.begin(write=True) as txn:
                 for k in range(chunk, min(chunk + 1000, len(order))):
