@@ -62,13 +62,6 @@ def test_package_is_what_the_notebooks_export(copy):
     assert not stale, f"run nbdev_export: {stale}"
 
 
-def test_readme_is_the_index_notebook():
-    cells = json.loads((ROOT / "nbs/index.ipynb").read_text())["cells"]
-    text = "".join("".join(c["source"]) + "\n" for c in cells if c["cell_type"] == "markdown")
-    text = re.sub(r"\]\(([^:)#]+\))", r"](nbs/\1", text).replace("](nbs/../", "](")  # as the Makefile does it
-    assert (ROOT / "README.md").read_text().split() == text.split(), "run make readme"
-
-
 @pytest.mark.parametrize("run", RUNS, ids=name)
 def test_run_has_one_parameters_cell(run):
     cells = json.loads(run.read_text())["cells"]
