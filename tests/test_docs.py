@@ -69,7 +69,7 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize("page", [p for p in PAGES if python(p)], ids=lambda p: p.stem)
 def test_python_runs(page, data, monkeypatch):
     monkeypatch.chdir(data)
-    monkeypatch.setattr(sys, "argv", ["draw.py", "0", "1"])
+    monkeypatch.setattr(sys, "argv", ["generate.py", "0", "1"])
     names = {"__name__": page.stem}
     for block in python(page):
         for long, short in SHORTER.items():
