@@ -1,11 +1,12 @@
 """Profiles fit their run notebooks, join into chains, and write no path that follows from their name."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from facesyn.core.doctor import NAMED, READ, TEXT, below, makes, missing_paths, problems, reads, strings, writes
+from facesyn.core.doctor import NAMED, READ, TEXT, below, idle, makes, missing_paths, problems, reads, strings, writes
 from facesyn.core.profiles import profile_names, read_profile, run_defaults, run_names
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,42 @@ def test_what_a_profile_says_it_needs_it_reads(name):
     for other in re.findall(r"facesyn run (\w+)", profile.needs):
         used = [path for run in profile.runs for _, path in reads(run)]
         assert any(path.startswith(f"data/runs/{other}/") for path in used), f"{name} reads nothing of {other}"
+
+
+RECORDS = sorted((ROOT / "data/records").glob("*/*.json"))
+OTHERWISE = {  # records that were made with other parameters than the profile's, which its comments say
+    "cemiface_table2/cemiface_experiment.json": {"seeds"},
+    "cemiface_table3/cemiface_experiment.json": {"seeds"},
+    "cemiface_table4/cemiface_experiment.json": {"seeds"},
+    "cemiface_table8/cemiface_experiment.json": {"seeds"},
+    "cemiface_table14/cemiface_experiment.json": {"seeds"},
+    "idbooth/idbooth_train_0.json": {"shard"},  # two processes
+    "idbooth/idbooth_train_1.json": {"shard"},
+    "photos/encode.json": {"source", "having"},
+    "photos/recognise.json": {"real", "having", "benchmarks", "prefix"},
+    "photos_cemiface/cemiface_train.json": {"layers"},  # 1, today [1]
+    "plain/id3_train_reference.json": {"id_weight"},  # the generator of `train`
+}
+NO_PROFILE = {"cemiface_fig4/own_mean.json"}  # by a script that is not kept
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_a_record_is_made_by_the_profile_of_its_name(path):
+    "Its parameters are the profile's, but for paths below data/runs and texts for cards"
+    name, record = f"{path.parent.name}/{path.name}", json.loads(path.read_text())
+    runs = [run for run in read_profile(path.parent.name, ROOT).runs if run.notebook == record["run"]]
+    assert bool(runs) != (name in NO_PROFILE)
+
+    def differ(run):
+        said = {k: v for k, v in record["parameters"].items() if k not in idle(run) | {"made_from"}}
+        return {k for k, v in said.items() if anywhere(v) != anywhere(run.parameters.get(k))}
+
+    assert not runs or min((differ(run) for run in runs), key=len) == OTHERWISE.get(name, set())
+
+
+def anywhere(value) -> str:
+    "The value, whatever the folders below data/runs are called"
+    return re.sub(r"data/runs/[\w/.-]+", "data/runs", json.dumps(value, sort_keys=True))
 
 
 @pytest.mark.parametrize("name", run_names(ROOT))

@@ -22,7 +22,7 @@ def variants(path):
     "The profile's recognise run as it is, and with each option that stands in a comment inside its recipe"
     text = path.read_text()
     return [
-        yaml.safe_load(variant)["recognise"]
+        yaml.safe_load(variant)["recognise"] or {}
         for variant in [
             text,
             *(
