@@ -102,7 +102,11 @@ Name = Annotated[str, typer.Argument(help="A file of nbs/runs/params, without .y
 # %% ../nbs/cli.ipynb #c010
 @app.command()
 @plainly()
-def run(profile: Name, parameter: Parameters = [], quiet: bool = False):  # noqa: B006
+def run(
+    profile: Name,
+    parameter: Parameters = [],  # noqa: B006
+    quiet: Annotated[bool, typer.Option("--quiet", help="Without what the runs print.")] = False,
+):
     "Run all notebooks of a profile, in order; what was stopped goes on where it was."
     root = checkout()
     chosen = read_profile(profile, root, asked_for(parameter))
@@ -186,10 +190,13 @@ def verify(
     channels: Annotated[str | None, typer.Option(help="rgb or bgr.")] = None,
 ):
     "Measure a recogniser on verification pairs: accuracy by the field's 10-fold protocol."
+    from facesyn.data.conversion import kind_of
     from facesyn.data.pairs import open_pairs
     from facesyn.measure.verification import verify_pairs
     from facesyn.nets.encoders import load_encoder
 
+    if other := [file for file in pairs if kind_of(file) not in ("bin", "npz")]:
+        raise ValueError(f"{other[0]}: expected verification pairs, a .bin or an .npz file")
     given = dict(size=size, mean=mean, std=std, channels=channels)
     encoder = load_encoder(model, **{k: v for k, v in given.items() if v is not None})
     for file in pairs:

@@ -165,6 +165,8 @@ def test_verify(tmp_path):
     assert float(measured.output.split()[1]) > 80
     refused(facesyn("verify", tmp_path / "no.onnx", tmp_path / "mine.bin"), "no.onnx", "size")
     refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "no.bin"), "no.bin")
+    refused(facesyn("verify", ROOT / "data/models/identity", ROOT / "settings.ini"), "settings.ini", ".bin")
+    refused(facesyn("verify", ROOT / "data/models/identity", ROOT / "data/records"), "records", "a .bin or an .npz")
     refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "mine.bin", "--size", 112), "identity", "size")
 
 

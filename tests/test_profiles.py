@@ -112,6 +112,7 @@ def test_wrong_profiles_are_found(tmp_path):
         ("# One.\n# Takes: three.\nencode: {}", "line 2 'Needs"),
         (head + "encode: [people]", "mapping"),
         (head + "encode: {people: 3", "not YAML"),
+        (head + "encode: {}\nencode: {people: 3}", "twice encode-2"),
         (head + "encod: {}", "no run 'encod' there are encode, id3_generate"),
         (head + "encode: {peopel: 3}", "unknown parameter 'peopel'"),
         (head + "encode: {people: 2.5}", "people int 2.5"),

@@ -9,6 +9,7 @@ __all__ = ['SMOKE', 'run_defaults', 'run_names', 'profile_names', 'placed', 'Run
 # %% ../../nbs/core/05_profiles.ipynb #p002
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +110,11 @@ def header(path) -> list[str]:
 
 def yaml_mapping(path) -> dict:
     "The mapping of mappings in a YAML file; ValueError for anything else"
+    text = Path(path).read_text()
+    if twice := [run for run, n in Counter(re.findall(r"^([\w-]+):", text, re.M)).items() if n > 1]:
+        raise ValueError(f"{path}: {twice[0]} stands there twice; a second one is called {twice[0]}-2")
     try:
-        said = yaml.safe_load(Path(path).read_text())
+        said = yaml.safe_load(text)
     except yaml.YAMLError as e:
         raise ValueError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
     if not isinstance(said, dict) or any(not isinstance(v or {}, dict) for v in said.values()):
