@@ -44,8 +44,10 @@ test: notebooks
 readme: setup
 	jupyter nbconvert --to markdown --stdout nbs/index.ipynb 2>/dev/null | sed -E 's%\]\(([^:)#]+\))%](nbs/\1%g; s%\]\(nbs/\.\./%](%g' > README.md
 
+# The site in data/docs/site: notebooks are run (half an hour the first time, on two cores), later only those that changed.
 docs: setup
-	IN_TEST=1 PLOTLY_RENDERER=notebook jupyter nbconvert --to html --execute --output-dir data/docs nbs/*.ipynb
+	$(bin)/pip install -q -c constraints.txt -e '.[docs]'
+	$(bin)/python -m facesyn.report.site
 
 # Notebooks are merged cell by cell; only for a git checkout in which they are edited.
 hooks: setup

@@ -1101,6 +1101,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'facesyn.report.page.write_report': ('report/page.html#write_report', 'facesyn/report/page.py')},
             'facesyn.report.site': { 'facesyn.report.site.api': ('report/site.html#api', 'facesyn/report/site.py'),
                                      'facesyn.report.site.build_site': ('report/site.html#build_site', 'facesyn/report/site.py'),
+                                     'facesyn.report.site.code_block': ('report/site.html#code_block', 'facesyn/report/site.py'),
                                      'facesyn.report.site.executed': ('report/site.html#executed', 'facesyn/report/site.py'),
                                      'facesyn.report.site.fenced': ('report/site.html#fenced', 'facesyn/report/site.py'),
                                      'facesyn.report.site.heading': ('report/site.html#heading', 'facesyn/report/site.py'),
