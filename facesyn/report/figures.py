@@ -194,17 +194,16 @@ def _attributes(groups: dict) -> dict:
 
 # %% ../../nbs/report/01_figures.ipynb #c018
 def attribute_histogram(groups: dict, title: str = None) -> go.Figure:
-    "Histograms of pitch, yaw, roll (degrees) and age (years) side by side; `groups`: name -> (n, 4), NaN = unknown"
+    "Histograms of pitch, yaw, roll (degrees) and age (years) ; `groups`: name -> (n, 4), NaN = unknown"
     groups = _attributes(groups)
-    fig = make_subplots(1, 4, horizontal_spacing=0.05)
+    fig = make_subplots(2, 2, horizontal_spacing=0.08, vertical_spacing=0.2)
     for c, (attribute, unit) in enumerate(ATTRIBUTES.items()):
         known = {name: a[~np.isnan(a[:, c]), c] for name, a in groups.items()}
         every = np.concatenate(list(known.values()))
-        fig.update_xaxes(title_text=f"{attribute} ({unit.strip()})", row=1, col=c + 1)
+        fig.update_xaxes(title_text=f"{attribute} ({unit.strip()})", row=c // 2 + 1, col=c % 2 + 1)
         if len(every) == 0:
-            fig.add_annotation(
-                text="unknown", xref="x domain", yref="y domain", x=0.5, y=0.5, showarrow=False, row=1, col=c + 1
-            )
+            said = dict(text="unknown", xref="x domain", yref="y domain", x=0.5, y=0.5, showarrow=False)
+            fig.add_annotation(**said, row=c // 2 + 1, col=c % 2 + 1)
         for k, (name, values) in enumerate(known.items()):
             if len(values):
                 fig.add_trace(
@@ -216,11 +215,11 @@ def attribute_histogram(groups: dict, title: str = None) -> go.Figure:
                         percent=True,
                         showlegend=c == _first(groups[name]),
                     ),
-                    1,
-                    c + 1,
+                    c // 2 + 1,
+                    c % 2 + 1,
                 )
     fig.update_yaxes(rangemode="tozero").update_yaxes(title_text="share of the images (%)", col=1)
-    return house_style(fig, title or _spread_title(groups), "Share of each group's images in equal bins", 400)
+    return house_style(fig, title or _spread_title(groups), "Share of each group's images in equal bins", 620)
 
 
 def _first(a) -> int:
