@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from facesyn.data.dataset import encode_image
-from facesyn.data.recordio import RecDataset, Records, payloads, plan_records, unpack, write_records
+from facesyn.data.rec_sets import RecDataset, payloads, plan_records
+from facesyn.data.recordio import Records, unpack, write_records
 
 
 def jpegs(count=64):

@@ -32,21 +32,8 @@ from facesyn.data.dataset import encode_image, finish_dataset, write_image
 from facesyn.data.faces import Faces, parametric_faces, read_manifest
 from facesyn.data.image_sets import Encoded, of_image
 from facesyn.data.inspection import inspect_dataset
-from facesyn.data.recordio import (
-    EXACT,
-    MAGIC,
-    RecDataset,
-    Records,
-    frame,
-    joined,
-    open_rec,
-    pack,
-    payloads,
-    plan_records,
-    unpack,
-    write_rec,
-    write_records,
-)
+from facesyn.data.rec_sets import EXACT, RecDataset, joined, open_rec, payloads, plan_records, write_rec
+from facesyn.data.recordio import MAGIC, Records, frame, pack, unpack, write_records
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

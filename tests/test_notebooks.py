@@ -1,7 +1,6 @@
 """The notebooks are clean, the package is exactly what they export, and every run has one cell of parameters."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys

@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[],
     submod_attrs={
-        "faces": ["Faces", "array_faces", "folder_faces", "parametric_faces", "read_manifest", "select"],
+        "faces": ["Faces", "folder_faces", "parametric_faces", "read_manifest", "select"],
+        "array_files": ["array_faces"],
         "dataset": ["read_encoded", "write_encoded", "write_folder"],
         "pairs": ["Pairs", "load_bin", "open_pairs", "write_bin"],
         "image_sets": ["Encoded"],
