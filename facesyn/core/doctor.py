@@ -128,8 +128,8 @@ OWN = {  # the end of a missing path, and what it should be
     r"(pose|age)[^/]*\.onnx$": "a network that you bring, such as FSA-Net for pose and insightface's genderage for age"
     " (nbs/nets/08_onnx_attributes)",
     r"\.(onnx|pth|pt|ckpt)$": "a pretrained face recognition network that you bring; encoder and judge must differ",
-    r"\.(bin|xz)$": "verification pairs such as lfw.bin, of InsightFace's training sets (nbs/data/04_bins)",
-    r"\.npz$": "an array file of aligned faces or pairs that you bring (nbs/data/01_faces, nbs/data/05_pairs)",
+    r"\.(bin|xz)$": "verification pairs such as lfw.bin, of InsightFace's training sets (nbs/data/05_bins)",
+    r"\.npz$": "an array file of aligned faces or pairs that you bring (nbs/data/01_faces, nbs/data/06_pairs)",
     r"attributes$": 'the folder of an attribute network, as the encoders run writes it; `attributes: ""` does without',
     r"": "a folder that you bring; faces lie in it as <person>/<picture>",
 }
