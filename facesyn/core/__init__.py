@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "files": ["repo_root", "shipped", "read_json", "write_json", "write_record", "atomic"],
         "images": ["generator", "image_grid", "lead_picture", "read_image", "to_float", "to_uint8"],
         "checks": ["refused"],
+        "training": ["Keep", "Optim"],
     },
 )

@@ -6,11 +6,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[],
     submod_attrs={
-        "id3": ["ID3Pipeline", "ID3Weights", "train_id3"],
-        "cemiface": ["CemiFacePipeline", "train_cemiface"],
+        "id3": ["ID3Pipeline", "ID3Recipe", "ID3Weights", "train_id3"],
+        "cemiface": ["CemiFacePipeline", "CemiFaceRecipe", "CemiFaceWeights", "train_cemiface"],
         "inquiries": ["choose_inquiries", "ranked_groups"],
         "generation": ["bootstrap_attributes", "generate", "plan"],
-        "idbooth": ["make_priors", "train_person"],
+        "idbooth": ["BoothLoss", "BoothRecipe", "make_priors", "train_person"],
         "people": ["booth_prompt", "generate_people", "write_people"],
     },
 )

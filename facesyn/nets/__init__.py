@@ -8,9 +8,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "alignment": ["align", "prepare_photos"],
         "backbones": ["NETWORKS", "load_recogniser"],
-        "recogniser": ["train_recogniser"],
+        "recogniser": ["Recipe", "train_recogniser"],
         "encoders": ["Encoder", "embed", "load_encoder"],
-        "attributes": ["AttributeNet", "predict_attributes", "train_attributes"],
+        "attributes": ["AttributeNet", "AttributeRecipe", "predict_attributes", "train_attributes"],
         "onnx_attributes": ["onnx_attributes"],
     },
 )
