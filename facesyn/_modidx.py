@@ -1170,6 +1170,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'facesyn.report.site.package_digest': ('report/site.html#package_digest', 'facesyn/report/site.py'),
                                      'facesyn.report.site.page': ('report/site.html#page', 'facesyn/report/site.py'),
                                      'facesyn.report.site.page_links': ('report/site.html#page_links', 'facesyn/report/site.py'),
+                                     'facesyn.report.site.rooms_of': ('report/site.html#rooms_of', 'facesyn/report/site.py'),
                                      'facesyn.report.site.settings': ('report/site.html#settings', 'facesyn/report/site.py'),
                                      'facesyn.report.site.shown_output': ('report/site.html#shown_output', 'facesyn/report/site.py'),
                                      'facesyn.report.site.shown_source': ('report/site.html#shown_source', 'facesyn/report/site.py'),
