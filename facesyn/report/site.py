@@ -189,15 +189,15 @@ def signature(node) -> str:
 def api(package: Path) -> list[tuple[str, str, list]]:
     "(module, its docstring, [(signature, first line of the docstring), ...]) of each module of `package`"
     modules = []
-    for path in sorted(package.glob("*/*.py")):
+    for path in sorted(p for p in package.rglob("*.py") if not p.stem.startswith("_")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         public = [
             (signature(n), (ast.get_docstring(n) or "").split("\n")[0])
             for n in tree.body
             if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")
         ]
-        if public and path.stem != "__init__":
-            name = f"{package.name}.{path.parent.name}.{path.stem}"
+        if public:
+            name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
             modules.append((name, (ast.get_docstring(tree) or "").split("\n")[0], public))
     order = list(FLOORS)
     return sorted(modules, key=lambda m: order.index(m[0].split(".")[1]) if m[0].split(".")[1] in order else 99)
