@@ -181,6 +181,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'facesyn.data.dataset.finish_dataset': ( 'data/dataset.html#finish_dataset',
                                                                                'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset.image_file': ('data/dataset.html#image_file', 'facesyn/data/dataset.py'),
+                                      'facesyn.data.dataset.inherited': ('data/dataset.html#inherited', 'facesyn/data/dataset.py'),
+                                      'facesyn.data.dataset.provenance': ('data/dataset.html#provenance', 'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset.rank_within': ('data/dataset.html#rank_within', 'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset.read_encoded': ('data/dataset.html#read_encoded', 'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset.write_card': ('data/dataset.html#write_card', 'facesyn/data/dataset.py'),
