@@ -279,7 +279,8 @@ def picture_rows(rows: dict, caption: str = "", zoom: int = 1, columns=None) -> 
         strip = _img(images, zoom, len(images), f"{caption} {label}")
         cells.append(f"<tr><th style='text-align:right'>{_text(label)}</th><td>{strip}</td></tr>")
     heads = "".join(f"<span style='flex:1;text-align:center'>{_text(c)}</span>" for c in columns or ())
-    heads = f"<tr><th></th><td><div style='display:flex'>{heads}</div></td></tr>" if heads else ""
+    width = max((re.search(r"width='(\d+)'", cell)[1] for cell in cells), key=int, default=0)
+    heads = f"<tr><th></th><td><div style='display:flex;max-width:{width}px'>{heads}</div></td></tr>" if heads else ""
     return Html(
         f"<figure class='wide'><table class='strips'>{heads}{''.join(cells)}</table>"
         f"<figcaption>{_text(caption)}</figcaption></figure>"
@@ -333,7 +334,7 @@ pre {background: #F5F7F8; padding: 14px; overflow-x: auto; font-size: 13px; line
   .strips, .strips tbody, .strips tr, .strips th, .strips td {display: block; text-align: left !important}
   .wide > .strips th:first-child, .wide > .strips td:first-child {position: static; max-width: none}
   .strips th {padding: 8px 0 2px}
-  .strips img {width: 100%}
+  .strips img {max-width: 100%}
   .strips td > div {font-size: 11px}
 }
 @media print {h2 {break-after: avoid} figure, .plot {break-inside: avoid}}
@@ -345,6 +346,8 @@ if (innerWidth < 700) document.querySelectorAll('.js-plotly-plot').forEach(plot 
     change[`annotations[${k}].font.size`] = 11;
     change[`annotations[${k}].text`] = a.text.replace('   (', '<br>(');
   });
+  if (plot._fullLayout.legend && plot._fullLayout.legend.orientation != 'h')
+    Object.assign(change, {'legend.orientation': 'h', 'legend.x': 0, 'legend.y': -0.35, 'legend.yanchor': 'top'});
   Plotly.relayout(plot, change);
 });
 """  # charts on a telephone
