@@ -4,20 +4,8 @@ import numpy as np
 import pytest
 
 from facesyn.measure.diversity import per_identity
-from facesyn.measure.scores import (
-    RULES,
-    ScoreSet,
-    auc,
-    bootstrap_interval,
-    eer,
-    fdr,
-    fnmr_at_fmr,
-    paired_bootstrap,
-    rates,
-    redrawn,
-    score_set,
-    tar_at_far,
-)
+from facesyn.measure.intervals import bootstrap_interval, paired_bootstrap, redrawn
+from facesyn.measure.scores import FAR_RULES, ScoreSet, auc, eer, fdr, fnmr_at_fmr, rates, score_set, tar_at_far
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -41,10 +29,10 @@ def test_auc_and_eer_by_other_formulas(seed):
 def test_three_rules_by_hand():
     g, i = [0.95, 0.9, 0.8, 0.7, 0.6, 0.55, 0.5, 0.3], [0.85, 0.65, 0.52, 0.4, 0.35, 0.2, 0.1, 0.05, 0.02, 0.0]
     assert np.allclose(
-        [tar_at_far(g, i, 0.16, rule) for rule in RULES], [4 / 8, 6 / 8, 0.5 + 0.6 * 0.25]
+        [tar_at_far(g, i, 0.16, rule) for rule in FAR_RULES], [4 / 8, 6 / 8, 0.5 + 0.6 * 0.25]
     )  # corners (0.1, 4/8) and (0.2, 6/8)
-    assert np.allclose([tar_at_far(g, i, 0.1, rule) for rule in RULES], 4 / 8)
-    for rule in RULES:
+    assert np.allclose([tar_at_far(g, i, 0.1, rule) for rule in FAR_RULES], 4 / 8)
+    for rule in FAR_RULES:
         with pytest.raises(ValueError, match="10 impostor"):
             tar_at_far(g, i, 0.05, rule)
 

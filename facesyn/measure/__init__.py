@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[],
     submod_attrs={
-        "scores": ["bootstrap_interval", "eer", "score_set", "tar_at_far"],
+        "scores": ["eer", "score_set", "tar_at_far"],
+        "intervals": ["bootstrap_interval", "paired_bootstrap"],
         "verification": ["recovered", "untrained", "verify", "verify_pairs", "worth"],
     },
 )
