@@ -16,17 +16,10 @@ from facesyn.data.dataset import write_image
 from facesyn.data.faces import folder_faces, read_manifest
 from facesyn.measure.scores import eer
 from facesyn.measure.verification import verify
-from facesyn.nets.alignment import (
-    find_faces,
-    load_models,
-    predict_photo_attributes,
-    prepare_photos,
-    similarity,
-    template,
-    warp,
-)
+from facesyn.nets.alignment import similarity, template, warp
 from facesyn.nets.encoders import embed, load_encoder
 from facesyn.nets.onnx_nets import onnx_to_torch
+from facesyn.nets.photographs import find_faces, load_models, predict_photo_attributes, prepare_photos
 from facesyn.rendered.faces import render_faces
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -22,7 +22,7 @@ from ..data.faces import Faces, folder_faces, folder_images
 from ..diffusion.sampling import interval_options
 from ..diffusion.text_to_image import token_ids
 from .idbooth import check_pipeline, config_of
-from ..nets.alignment import read_photo
+from ..nets.photographs import read_photo
 from ..rendered.camera import PLACES
 
 # %% ../../nbs/methods/06_people.ipynb #c005

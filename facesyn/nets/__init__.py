@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[],
     submod_attrs={
-        "alignment": ["align", "prepare_photos"],
+        "alignment": ["align"],
+        "photographs": ["prepare_photos"],
         "backbones": ["NETWORKS", "load_recogniser"],
         "recogniser": ["Recipe", "train_recogniser"],
         "encoders": ["Encoder", "embed", "load_encoder"],

@@ -187,30 +187,26 @@ def read_onnx(path) -> onnx.ModelProto:
     return model
 
 # %% ../../nbs/nets/05_onnx_nets.ipynb #c016
+def _attributes(node) -> dict:
+    "The attributes of a node, tensors as torch's"
+
+    def value(a):
+        if a.type == onnx.AttributeProto.TENSOR:
+            return torch.from_numpy(np.array(numpy_helper.to_array(a.t)))
+        return onnx.helper.get_attribute_value(a)
+
+    return {a.name: value(a) for a in node.attribute}
+
+
 class OnnxNet(nn.Module):
     "A torch module that executes an ONNX graph of one input and one output: `OnnxNet(model)`; weights are buffers"
 
     def __init__(self, model: onnx.ModelProto, name: str = "the ONNX graph"):
         super().__init__()
         graph = model.graph
-
-        def tensor(v):
-            return v if v is None else torch.from_numpy(np.array(v))
-
-        def attributes(node):
-            return {
-                a.name: (
-                    tensor(numpy_helper.to_array(a.t))
-                    if a.type == onnx.AttributeProto.TENSOR
-                    else onnx.helper.get_attribute_value(a)
-                )
-                for a in node.attribute
-            }
-
-        known = {k: tensor(v) for k, v in constants(graph).items()}
-        self.nodes = [
-            (n.op_type, attributes(n), list(n.input), list(n.output)) for n in graph.node if n.op_type != "Constant"
-        ]
+        known = {k: v if v is None else torch.from_numpy(np.array(v)) for k, v in constants(graph).items()}
+        nodes = [n for n in graph.node if n.op_type != "Constant"]
+        self.nodes = [(n.op_type, _attributes(n), list(n.input), list(n.output)) for n in nodes]
         self.input, self.output = [i.name for i in graph.input if i.name not in known], [o.name for o in graph.output]
         if len(self.input) != 1 or len(self.output) != 1:
             raise ValueError(f"{name}: expected one input and one output, got {self.input} and {self.output}")
@@ -221,7 +217,8 @@ class OnnxNet(nn.Module):
             raise ValueError(
                 f"{name}: no torch version of {', '.join(unknown)}; ONNX Runtime may run it, without a gradient"
             )
-        self.integers, self.floats = {k: v for k, v in known.items() if not v.is_floating_point()}, {}
+        self.integers = {k: v for k, v in known.items() if not v.is_floating_point()}
+        self.floats = {}
         for k, v in known.items():
             if v.is_floating_point():
                 self.floats[k] = key = f"{re.sub(r'[^0-9A-Za-z_]', '_', k)}_{len(self.floats)}"
@@ -253,9 +250,8 @@ def onnx_to_torch(path) -> OnnxNet:
 def providers(device: str, available: list) -> list[str]:
     """ONNX Runtime's execution providers for a torch device type (cpu, cuda, ...) out of the available ones; the CPU is
     always the last resort"""
-    return [p for p in dict(cuda=["CUDAExecutionProvider"]).get(device, []) if p in available] + [
-        "CPUExecutionProvider"
-    ]
+    fast = dict(cuda=["CUDAExecutionProvider"]).get(device, [])
+    return [*(p for p in fast if p in available), "CPUExecutionProvider"]
 
 
 class RuntimeNet(nn.Module):
@@ -284,9 +280,8 @@ class RuntimeNet(nn.Module):
             options = self.runtime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             try:
-                self.sessions[device] = self.runtime.InferenceSession(
-                    self.path, options, providers(device, self.runtime.get_available_providers())
-                )
+                chosen = providers(device, self.runtime.get_available_providers())
+                self.sessions[device] = self.runtime.InferenceSession(self.path, options, chosen)
             except Exception as e:
                 raise ValueError(f"ONNX Runtime cannot run {self.path}: {e}") from e
         return self.sessions[device]
@@ -295,11 +290,9 @@ class RuntimeNet(nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{self.path} is run by ONNX Runtime, which gives no gradient")
         session = self.session(x.device.type)
+        parts = x.detach().split(self.batch or len(x))
         try:
-            out = [
-                session.run(None, {self.input: part.cpu().contiguous().numpy()})[0]
-                for part in x.detach().split(self.batch or len(x))
-            ]
+            out = [session.run(None, {self.input: p.cpu().contiguous().numpy()})[0] for p in parts]
         except Exception as e:
             raise ValueError(f"ONNX Runtime, {self.path}: {e}") from e
         return torch.from_numpy(np.concatenate(out)).to(x.device)
