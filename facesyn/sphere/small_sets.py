@@ -177,12 +177,16 @@ def _finish(x):
     return x.T, largest_cosine(x.T)
 
 
-def _finish_best(pool, workers):
-    "The best of the pool's first few, each finished: `(set (n, dim), largest cosine)`"
+def _answer(pool, over, goal, workers):
+    """The best of the pool's first few, each finished, (n, dim) float64; None if the search is neither over nor at the
+    goal"""
+    if not over and (not pool or pool[0][0] >= goal + 1e-7):
+        return None
     dim, n = pool[0][1].shape
     few = max(1, min(5, int(1 / (160 * _prices(n, dim)[1]))))
     ends = workers.map(_finish, [x for c, x in pool[:few] if c < pool[0][0] + 1e-6])
-    return min(ends, key=lambda end: end[1])
+    x, c = min(ends, key=lambda end: end[1])
+    return torch.tensor(np.ascontiguousarray(x)) if over or c < goal + 1e-9 else None
 
 
 def _pooled(pool, made):
@@ -197,13 +201,11 @@ def _pooled(pool, made):
 def search_small(
     n: int, dim: int, seed: int = 0, effort: float = 1.0, goal: float = -1.0, checkpoint=None
 ) -> torch.Tensor:
-    """Unit vectors (n, dim) float64, by many starts and hops, annealed and (dim <= 8) polished, on as many threads as
-    torch has; `effort` 1 is at most some 35 to 60 s of one core, by what else the machine does, and the first call ever
-    compiles for some 20 s; ends at once when the largest cosine is `goal`
+    """Unit vectors (n, dim) float64, by many starts and hops, on as many threads as torch has
 
-    `checkpoint`: a .safetensors path, written after every round; a search goes on from there, with more `effort` also
-    one that had ended for want of it. The same seed gives the same set with any number of threads. ImportError without
-    numba.
+    `effort` 1 is at most some 35 to 60 s of one core; the first call ever compiles for some 20 s. Ends at once when the
+    largest cosine is `goal`. `checkpoint`: a .safetensors path, written after every round; a search goes on from there,
+    with more `effort` also one that had ended. The same seed gives the same set. ImportError without numba.
     """
     n, dim = check_size(n, dim)
     if n == 1:
@@ -217,11 +219,9 @@ def search_small(
     pool = [(float(c), x.numpy()) for c, x in zip(kept["cosines"], kept["sets"])]
     with one_thread() as threads, ThreadPoolExecutor(threads) as workers:
         for turn in bar(itertools.count(begun), f"Tammes {n} x {dim}, at most about", total=total):
-            best, over = pool[0][0] if pool else 2.0, turn and (work > effort or found >= 4 + n)
-            if over or best < goal + 1e-7:
-                x, c = _finish_best(pool, workers)
-                if over or c < goal + 1e-9:
-                    return torch.tensor(np.ascontiguousarray(x))
+            over, best = turn and (work > effort or found >= 4 + n), pool[0][0] if pool else 2.0
+            if (answer := _answer(pool, over, goal, workers)) is not None:
+                return answer
             kind = _kind(turn, n, dim, stalled)
             made = _tries(kind, n, dim, seed, turn, pool, workers)
             for _, _, used in made:

@@ -17,7 +17,7 @@ from facesyn.nets.backbones import MobileFaceNet, recogniser
 from facesyn.nets.encoders import Encoder, load_encoder
 from facesyn.nets.onnx_attributes import check_gives, onnx_attributes, read_column
 from facesyn.nets.onnx_export import export_onnx
-from facesyn.nets.onnx_nets import onnx_to_torch
+from facesyn.nets.onnx_nets import RuntimeNet, onnx_to_torch
 from facesyn.nets.photographs import known_landmarks, load_models, photo_files, prepare_photos
 
 UPRIGHT = template()[None].repeat(4, 1, 1)
@@ -143,6 +143,17 @@ def test_weights_and_files_that_are_none(tmp_path):
     (tmp_path / "text.onnx").write_text("no graph")
     refused(lambda: onnx_to_torch(tmp_path / "text.onnx"), "cannot read", "text.onnx")
     refused(lambda: load_models(tmp_path / "text.onnx"), "text.onnx", "non-commercial")
+
+
+def test_onnx_runtime(tmp_path):
+    pytest.importorskip("onnxruntime")
+    net = RuntimeNet(saved(tmp_path / "toy.onnx", helper.make_node("Mul", ["x", "w"], ["y"]), w=np.ones((2, 4, 4))))
+    x = torch.rand(1, 2, 4, 4, generator=generator(2))
+    refused(lambda: net(x.clone().requires_grad_()), "toy.onnx", "gives no gradient")
+    refused(lambda: net(x[:, :, :3]), "toy.onnx")
+    refused(lambda: RuntimeNet(tmp_path / "none.onnx"), "no ONNX file", kind=FileNotFoundError)
+    (tmp_path / "text.onnx").write_text("no graph")
+    refused(lambda: RuntimeNet(tmp_path / "text.onnx"), "text.onnx as ONNX")
 
 
 def test_attributes_of_no_square(tmp_path):

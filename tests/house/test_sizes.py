@@ -1,0 +1,155 @@
+"""Law 2 and law 6: functions, rooms and notebooks stay small, and tests of bad input stand in tests/hostile.
+
+The tables hold what is still larger, with its present size. A row may only shrink: a larger one fails, and so does a
+row that is no longer an exception.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = sorted(p for p in (ROOT / "facesyn").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+LINES, ARGUMENTS, ROOM, CELLS, HOSTILE = 40, 8, 300, 60, 2  # at most, of a function, a function, ...
+
+# (lines, arguments) of functions over LINES or ARGUMENTS
+FUNCTIONS = {
+    "diffusion/training.py train": (86, 19),
+    "diffusion/unet.py build_unet": (47, 9),
+    "methods/cemiface.py CemiFacePipeline.__call__": (50, 13),
+    "methods/cemiface.py cemiface_loss": (45, 14),
+    "methods/cemiface.py cemiface_objective": (49, 11),
+    "methods/cemiface.py train_cemiface": (100, 26),
+    "methods/generation.py generate": (52, 11),
+    "methods/id3.py ID3Pipeline.__call__": (63, 18),
+    "methods/id3.py adjusted_output": (46, 12),
+    "methods/id3.py id3_loss": (28, 11),
+    "methods/id3.py train_id3": (79, 17),
+    "methods/idbooth.py booth_loss": (52, 14),
+    "methods/idbooth.py make_priors": (65, 10),
+    "methods/idbooth.py person_batches": (49, 9),
+    "methods/idbooth.py train_person": (136, 28),
+    "methods/inquiries.py choose_inquiries": (48, 9),
+    "methods/people.py generate_people": (88, 13),
+    "nets/attributes.py train_attributes": (92, 14),
+    "nets/recogniser.py train_recogniser": (139, 28),
+    "report/figures.py training_curves": (53, 3),
+}
+ROOM_LINES = {
+    "diffusion/training.py": 342,
+    "methods/cemiface.py": 465,
+    "methods/id3.py": 465,
+    "methods/idbooth.py": 577,
+    "nets/recogniser.py": 354,
+    "report/figures.py": 442,
+    "report/page.py": 330,
+}
+NOTEBOOK_CELLS = {}
+REFUSED = {
+    "core/03_checks.ipynb": 5,
+    "diffusion/03_latents.ipynb": 6,
+    "diffusion/04_training.ipynb": 6,
+    "diffusion/05_sampling.ipynb": 6,
+    "methods/01_id3.ipynb": 14,
+    "methods/02_cemiface.ipynb": 13,
+    "methods/04_generation.ipynb": 4,
+    "methods/05_idbooth.ipynb": 15,
+    "methods/06_people.ipynb": 6,
+    "nets/03_backbones.ipynb": 6,
+    "nets/04_recogniser.ipynb": 8,
+    "report/01_figures.ipynb": 11,
+    "report/02_page.ipynb": 11,
+}
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def functions(room):
+    "{name: (lines, arguments)} of the functions and methods of a room, without self"
+    tree, found = ast.parse(room.read_text()), {}
+    for owner in ast.walk(tree):
+        for node in getattr(owner, "body", []) if not isinstance(owner, (ast.Lambda, ast.IfExp)) else []:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                given = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                where = f"{owner.name}.{node.name}" if isinstance(owner, ast.ClassDef) else node.name
+                lines = node.end_lineno - node.lineno + 1
+                found[where] = lines, len(given) - (given[:1] in (["self"], ["cls"]))
+    return found
+
+
+def code_cells(notebook):
+    "The sources of a notebook's code cells"
+    cells = json.loads(notebook.read_text())["cells"]
+    return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+
+
+HOSTILE_CALL = re.compile(r"\b(?:refused|expect_fail)\(|else:\s+raise AssertionError")
+
+
+def hostile(notebook):
+    "How often a notebook feeds bad input: `refused(...)`, `expect_fail(...)`, and a try that must not succeed"
+    return sum(
+        len(re.findall(r"\b(?:refused|expect_fail)\(|else:\s+raise AssertionError", s)) for s in code_cells(notebook)
+    )
+
+
+def sizes():
+    "(table, key, size, most) of everything that has a size"
+    for room in ROOMS:
+        key = str(room.relative_to(ROOT / "facesyn"))
+        yield "ROOM_LINES", key, room.read_text().count("\n"), ROOM
+        for function, size in functions(room).items():
+            yield "FUNCTIONS", f"{key} {function}", size, (LINES, ARGUMENTS)
+    for notebook in NOTEBOOKS:
+        key = str(notebook.relative_to(ROOT / "nbs"))
+        yield "NOTEBOOK_CELLS", key, len(json.loads(notebook.read_text())["cells"]), CELLS
+        yield "REFUSED", key, hostile(notebook), HOSTILE
+
+
+TABLES = dict(FUNCTIONS=FUNCTIONS, ROOM_LINES=ROOM_LINES, NOTEBOOK_CELLS=NOTEBOOK_CELLS, REFUSED=REFUSED)
+
+
+def exceeds(size, most):
+    return any(s > m for s, m in zip(size, most)) if isinstance(size, tuple) else size > most
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_sizes(table):
+    assert ROOMS and NOTEBOOKS
+    listed, found = TABLES[table], {key: (size, most) for t, key, size, most in sizes() if t == table}
+    larger = {k: size for k, (size, most) in found.items() if exceeds(size, most) and k not in listed}
+    assert not larger, f"split these, at most {next(iter(found.values()))[1]}: {larger}"
+    grown = {k: found[k][0] for k in listed.keys() & found.keys() if exceeds(found[k][0], listed[k])}
+    assert not grown, f"these exceptions may only shrink: {grown}"
+    over = [k for k in listed if k not in found or not exceeds(*found[k])]
+    assert not over, f"no exceptions any more, take them out of {table}: {over}"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
+def test_no_empty_cell(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    empty = [k for k, c in enumerate(cells) if not "".join(c["source"]).strip()]
+    assert not empty, f"{name(notebook)}: cells {empty} are empty"
+
+
+LINK = re.compile(r"\]\(((?:\.\./)*[\w./-]+\.ipynb)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
+def test_links_to_notebooks_lead_somewhere(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    text = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    lost = [link for link in LINK.findall(text) if not (notebook.parent / link).is_file()]
+    assert not lost, f"{name(notebook)} links to {lost}"
+
+
+@pytest.mark.parametrize("floor", sorted({p.parent for p in NOTEBOOKS if re.match(r"\d\d_", p.name)}), ids=name)
+def test_numbers_of_a_floor_are_unique(floor):
+    numbers = [p.name[:2] for p in floor.glob("[0-9][0-9]_*.ipynb")]
+    assert len(numbers) == len(set(numbers)), sorted(numbers)
