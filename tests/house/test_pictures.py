@@ -9,14 +9,14 @@ import pytest
 NBS = Path(__file__).parents[2] / "nbs"
 PICTURES = sorted((NBS / "images").iterdir())
 LEADS = [
-    "rendered/06_faces",
-    "sphere/07_anchors",
+    "rendered/07_faces",
+    "sphere/10_anchors",
     "diffusion/01_schedule",
     "methods/01_id3",
     "methods/02_cemiface",
     "methods/05_idbooth",
-    "measure/02_verification",
-    "data/09_conversion",
+    "measure/03_verification",
+    "data/13_conversion",
 ]
 
 
