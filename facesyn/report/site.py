@@ -134,9 +134,10 @@ def executed(path: Path, kept: Path, package: str, timeout: int = 900) -> dict:
         return old
     notebook = nbformat.read(path, 4)
     notebook.cells = [c for c in notebook.cells if "nbdev_export()" not in c.source]
+    quiet = dict(PLOTLY_RENDERER="plotly_mimetype", TQDM_DISABLE="1", OMP_NUM_THREADS="1")
     NotebookClient(
         notebook, timeout=timeout, kernel_name="python3", resources=dict(metadata=dict(path=str(path.parent)))
-    ).execute()
+    ).execute(env=os.environ | quiet, stderr=subprocess.DEVNULL)
     notebook.metadata |= dict(digest=digest, seconds=round(time.time() - started, 1))
     kept.parent.mkdir(parents=True, exist_ok=True)
     with atomic(kept) as temporary:
@@ -304,9 +305,6 @@ def settings(folder: Path, contents: dict) -> dict:
 def write_pages(root: Path, folder: Path, only=None, workers: int = 2) -> dict:
     """Pages of all notebooks into `folder`/pages, run where they are no runs (and, with `only`, their path holds one of
     these words); returns the contents"""
-    os.environ |= dict(
-        NO_MKDOCS_2_WARNING="1", PLOTLY_RENDERER="plotly_mimetype", TQDM_DISABLE="1", OMP_NUM_THREADS="1"
-    )
     shutil.rmtree(folder / "pages", ignore_errors=True)
     shutil.copytree(root / "nbs" / "images", folder / "pages" / "images")
     paths = [root / "nbs" / "index.ipynb"]
@@ -340,7 +338,8 @@ def build_site(only=None) -> Path:
     for name, text in (("style.css", STYLE), ("figures.js", FIGURES), ("plotly.js", get_plotlyjs())):
         (folder / "pages" / name).write_text(text, encoding="utf-8")
     (folder / "mkdocs.yml").write_text(yaml.safe_dump(settings(folder, contents), sort_keys=False, allow_unicode=True))
-    subprocess.run([sys.executable, "-m", "mkdocs", "build", "-q", "-f", str(folder / "mkdocs.yml")], check=True)
+    command = [sys.executable, "-m", "mkdocs", "build", "-q", "-f", str(folder / "mkdocs.yml")]
+    subprocess.run(command, check=True, env=os.environ | dict(NO_MKDOCS_2_WARNING="1"))
     for path in (folder / "site").rglob("*.html"):
         path.write_text(with_mathml(path.read_text(encoding="utf-8")), encoding="utf-8")
     return folder / "site" / "index.html"
