@@ -253,7 +253,8 @@ STYLE = """
 .md-typeset .output table {border-collapse: collapse; font-size: .7rem}
 .md-typeset .output td, .md-typeset .output th {padding: .3em .8em; white-space: nowrap}
 .md-typeset .figure {width: 100%; min-height: 360px; margin: 1em 0; overflow-x: auto}
-.md-typeset img {image-rendering: auto}
+.md-typeset p.title {font-weight: 600; margin: 1.4em 0 .2em}
+.md-typeset p.note {color: #607D8B; font-size: .7rem; margin: 0}
 [data-md-color-scheme="slate"] .md-typeset img {background: white}
 .md-typeset pre > code {font-size: .66rem}
 .md-typeset h1 {overflow-wrap: anywhere}
@@ -262,10 +263,24 @@ STYLE = """
 FIGURES = """
 document.querySelectorAll('.figure').forEach(place => {
   const figure = JSON.parse(place.firstElementChild.textContent), layout = {...figure.layout, autosize: true};
+  const narrow = place.clientWidth < 600, title = layout.title || {}, notes = layout.annotations || [];
+  const words = text => (text || '').replace(/\\s*<br>\\s*/g, ' ').replace(/<[^>]+>/g, '');
   delete layout.width;
-  const narrow = place.clientWidth < 600;
-  if (narrow && layout.title && layout.title.text) layout.title = {...layout.title, font: {size: 13}};
-  const config = {responsive: true, displaylogo: false, displayModeBar: !narrow && 'hover', showSendToCloud: false};
+  if (!figure.frames || !figure.frames.length) {  // the title becomes text of the page, which wraps
+    [['title', title.text], ['note', title.subtitle && title.subtitle.text]].forEach(([name, text]) => {
+      if (text) place.before(Object.assign(document.createElement('p'), {className: name, textContent: words(text)}));
+    });
+    const top = notes.length ? 44 : 24, old = (layout.margin || {}).t;
+    if (layout.height && old) layout.height += top - old;
+    layout.margin = {...layout.margin, t: top};
+    delete layout.title;
+  }
+  if (narrow) {
+    layout.margin = {...layout.margin, l: 52, r: 10};
+    layout.annotations = notes.map(a => ({...a, text: (a.text || '').replace('   (', '<br>('), font: {size: 11}}));
+  }
+  const config = {responsive: true, displaylogo: false, displayModeBar: narrow ? false : 'hover', showSendToCloud: false};
+  place.textContent = '';
   Plotly.newPlot(place, {data: figure.data, layout, frames: figure.frames || [], config});
 });
 """
