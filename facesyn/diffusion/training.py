@@ -125,11 +125,8 @@ def train(
     `settings`: plain values of your own (data, loss weights) that must not change between restarts.
     The log has the terms and the norm of the gradient. Errors: see `train_loop`.
     """
-    accelerator = Accelerator(
-        mixed_precision=optim.precision,
-        cpu=device == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision=optim.precision, cpu=device == "cpu", kwargs_handlers=[unused])
     length = {} if optim.schedule in ("constant", "step") else dict(steps=steps)  # what may be prolonged
     settings = dict(settings or {}, **asdict(optim), processes=accelerator.num_processes, **length)
     model.to(accelerator.device, memory_format=torch.channels_last).train()

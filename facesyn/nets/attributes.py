@@ -112,6 +112,22 @@ def _attribute_step(net, optimiser, images, target):
     return dict(loss=loss.item()) | {f"{name} {k}": v for name, e, n in sums for k, v in (("error", e), ("known", n))}
 
 
+def _errors(means):
+    "Mean absolute errors by name, in degrees and years, of what is known, and the loss"
+    errors = {k: scale * means[f"{k} error"] for k, scale in zip(NAMES, SCALES) if means[f"{k} known"]}
+    return dict(loss=means["loss"], **{k: v / means[f"{k} known"] for k, v in errors.items()})
+
+
+def _network(faces, config, seed, device):
+    "An `AttributeNet` with random weights, ready for training"
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = AttributeNet(**config)
+    if net.config.size != faces.size:
+        raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
+    return net.to(device, memory_format=torch.channels_last).train()
+
+# %% ../../nbs/nets/07_attributes.ipynb #n003
 def train_attributes(
     faces,
     net: dict = None,
@@ -133,12 +149,7 @@ def train_attributes(
     recipe = replace(recipe, batch=min(recipe.batch, len(known)))
     settings = dict(asdict(recipe), net=config, attributes=arrays_digest(dict(s=s)))
     settings |= dict(pixels=pixels_digest(faces)) if keep.folder else {}
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        net = AttributeNet(**config)
-    if net.config.size != faces.size:
-        raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
-    net = net.to(pick_device(device), memory_format=torch.channels_last).train()
+    net = _network(faces, config, recipe.seed, pick_device(device))
     weights, read = [p for p in net.parameters() if p.requires_grad], reader(faces, memory)
     optimiser = torch.optim.AdamW(weights, recipe.lr, weight_decay=recipe.weight_decay)
     per_epoch = len(known) // recipe.batch
@@ -152,9 +163,7 @@ def train_attributes(
         return _attribute_step(net, optimiser, *mirror(read(index), s[index], flip))
 
     def line(step, means):
-        seen = {k: scale * means[f"{k} error"] for k, scale in zip(NAMES, SCALES) if means[f"{k} known"]}
-        errors = {k: v / means[f"{k} known"] for k, v in seen.items()}
-        return dict(epoch=step // per_epoch, loss=means["loss"], **errors)
+        return dict(epoch=step // per_epoch, **_errors(means))
 
     log = train_loop(update, steps, optimiser, dict(net=net), settings, replace(keep, every=per_epoch), line)
     return net.eval(), log
