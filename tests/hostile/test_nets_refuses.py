@@ -13,7 +13,7 @@ from facesyn.core.images import generator
 from facesyn.data.dataset import write_image
 from facesyn.nets.alignment import align, similarity, template
 from facesyn.nets.augmentation import rand_augment
-from facesyn.nets.backbones import MobileFaceNet, recogniser
+from facesyn.nets.backbones import IResNet, MobileFaceNet, recogniser
 from facesyn.nets.encoders import Encoder, load_encoder
 from facesyn.nets.onnx_attributes import check_gives, onnx_attributes, read_column
 from facesyn.nets.onnx_export import export_onnx
@@ -90,7 +90,10 @@ def odd_checkpoints():
     moved = dict(mobile)
     moved["layers.8.weight"] = moved.pop("layers.3.layers.0.layers.1.layers.2.weight")
     cut = {k: v for k, v in mobile.items() if k != "features.layers.2.weight"}
+    renamed = IResNet(32, (2, 1, 3), (16, 24, 32), 12).state_dict()
+    renamed["extra.weight"] = renamed.pop("layer3.1.bn2.bias")
     return [
+        (renamed, "missing layer3.1.bn2.bias, unexpected extra.weight"),
         (moved, "missing layers.3.layers.0.layers.1.layers.2.weight, unexpected layers.8.weight"),
         (cut, "x.pth is no IResNet or MobileFaceNet"),
         (dict(weights=torch.ones(3)), "x.pth is no IResNet"),

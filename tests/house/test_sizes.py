@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = sorted(p for p in (ROOT / "facesyn").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-LINES, ARGUMENTS, ROOM, CELLS, HOSTILE = 40, 8, 300, 60, 2  # at most, of a function, a function, ...
+LINES, ARGUMENTS, ROOM, CELLS, HOSTILE, SHARE = 40, 8, 300, 60, 2, 50  # at most, of a function, a function, ...
 
 # (lines, arguments) of functions over LINES or ARGUMENTS
 FUNCTIONS = {
@@ -62,6 +62,19 @@ REFUSED = {
     "report/02_page.ipynb": 12,
 }
 
+# test text of a notebook, in per cent of its exported text
+TESTS = {
+    "diffusion/01_schedule.ipynb": 61,
+    "diffusion/05_sampling.ipynb": 88,
+    "methods/01_id3.ipynb": 83,
+    "methods/02_cemiface.ipynb": 67,
+    "methods/03_inquiries.ipynb": 67,
+    "methods/04_generation.ipynb": 58,
+    "methods/06_people.ipynb": 62,
+    "nets/03_backbones.ipynb": 54,
+    "nets/04_recogniser.ipynb": 57,
+}
+
 
 def name(path):
     return str(path.relative_to(ROOT))
@@ -96,6 +109,18 @@ def hostile(notebook):
     )
 
 
+SHOWS = re.compile(r"image_grid\(|unrolled\(|\bplt\.|\bgo\.|make_subplots|print\(|^fig$", re.M)
+CHECKS = re.compile(r"\bassert\b|\b(?:refused|expect_fail)\(")
+
+
+def share_of_tests(notebook):
+    "Per cent: the text of cells that check and show nothing, by the exported text"
+    cells = code_cells(notebook)
+    exported = sum(len(s) for s in cells if "#| export" in s)
+    tests = sum(len(s) for s in cells if "#| export" not in s and CHECKS.search(s) and not SHOWS.search(s))
+    return round(100 * tests / exported) if exported else 0
+
+
 def sizes():
     "(table, key, size, most) of everything that has a size"
     for room in ROOMS:
@@ -107,9 +132,10 @@ def sizes():
         key = str(notebook.relative_to(ROOT / "nbs"))
         yield "NOTEBOOK_CELLS", key, len(json.loads(notebook.read_text())["cells"]), CELLS
         yield "REFUSED", key, hostile(notebook), HOSTILE
+        yield "TESTS", key, share_of_tests(notebook), SHARE
 
 
-TABLES = dict(FUNCTIONS=FUNCTIONS, ROOM_LINES=ROOM_LINES, NOTEBOOK_CELLS=NOTEBOOK_CELLS, REFUSED=REFUSED)
+TABLES = dict(FUNCTIONS=FUNCTIONS, ROOM_LINES=ROOM_LINES, NOTEBOOK_CELLS=NOTEBOOK_CELLS, REFUSED=REFUSED, TESTS=TESTS)
 
 
 def exceeds(size, most):
