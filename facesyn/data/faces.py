@@ -17,7 +17,7 @@ import numpy as np
 from ..core.files import bar
 from ..core.images import read_image
 from ..rendered.faces import render_faces
-from ..rendered.people import TRAITS, conditions, people, pose_and_age
+from ..rendered.traits import TRAITS, conditions, people, pose_and_age
 
 # %% ../../nbs/data/01_faces.ipynb #c005
 ATTRIBUTES = ("pitch", "yaw", "roll", "age")

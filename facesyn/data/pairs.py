@@ -16,7 +16,7 @@ import torch
 from ..core.files import atomic
 from .bins import LIMIT, as_jpeg, as_png, decode_face, decode_faces, fold_order, read_bin, save_bin
 from ..rendered.faces import render_faces
-from ..rendered.people import TRAITS, people
+from ..rendered.traits import TRAITS, people
 
 # %% ../../nbs/data/06_pairs.ipynb #c005
 @dataclass

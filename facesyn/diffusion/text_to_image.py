@@ -21,7 +21,7 @@ from .schedule import add_noise, prediction_type, target
 from .unet import denoise
 from ..rendered.camera import PLACES, backdrop
 from ..rendered.paint import ageing
-from ..rendered.people import TRAITS, people
+from ..rendered.traits import TRAITS, people
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c005
 AGES, HAIR = {"young": 30, "middle-aged": 55, "old": 200}, ("blond", "brown", "black", "red", "grey")

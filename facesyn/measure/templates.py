@@ -66,10 +66,8 @@ def template_tar(
 
     With `rounds`, {far: (tar, (low, high))}: 95 % intervals over identities drawn again. ValueError as in `tar_at_far`.
     """
-    score, who = (
-        template_scores(ids, unit, first, second),
-        np.asarray(person)[np.searchsorted(ids, np.stack([first, second], 1))],
-    )
+    score = template_scores(ids, unit, first, second)
+    who = np.asarray(person)[np.searchsorted(ids, np.stack([first, second], 1))]
     same = who[:, 0] == who[:, 1]
     value = {far: tar_at_far(score[same], score[~same], far, rule) for far in fars}
     if not rounds:

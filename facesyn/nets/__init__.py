@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "recogniser": ["Recipe", "train_recogniser"],
         "encoders": ["Encoder", "embed", "load_encoder"],
         "attributes": ["AttributeNet", "AttributeRecipe", "predict_attributes", "train_attributes"],
-        "onnx_attributes": ["onnx_attributes"],
+        "photo_attributes": ["onnx_attributes"],
     },
 )

@@ -63,10 +63,8 @@ def lookup(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 def autocontrast_table(images: torch.Tensor) -> torch.Tensor:
     "The line that maps the darkest level of a channel to 0 and its brightest to 255; one level stays"
     low, high = (v[..., None].double() for v in (images.amin((1, 2)), images.amax((1, 2))))
-    scale, levels = (
-        torch.full_like(high, 255) / (high - low).clamp(min=1),
-        torch.arange(256),
-    )  # 255/tensor would round twice
+    scale = torch.full_like(high, 255) / (high - low).clamp(min=1)  # 255/tensor would round twice
+    levels = torch.arange(256)
     return torch.where(high > low, (levels * scale - low * scale).clamp(0, 255).long(), levels)
 
 

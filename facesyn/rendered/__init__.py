@@ -3,5 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=[], submod_attrs={"people": ["people", "conditions"], "faces": ["render_faces"]}
+    __name__, submodules=[], submod_attrs={"traits": ["people", "conditions"], "faces": ["render_faces"]}
 )

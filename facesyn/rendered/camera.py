@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from ..core.images import generator
 from .head import COLS, ROWS
 from .paint import mix
-from .people import normal
 from .surface import EAR
+from .traits import normal
 
 # %% ../../nbs/rendered/06_camera.ipynb #c005
 def rotation(s):

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from .camera import PLACES, backdrop, camera, far_side, fill, finish, lit, rotation, splat
 from .head import COLS, ROWS, basis, detail_at
 from .masks import landmark_points, masks
-from .people import TRAITS, conditions, people, pose_and_age
 from .surface import mean_normals, surface
+from .traits import TRAITS, conditions, people, pose_and_age
 
 # %% ../../nbs/rendered/07_faces.ipynb #c005
 def placed(t, u, s, size):

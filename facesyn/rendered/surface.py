@@ -16,7 +16,7 @@ import torch
 from .head import COLS, MOTION, ROWS, SHAPE, basis, bump
 from .masks import landmark_points, masks, soft
 from .paint import ageing, colours, mix, paint
-from .people import normal
+from .traits import normal
 
 # %% ../../nbs/rendered/05_surface.ipynb #c005
 def normals(p):
@@ -68,12 +68,9 @@ EAR = 20, 28  # rows and columns of one ear
 
 def ear_relief(back, up, v):
     """How far points of an ear stand out of its disc, and how dark they are, each of the shape of `v`, their distance
-    from
-    the middle; they are `back` and `up` of it"""
-    rim, fold = (
-        np.exp(-(((v - 0.86) / 0.09) ** 2)) * soft(back + 0.55, 0.12),
-        np.exp(-(((v - 0.56) / 0.10) ** 2)) * soft(back + 0.05, 0.12),
-    )
+    from the middle; they are `back` and `up` of it"""
+    rim = np.exp(-(((v - 0.86) / 0.09) ** 2)) * soft(back + 0.55, 0.12)
+    fold = np.exp(-(((v - 0.56) / 0.10) ** 2)) * soft(back + 0.05, 0.12)
     hollow, flap = bump(back, up, -0.22, -0.08, 0.36, 0.42), bump(back, up, -0.72, -0.12, 0.20, 0.22)
     high = 0.055 * rim + 0.035 * fold - 0.06 * hollow + 0.045 * flap - 0.09 * np.clip((v - 0.9) / 0.1, 0, 1) ** 2
     dark = 0.36 * hollow + 0.16 * np.exp(-(((v - 0.72) / 0.07) ** 2)) * soft(back + 0.3, 0.15) - 0.06 * rim
@@ -121,10 +118,8 @@ def glasses(t, style):
     def power(c):
         return c.sign() * c.abs() ** e
 
-    x, y = (
-        s * (0.52 + 0.05 * t["eye_spacing"][:, None]) + power(a.cos()) * (rx + 0.025 * v),
-        power(a.sin()) * (ry + 0.025 * v) - 0.02,
-    )
+    x = s * (0.52 + 0.05 * t["eye_spacing"][:, None]) + power(a.cos()) * (rx + 0.025 * v)
+    y = power(a.sin()) * (ry + 0.025 * v) - 0.02
     rim = torch.stack([x, y, 1.40 - 0.22 * x**2], 1)
     w, k = sheet(3, 30)
     arm = torch.cat(

@@ -15,9 +15,9 @@ from facesyn.nets.alignment import align, similarity, template
 from facesyn.nets.augmentation import rand_augment
 from facesyn.nets.backbones import IResNet, MobileFaceNet, recogniser
 from facesyn.nets.encoders import Encoder, load_encoder
-from facesyn.nets.onnx_attributes import check_gives, onnx_attributes, read_column
 from facesyn.nets.onnx_export import export_onnx
 from facesyn.nets.onnx_nets import RuntimeNet, onnx_to_torch
+from facesyn.nets.photo_attributes import check_gives, onnx_attributes, read_column
 from facesyn.nets.photographs import known_landmarks, load_models, photo_files, prepare_photos
 
 UPRIGHT = template()[None].repeat(4, 1, 1)
@@ -25,6 +25,7 @@ SWAPPED = UPRIGHT[:, [1, 0, 2, 4, 3]]  # left and right exchanged
 ROWS_OUT = np.array([[10.0, -20, 0, 1, 0, 1, 2, 1], [0.0, 5, 1, 0, 0, 1, 2, 3]])
 FACES = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=generator(0))
 TINY = Encoder(recogniser("tiny32").eval(), 32)
+SMALL = IResNet(112, (1, 1, 1, 1), (16, 16, 16, 16), 16)
 JUDGE = Encoder(recogniser("tiny32").eval(), 32, differentiable=False)
 X = torch.rand(4, 3, 32, 32, generator=generator(1)) * 2 - 1
 
@@ -56,6 +57,8 @@ CALLS = [
     (lambda: JUDGE(X.clone().requires_grad_()), "differentiable=False"),
     (lambda: load_encoder("toy.onnx"), "toy.onnx: give the size"),
     (lambda: export_onnx(TINY, "x.onnx"), "at least 112"),
+    (lambda: export_onnx(Encoder(SMALL, 112, channels="bgr"), "x.onnx"), "RGB"),
+    (lambda: export_onnx(Encoder(SMALL, 112, crop=(0, 0, 112, 112)), "x.onnx"), "square faces"),
     (lambda: read_column(ROWS_OUT, "age", column=8), "age: columns 8 to 8"),
     (lambda: read_column(ROWS_OUT, "age", column=-1), "age: columns -1"),
     (lambda: read_column(ROWS_OUT, "age", column=4, counted=3), "age: columns 4 to 9"),

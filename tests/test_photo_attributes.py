@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from facesyn.data.faces import parametric_faces
-from facesyn.nets.onnx_attributes import onnx_attributes
+from facesyn.nets.photo_attributes import onnx_attributes
 
 pytest.importorskip("onnxruntime")
 LEFT = np.tile([1.0, -1], (3, 2, 1)).reshape(1, -1) / 6 * 60  # left column minus right column, 60 degrees at most
