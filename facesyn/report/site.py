@@ -138,7 +138,6 @@ def executed(path: Path, kept: Path, package: str, timeout: int = 900) -> dict:
         return old
     notebook = nbformat.read(path, 4)
     notebook.cells = [c for c in notebook.cells if "nbdev_export()" not in c.source]
-    quiet = dict(PLOTLY_RENDERER="plotly_mimetype", TQDM_DISABLE="1", OMP_NUM_THREADS="1")
     place = dict(metadata=dict(path=str(path.parent)))
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=place)
     try:
