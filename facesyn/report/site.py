@@ -137,7 +137,7 @@ def executed(path: Path, kept: Path, package: str, timeout: int = 900) -> dict:
     if kept.is_file() and (old := json.loads(kept.read_text()))["metadata"].get("digest") == digest:
         return old
     notebook = nbformat.read(path, 4)
-    notebook.cells = [c for c in notebook.cells if "nbdev_export()" not in c.source]
+    notebook.cells = [c for c in notebook.cells if not re.search(r"^nbdev\.\w+_export\(", c.source, re.M)]
     place = dict(metadata=dict(path=str(path.parent)))
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=place)
     try:
