@@ -21,7 +21,8 @@ def compiled(f):
 
     It contains what it calls: functions found at run time may be other copies in a process that compiles than in one
     that loads, and round otherwise. Loops over coordinates and points are written out: they compile and run faster than
-    expressions of arrays.
+    expressions of arrays. numba compiles again when the file of f changes, not when a room that f takes functions from
+    does: `nbdev_export` writes all rooms, after another change of this one alone remove `__pycache__`.
     """
     if njit is None:
         return f
