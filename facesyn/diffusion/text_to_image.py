@@ -8,6 +8,8 @@ __all__ = ['AGES', 'HAIR', 'face_words', 'caption', 'build_tokenizer', 'token_id
            'caption_batches', 'text_objective', 'nearest_place']
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c002
+import json
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -78,11 +80,13 @@ def build_tokenizer(length: int = 32) -> CLIPTokenizer:
         for hair in HAIR
         for view in ("portrait", "side-portrait")
     ]
-    tokenizer = CLIPTokenizer(model_max_length=length).train_new_from_iterator(
-        [*seen, "photo of sks person"], vocab_size=1000
-    )
-    tokenizer.model_max_length = length
-    return tokenizer
+    trained = CLIPTokenizer().train_new_from_iterator([*seen, "photo of sks person"], vocab_size=1000)
+    model = json.loads(trained.backend_tokenizer.to_str())["model"]
+    special, merges = [trained.bos_token, trained.eos_token], [tuple(pair) for pair in model["merges"]]
+    merged = list(dict.fromkeys("".join(pair) for pair in merges))
+    symbols = sorted(model["vocab"].keys() - {*special, *merged})  # training numbers them anew in every process
+    vocab = {token: k for k, token in enumerate([*special, *symbols, *merged])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
 
 
 def token_ids(tokenizer, prompts: list[str]) -> torch.Tensor:
