@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[],
     submod_attrs={
         "figures": ["attribute_histogram", "curves", "separation_plot", "similarity_histogram", "training_curves"],
-        "page": ["picture_rows", "table", "verification_table", "write_report"],
+        "page": ["picture_rows", "table", "verification_table", "write_report", "dataset_answer", "methods_answer"],
     },
 )
