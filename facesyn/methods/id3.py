@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ID3Conditions', 'predict', 'time_weight', 'ID3Weights', 'id3_loss', 'prior_kl', 'id3_batches', 'id3_objective',
-           'ID3Recipe', 'train_id3', 'begin_from', 'check_training', 'check_unit', 'adjusted_output', 'ID3Pipeline']
+           'ID3Recipe', 'train_id3', 'begin_from', 'check_training', 'check_unit', 'AdjustedScore', 'adjusted_output',
+           'ID3Pipeline']
 
 # %% ../../nbs/methods/01_id3.ipynb #c003
 import json
@@ -310,33 +311,28 @@ def check_unit(name: str, y):
     return y
 
 # %% ../../nbs/methods/01_id3.ipynb #c029
-def adjusted_output(
-    predict,
-    scheduler,
-    x_t,
-    t: int,
-    y,
-    encoder,
-    gamma: float,
-    gradient: str = "exact",
-    until: float = 0.8,
-    clip: float = None,
-    variance: float = 0.25,
-    decode=None,
-):
-    """The network's output at x_t moved so that its score is the adjusted score; `predict(x_t)` is the network under
-    its conditions
+@dataclass(frozen=True)
+class AdjustedScore:
+    """How strongly, and where, samples are drawn to their person
 
-    y: unit embeddings (n, dim); t: diffusers' step; `until`: guide at t <= until T; `clip`: at most this part of the
-    norm of the predicted noise, per image; `variance`: of x0's values, for `gradient="stop"`.
-    `decode`: latents -> images. gamma=0 is the plain network, and the encoder is not run. Derived after arXiv
-    2409.17576, Eq. (8).
-    """
-    if gradient not in ("exact", "stop"):
-        raise ValueError(f"gradient={gradient!r}: expected 'exact' or 'stop'")
-    T, exact = scheduler.config.num_train_timesteps, gradient == "exact"
-    if not gamma or t + 1 > until * T:
-        return predict(x_t)
+    `gamma`: strength, 0 is plain sampling; `gradient`: exact, or stop (not through the network: cheaper); `until`: at
+    t <= until T; `clip`: at most this part of the norm of the predicted noise, per image; `variance`: of x0's values,
+    for stop. ValueError for another gradient."""
+
+    gamma: float = 0.0
+    gradient: str = "exact"
+    until: float = 0.8
+    clip: float | None = None
+    variance: float = 0.25
+
+    def __post_init__(self):
+        if self.gradient not in ("exact", "stop"):
+            raise ValueError(f"gradient={self.gradient!r}: expected 'exact' or 'stop'")
+
+
+def _towards(predict, scheduler, x_t, t, y, encoder, how, decode):
+    "(network's output, gradient by x_t of the cosine between y and the face that it leads to)"
+    exact = how.gradient == "exact"
     with torch.enable_grad():
         x = x_t.detach().requires_grad_(exact)
         with torch.set_grad_enabled(exact):
@@ -346,15 +342,24 @@ def adjusted_output(
             x0 = x0.detach().requires_grad_()
         cosine = (encoder((decode(x0) if decode else x0).clamp(-1, 1)) * y).sum()
         (g,) = torch.autograd.grad(cosine, x if exact else x0)
-    a, b = signal_noise(scheduler, t, x_t)
-    if not exact:
-        g = a * variance * g
-    eps = estimate_eps(scheduler, output.detach(), x_t, t)
-    shift = b * gamma * time_weight(t + 1, T).item() * x_t[0].numel() / 2 * g
-    if clip:
-        shift = shift * (clip * eps.flatten(1).norm(dim=1) / shift.flatten(1).norm(dim=1).clamp(min=1e-12)).clamp(
-            max=1
-        ).reshape(-1, 1, 1, 1)
+    return output.detach(), g if exact else signal_noise(scheduler, t, x_t)[0] * how.variance * g
+
+
+def adjusted_output(predict, scheduler, x_t, t: int, y, encoder, how: AdjustedScore, decode=None):
+    """The network's output at x_t moved so that its score is the adjusted score; `predict(x_t)` is the network under
+    its conditions
+
+    y: unit embeddings (n, dim); t: diffusers' step; `decode`: latents -> images. gamma=0 is the plain network, and the
+    encoder is not run. Derived after arXiv 2409.17576, Eq. (8)."""
+    T = scheduler.config.num_train_timesteps
+    if not how.gamma or t + 1 > how.until * T:
+        return predict(x_t)
+    output, g = _towards(predict, scheduler, x_t, t, y, encoder, how, decode)
+    eps, b = estimate_eps(scheduler, output, x_t, t), signal_noise(scheduler, t, x_t)[1]
+    shift = b * how.gamma * time_weight(t + 1, T).item() * x_t[0].numel() / 2 * g
+    if how.clip:
+        most = how.clip * eps.flatten(1).norm(dim=1) / shift.flatten(1).norm(dim=1).clamp(min=1e-12)
+        shift = shift * most.clamp(max=1).reshape(-1, 1, 1, 1)
     return output_from_eps(scheduler, eps - shift, x_t, t)
 
 # %% ../../nbs/methods/01_id3.ipynb #c037
@@ -413,13 +418,14 @@ class ID3Pipeline(FacePipeline):
         or None: unknown)
 
         `generator`: one, or a list of n. `latents`: the starting noise. `encoder`, `gamma`, `gradient`, `until`,
-        `clip`, `variance`: see `adjusted_output`. `eta`: DDIM's. `n`: how many, if y and s do not say.
+        `clip`, `variance`: see `AdjustedScore`. `eta`: DDIM's. `n`: how many, if y and s do not say.
         `guidance_scale`: of the identity, or a dict with `identity` and `attributes`; `guidance_interval`,
         `shown_below`: see `sampling.Guidance`;
         `negative_y` (n, dim): whom guidance leads away from, None: nobody.
         `output_type`: pil, np (uint8, n h w 3) or pt (float, n 3 h w, in [-1, 1]). Returns an object with `images`."""
         if gamma and (encoder is None or y is None):
             raise ValueError(f"gamma={gamma} needs an encoder and y")
+        how = AdjustedScore(gamma, gradient, until, clip, variance)
         n = n or self.rows(latents, generator, *(v for v in (y, s) if v is not None and torch.as_tensor(v).ndim > 1))
         y, s = self.check_conditions(y, s, n)
         unknown = [name for name, v in (("identity", y), ("attributes", s)) if v is None]
@@ -428,26 +434,14 @@ class ID3Pipeline(FacePipeline):
             ("identity", "attributes"), guidance_scale, guidance_interval, shown_below, unknown, away
         )
         self.check_null(guidance, negative_y)
-        tokens, T = (
-            self.tokens_for(y, s, self.check_identity("negative_y", negative_y, n), n),
-            self.scheduler.config.num_train_timesteps,
-        )
+        tokens = self.tokens_for(y, s, self.check_identity("negative_y", negative_y, n), n)
+        T = self.scheduler.config.num_train_timesteps
 
         def output_at(x_t, t):
-            strength = 0.0 if guidance.hides(int(t), T) else gamma  # who is hidden is not asked for
-            return adjusted_output(
-                lambda v: guided_output(self.unet, tokens, guidance, v, t, T),
-                self.scheduler,
-                x_t,
-                t,
-                y,
-                encoder,
-                strength,
-                gradient,
-                until,
-                clip,
-                variance,
-                self.decode,
-            )
+            def predict(v):
+                return guided_output(self.unet, tokens, guidance, v, t, T)
+
+            now = AdjustedScore() if guidance.hides(int(t), T) else how  # who is hidden is not asked for
+            return adjusted_output(predict, self.scheduler, x_t, t, y, encoder, now, self.decode)
 
         return self.sample(n, output_at, num_inference_steps, eta, generator, latents, output_type)

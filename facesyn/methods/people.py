@@ -15,13 +15,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from ..core.files import arrays_digest, bar, read_json, weights_digest
-from ..core.images import generator, to_uint8
+from ..core.files import arrays_digest, bar, read_json
+from ..core.images import generator
 from ..data.dataset import begin_dataset, check_card, finish_dataset, write_image
 from ..data.faces import Faces, folder_faces, folder_images
-from ..diffusion.sampling import interval_options
 from ..diffusion.text_to_image import token_ids
-from .idbooth import check_pipeline, config_of
+from .idbooth import PromptSampling, check_pipeline, prompted, sampling_settings
 from ..nets.photographs import read_photo
 from ..rendered.camera import PLACES
 
@@ -121,21 +120,15 @@ def generate_people(
     images: int,
     out,
     card: dict,
-    negative_prompt: str = "",
-    steps: int = 30,
-    guidance: float = 5.0,
-    batch: int = 8,
-    seed: int = 0,
+    how: PromptSampling = PromptSampling(),
     shard=(0, 1),
     prompt=booth_prompt,
-    guidance_interval=(0.0, 1.0),
 ):
     """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card, or None while
     other shards still have to write
 
     people: dicts of name, number, sex and `lora`, the folder by `train_person` (None: the base as it is). `shard`: (k,
-    n), by people; `guidance_interval`: see `sampling.Guidance`. Goes on where it was stopped; ValueError if it was
-    begun with other settings.
+    n), by people. Goes on where it was stopped; ValueError if it was begun with other settings.
     """
     check_pipeline(pipe)
     check_card(card)
@@ -143,66 +136,42 @@ def generate_people(
     if not 0 <= k < n:
         raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
     prompts = {p["name"]: [prompt(p["number"], j, p["sex"]) for j in range(images)] for p in people}
-    token_ids(pipe.tokenizer, [negative_prompt, *{q for each in prompts.values() for q in each}])
+    token_ids(pipe.tokenizer, [how.negative_prompt, *{q for each in prompts.values() for q in each}])
     told = [[p["name"], p["number"], prompts[p["name"]], p["lora"] and _lora_digest(p["lora"])] for p in people]
-    begin_dataset(
-        out,
-        dict(
-            people=len(people),
-            told=sha256(json.dumps(told).encode()).hexdigest(),
-            images=images,
-            negative_prompt=negative_prompt,
-            steps=steps,
-            guidance=guidance,
-            guidance_interval=guidance_interval,
-            batch=batch,
-            seed=seed,
-            weights=weights_digest(pipe.components),
-            scheduler=type(pipe.scheduler).__name__,
-            scheduler_config=config_of(pipe.scheduler),
-        ),
-    )
-    guided = interval_options(pipe.scheduler, steps, guidance, guidance_interval)
+    asked = dict(people=len(people), told=sha256(json.dumps(told).encode()).hexdigest(), images=images)
+    begin_dataset(out, asked | sampling_settings(pipe, how))
     for p in bar(people[k::n], "people"):
-        missing = [j for j in range(images) if not (out / p["name"] / f"{j:04d}.png").exists()]
-        if missing and p["lora"]:
-            pipe.unet.load_lora_adapter(
-                p["lora"], weight_name="pytorch_lora_weights.safetensors", adapter_name="person", prefix="unet"
-            )
-        try:
-            for start in range(0, images, batch):
-                js = range(start, min(start + batch, images))
-                if not set(js) & set(missing):
-                    continue
-                made = pipe(
-                    [prompts[p["name"]][j] for j in js],
-                    negative_prompt=[negative_prompt] * len(js),
-                    num_inference_steps=steps,
-                    generator=[generator(seed, 9, p["number"], j) for j in js],
-                    output_type="pt",
-                    **guided,
-                ).images
-                for j, image in zip(js, to_uint8(made * 2 - 1).numpy()):
-                    if j in missing:
-                        write_image(image, out / p["name"] / f"{j:04d}.png")
-        finally:
-            if missing and p["lora"]:
-                pipe.unet.unload_lora()
-    rows = [
-        dict(
-            file=f"{p['name']}/{j:04d}.png",
-            identity=p["number"],
-            name=p["name"],
-            image=j,
-            seed=[seed, 9, p["number"], j],
-            prompt=q,
-            attributes=None,
-            embedding=None,
-        )
-        for p in people
-        for j, q in enumerate(prompts[p["name"]])
-    ]
+        _generate_person(pipe, p, prompts[p["name"]], out / p["name"], how)
+    rows = [_row(p, j, q, how.seed) for p in people for j, q in enumerate(prompts[p["name"]])]
     return finish_dataset(out, rows, card) if all((out / row["file"]).exists() for row in rows) else None
+
+
+def _generate_person(pipe, p, prompts, folder, how):
+    "The pictures of a person that are not there yet, with the person's LoRA in the pipeline while they are made"
+    missing = [j for j in range(len(prompts)) if not (folder / f"{j:04d}.png").exists()]
+    if not missing:
+        return
+    if p["lora"]:
+        file = "pytorch_lora_weights.safetensors"
+        pipe.unet.load_lora_adapter(p["lora"], weight_name=file, adapter_name="person", prefix="unet")
+    try:
+        for start in range(0, len(prompts), how.batch):
+            js = range(start, min(start + how.batch, len(prompts)))
+            if not set(js) & set(missing):
+                continue
+            streams = [generator(how.seed, 9, p["number"], j) for j in js]
+            for j, image in zip(js, prompted(pipe, [prompts[j] for j in js], streams, how)):
+                if j in missing:
+                    write_image(image, folder / f"{j:04d}.png")
+    finally:
+        if p["lora"]:
+            pipe.unet.unload_lora()
+
+
+def _row(p, j, prompt, seed) -> dict:
+    "A line of the manifest"
+    file, about = f"{p['name']}/{j:04d}.png", dict(seed=[seed, 9, p["number"], j], prompt=prompt)
+    return dict(file=file, identity=p["number"], name=p["name"], image=j, attributes=None, embedding=None, **about)
 
 
 def _lora_digest(folder) -> str:

@@ -89,10 +89,7 @@ def test_settings_are_refused_in_one_wording():
 MOST = 8
 MANY = {  # what has more arguments still: this list can only shrink
     "methods/generation.py generate",
-    "methods/id3.py adjusted_output",
-    "methods/idbooth.py make_priors",
     "methods/inquiries.py choose_inquiries",
-    "methods/people.py generate_people",
 }
 
 
