@@ -7,6 +7,7 @@ __all__ = ['app', 'Parameters', 'Name', 'PICTURES', 'plainly', 'checkout', 'aske
            'profiles', 'convert', 'inspect', 'verify', 'status', 'run_record', 'picture_folders']
 
 # %% ../nbs/cli.ipynb #c002
+import os
 import sys
 import time
 from collections import Counter
@@ -80,6 +81,7 @@ def execute(root: Path, profile: str, run: Run, quiet: bool = False):
     shown = {} if quiet else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
     notebook = root / f"nbs/runs/{run.notebook}.ipynb"
     where = dict(cwd=str(root), kernel_name="python3", extra_arguments=["--log-level=ERROR"])
+    os.environ["FACESYN_PROFILE"] = profile  # for the records
     try:
         papermill.execute_notebook(str(notebook), str(made), run.given, progress_bar=False, **where, **shown)
     except papermill.PapermillExecutionError as e:

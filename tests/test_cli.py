@@ -100,7 +100,7 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     assert ended.exit_code == 0, ended.output
     assert "[1/1] encode" in ended.output and "record: data/runs/mine/encoded/encode.json" in ended.output
     record = json.loads((copy / "data/runs/mine/encoded/encode.json").read_text())
-    assert record["parameters"]["people"] == 4 and record["results"]["images"] == 12
+    assert record["parameters"]["people"] == 4 and record["results"]["images"] == 12 and record["profile"] == "mine"
     assert (copy / "data/runs/mine/encode.ipynb").exists()
     seen = facesyn("status", copy / "data/runs/mine")
     assert "encode: ended" in seen.output and "minutes" in seen.output

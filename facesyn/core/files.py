@@ -148,9 +148,12 @@ def _commit() -> str | None:
 
 # %% ../../nbs/core/01_files.ipynb #c017
 def write_record(path, run: str, parameters: dict, results: dict, started: float):
-    "The JSON record of a run: `started` is `time.time()` at its beginning; `parameters` and `results` are plain dicts"
+    """The JSON record of a run: `started` is `time.time()` at its beginning; `parameters` and `results` are plain dicts
+
+    `profile` is the one that `facesyn run` is at, from the environment variable FACESYN_PROFILE."""
     record = dict(
         run=run,
+        profile=os.environ.get("FACESYN_PROFILE"),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.time() - started, 1),
         parameters=parameters,
