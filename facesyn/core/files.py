@@ -199,7 +199,7 @@ def run_parameters(namespace: dict) -> dict:
     return {k: namespace[k] for k in defaults}
 
 # %% ../../nbs/core/01_files.ipynb #c024
-def bar(iterable, label: str, total: int = None, **options) -> tqdm:
+def bar(iterable, label: str, total: int | None = None, **options) -> tqdm:
     "tqdm's bar over `iterable`; without a terminal it is drawn every 20 s; `options`: tqdm's"
     every = 0.1 if sys.stderr.isatty() else 20.0
     return tqdm(iterable, label, total, mininterval=every, maxinterval=max(every, 10), delay=every, **options)

@@ -59,7 +59,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return images.float().add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().contiguous()
 
 # %% ../../nbs/core/02_images.ipynb #c018
-def decode_image(source, size: int = None, name=None) -> np.ndarray:
+def decode_image(source, size: int | None = None, name=None) -> np.ndarray:
     "8-bit RGB (h, w, 3) from a path or an open binary file, resized to (size, size) if asked; ValueError says `name`"
     try:
         with Image.open(source) as im:
@@ -73,7 +73,7 @@ def decode_image(source, size: int = None, name=None) -> np.ndarray:
         raise ValueError(f"cannot read {name or source} as an image: {e}") from e
 
 # %% ../../nbs/core/02_images.ipynb #c019
-def read_image(path, size: int = None) -> np.ndarray:
+def read_image(path, size: int | None = None) -> np.ndarray:
     "`decode_image` of a file; FileNotFoundError or ValueError names it"
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image file {path}")

@@ -76,7 +76,7 @@ class Profile:
     runs: list[Run]
 
 # %% ../../nbs/core/05_profiles.ipynb #p012
-def read_profile(name: str, root, asked: dict = None) -> Profile:
+def read_profile(name: str, root, asked: dict | None = None) -> Profile:
     """The profile `name` of the repository `root`, with `asked`, {run: {parameter: value}}, in place of what the file
     says
 

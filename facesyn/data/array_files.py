@@ -73,7 +73,7 @@ def _names(path, kept, person):
     return [person[i].decode() if isinstance(person[i], bytes) else str(person[i]) for i in kept]
 
 
-def array_faces(path, size: int, having: dict = None) -> Faces:
+def array_faces(path, size: int, having: dict | None = None) -> Faces:
     """Faces from an .npz with `jpeg` (uint8), `offsets` (n+1,) and optionally `label` (n,), `person` (names), `age`
     (n,; years, negative: unknown)
 

@@ -135,7 +135,7 @@ def finish_dataset(root, rows: list[dict], card: dict) -> dict:
     return card
 
 # %% ../../nbs/data/03_dataset.ipynb #c019
-def write_folder(faces: Faces, root, card: dict, settings: dict = None, suffix: str = ".png") -> dict:
+def write_folder(faces: Faces, root, card: dict, settings: dict | None = None, suffix: str = ".png") -> dict:
     "Writes `faces` as a dataset: images, manifest, card. Image j of a person is the j-th in order. Returns the card"
     check_card(card)
     root, rows = Path(root), []
@@ -155,7 +155,7 @@ def write_folder(faces: Faces, root, card: dict, settings: dict = None, suffix: 
     return finish_dataset(root, rows, card)
 
 # %% ../../nbs/data/03_dataset.ipynb #c022
-def write_encoded(path, faces: Faces, y, s, about: dict = None, batch: int = 256):
+def write_encoded(path, faces: Faces, y, s, about: dict | None = None, batch: int = 256):
     """`images.npy`, `labels.npy`, `y.npy` (n, d), `s.npy` (n, 4; NaN: unknown), then `index.json` with the names and
     `about`; ValueError names the image whose y or s is no number"""
     path, y, s = Path(path), np.asarray(y, np.float32), np.asarray(s, np.float32)

@@ -177,7 +177,7 @@ def load_bin(path, size: int = 112, limit: int = LIMIT) -> Pairs:
     return Pairs(Path(path).name.split(".")[0], decode_faces(pictures, size, f"{path}: picture", limit), issame)
 
 
-def write_bin(pairs: Pairs, path, quality: int = None, repeats: bool = False):
+def write_bin(pairs: Pairs, path, quality: int | None = None, repeats: bool = False):
     """Writes a .bin in ten balanced folds: PNG, so that the same pixels come back, or JPEG of `quality`; ValueError as
     in `save_bin`"""
     save_bin(

@@ -187,7 +187,7 @@ def vae_objective(encoder=None, kl: float = 1e-6, identity: float = 0.1):
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c020
 @torch.no_grad()
-def latent_moments(vae, images, batch: int = None) -> torch.Tensor:
+def latent_moments(vae, images, batch: int | None = None) -> torch.Tensor:
     """Mean and deviation (n, 2*c, h, w) of the latents of uint8 images (n, H, W, 3), unscaled, on the CPU in half
     precision; `batch`: None takes two million pixels at once"""
     batch, parts = batch or max(1, min(128, 2**21 // images.shape[1] ** 2)), []

@@ -20,7 +20,7 @@ from ..core.images import generator, to_float
 from ..core.training import Keep, Optim, shuffled_rows, train_loop
 
 # %% ../../nbs/diffusion/04_training.ipynb #c008
-def face_batches(images, conditions: dict, batch: int, seed: int = 0, mirrored: dict = None, encode=None):
+def face_batches(images, conditions: dict, batch: int, seed: int = 0, mirrored: dict | None = None, encode=None):
     """`batch_at(k, rank)` for `train`: `x0` of uint8 images (n, h, w, 3), and rows of the `conditions`, float arrays
     (n, ...) by name
 
@@ -116,7 +116,7 @@ def train(
     optim: Optim = Optim(),
     keep: Keep = Keep(),
     device: str = "auto",
-    settings: dict = None,
+    settings: dict | None = None,
 ) -> nn.Module:
     """Trains `model` for `steps` updates of AdamW and returns it with its averaged weights, in eval mode; goes on from
     the checkpoint in `keep.folder` if there is one

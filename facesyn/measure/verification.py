@@ -21,7 +21,7 @@ THRESHOLDS = np.arange(0, 4, 0.01)  # on the squared distance of unit vectors
 FINE = np.arange(0, 4, 0.001)  # for VAL
 
 
-def verify(emb1, emb2, issame, n_folds: int = 10, far: float = None, raw=None, repeats: bool = False) -> dict:
+def verify(emb1, emb2, issame, n_folds: int = 10, far: float | None = None, raw=None, repeats: bool = False) -> dict:
     """Accuracy of pairs (emb1[k], emb2[k]), both (n, d), against the truth `issame` (n,): `accuracy` and `std`
     (population) over folds, per-fold `folds` and squared-distance `thresholds`,
     `val`, `val_std` and `far` (means over folds) at the target `far`, and `xnorm` of `raw`, if given: the embeddings

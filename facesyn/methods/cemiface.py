@@ -45,7 +45,7 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, dim: int = 512, length: float = None, joint: bool = False, known: tuple = (False, False)):
+    def __init__(self, dim: int = 512, length: float | None = None, joint: bool = False, known: tuple = (False, False)):
         super().__init__()
         if length is not None and not length > 0:
             raise ValueError(f"length={length}: expected the mean length of the features, or None")
@@ -274,7 +274,7 @@ class CemiFacePipeline(FacePipeline):
         generator=None,
         latents=None,
         output_type: str = "pil",
-        n: int = None,
+        n: int | None = None,
         guidance_scale=1.0,
         guidance_interval=(0.0, 1.0),
         shown_below: float = 1.0,

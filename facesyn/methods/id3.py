@@ -59,7 +59,7 @@ class ID3Conditions(ModelMixin, ConfigMixin):
     `known`: which of the two null tokens training has seen, and knows therefore; None: not noted."""
 
     @register_to_config
-    def __init__(self, dim: int = 512, hidden: tuple = (512, 256), width: int = 768, known: tuple = None):
+    def __init__(self, dim: int = 512, hidden: tuple = (512, 256), width: int = 768, known: tuple | None = None):
         super().__init__()
         sizes = [4, *hidden, width]
         self.identity, self.null = nn.Linear(dim, width), nn.Parameter(0.02 * torch.randn(2, width))
@@ -71,7 +71,7 @@ class ID3Conditions(ModelMixin, ConfigMixin):
     def width(self):
         return self.config.width
 
-    def forward(self, y=None, s=None, keep=None, n: int = None):
+    def forward(self, y=None, s=None, keep=None, n: int | None = None):
         n = n or len(y if y is not None else s)
         tokens, known = self.null.expand(n, 2, -1), torch.zeros(n, 2, dtype=torch.bool, device=self.null.device)
         y, s = (v if v is None else v.to(self.null) for v in (y, s))
@@ -405,9 +405,9 @@ class ID3Pipeline(FacePipeline):
         generator=None,
         latents=None,
         output_type: str = "pil",
-        n: int = None,
+        n: int | None = None,
         until: float = 0.8,
-        clip: float = None,
+        clip: float | None = None,
         variance: float = 0.25,
         guidance_scale=1.0,
         guidance_interval=(0.0, 1.0),

@@ -386,7 +386,7 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 class Lora(nn.Module):
     "The trainable matrices of a LoRA that is added to `unet`, and nothing else of it; the same start for the same seed"
 
-    def __init__(self, unet, rank: int = 4, alpha: float = None, seed: int = 0):
+    def __init__(self, unet, rank: int = 4, alpha: float | None = None, seed: int = 0):
         super().__init__()
         unet.requires_grad_(False)
         with torch.random.fork_rng():
@@ -425,7 +425,7 @@ class BoothRecipe:
     steps: int = 6400
     batch: int = 1
     rank: int = 4
-    alpha: float = None
+    alpha: float | None = None
     prompt: str = "photo of sks person"
     prompt_prior: str = "photo of a person"
     positive: str = "same"
@@ -512,7 +512,7 @@ def train_person(
     keep: Keep,
     recipe: BoothRecipe = BoothRecipe(),
     align=whole_picture,
-    settings: dict = None,
+    settings: dict | None = None,
 ) -> Path:
     """Trains the LoRA of one person, where the pipeline is, and returns the folder of its file, `keep.folder`; passes
     by what is finished there, goes on with what is not

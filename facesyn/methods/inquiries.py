@@ -30,7 +30,7 @@ def choose_inquiries(
     yaw: float = 20.0,
     pitch: float = 20.0,
     least: float = 0.0,
-    most: int = None,
+    most: int | None = None,
 ) -> tuple[np.ndarray, dict]:
     """(numbers of the chosen candidates, how many were dropped and why): screened by pose and quality, the best of each
     person, then distinct

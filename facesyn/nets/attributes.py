@@ -130,7 +130,7 @@ def _network(faces, config, seed, device):
 # %% ../../nbs/nets/07_attributes.ipynb #n003
 def train_attributes(
     faces,
-    net: dict = None,
+    net: dict | None = None,
     recipe: AttributeRecipe = AttributeRecipe(),
     keep: Keep = Keep(label="attributes"),
     device="auto",

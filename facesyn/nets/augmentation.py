@@ -219,7 +219,7 @@ def augment(
     erase=0.0,
     crop: float = 0.0,
     jitter: float = 0.0,
-    rand: dict = None,
+    rand: dict | None = None,
 ) -> torch.Tensor:
     """uint8 (n, h, w, 3) with random mirror images, shifts up to `shift` pixels (edges repeated), and with probability
     `erase` a grey rectangle

@@ -104,7 +104,7 @@ class IResNet(Network):
         widths: tuple = (64, 128, 256, 512),
         dim: int = 512,
         dropout: float = 0.0,
-        strides: tuple = None,
+        strides: tuple | None = None,
         pool: bool = False,
         se: bool = False,
     ):
@@ -168,7 +168,13 @@ class Layers(nn.Module):
 
 
 def convolution(
-    c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, padding: int = None, prelu: bool = True
+    c_in: int,
+    c_out: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    padding: int | None = None,
+    prelu: bool = True,
 ) -> Layers:
     "conv-BN-PReLU, or conv-BN; `padding` None keeps the size (at stride 1)"
     conv = nn.Conv2d(

@@ -230,7 +230,7 @@ def prepare_photo(root, file, out, where, find, attributes, size, enlarge) -> di
 
 # %% ../../nbs/nets/09_photographs.ipynb #c037
 def prepare_photos(
-    root, out, find, card: dict, size: int = 112, attributes=None, enlarge: float = 2.5, settings: dict = None
+    root, out, find, card: dict, size: int = 112, attributes=None, enlarge: float = 2.5, settings: dict | None = None
 ) -> dict:
     """Aligned faces of the photos in `root` as a dataset in `out` (images, manifest, card), and `rejected.jsonl` (file,
     reason). Returns the card

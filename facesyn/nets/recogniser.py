@@ -60,7 +60,7 @@ class MarginHead(nn.Module):
         n_classes: int,
         kind: str = "arcface",
         s: float = 64.0,
-        m: float = None,
+        m: float | None = None,
         straight_through: bool = False,
     ):
         super().__init__()
@@ -146,7 +146,7 @@ class Recipe:
 
     epochs: int = 20
     batch: int = 128
-    lr: float = None
+    lr: float | None = None
     schedule: str = "linear"
     milestones: tuple = ()
     warmup: float = 1.0
@@ -155,14 +155,14 @@ class Recipe:
     bf16: bool = False
     head: str = "arcface"
     s: float = 64.0
-    m: float = None
+    m: float | None = None
     straight_through: bool = False
     flip: bool = True
     shift: int = 0
     erase: float | tuple = 0.0
     crop: float = 0.0
     jitter: float = 0.0
-    rand: dict = None
+    rand: dict | None = None
     seed: int = 0
 
     def __post_init__(self):

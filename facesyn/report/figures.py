@@ -116,7 +116,7 @@ def _steps(values, edges, name: str, k: int, percent: bool = False, **kwargs) ->
     )
 
 # %% ../../nbs/report/01_figures.ipynb #c012
-def similarity_histogram(groups: dict, title: str = None) -> go.Figure:
+def similarity_histogram(groups: dict, title: str | None = None) -> go.Figure:
     """Densities of cosines, a row for each of `groups`: name -> dict(genuine=(n,), impostor=(m,)), with means and EER;
     ValueError names the group"""
     if not groups:
@@ -193,7 +193,7 @@ def _attributes(groups: dict) -> dict:
     return groups
 
 # %% ../../nbs/report/01_figures.ipynb #c018
-def attribute_histogram(groups: dict, title: str = None) -> go.Figure:
+def attribute_histogram(groups: dict, title: str | None = None) -> go.Figure:
     "Histograms of pitch, yaw, roll (degrees) and age (years) ; `groups`: name -> (n, 4), NaN = unknown"
     groups = _attributes(groups)
     fig = make_subplots(2, 2, horizontal_spacing=0.08, vertical_spacing=0.2)
@@ -240,7 +240,7 @@ def _spread_title(groups) -> str:
     return f"Standard deviation of yaw: {said(1, '°')}; of age: {said(3, ' years')}"
 
 # %% ../../nbs/report/01_figures.ipynb #c022
-def control_plot(asked, predicted, name: str, unit: str, title: str = None, shown: int = 3000) -> go.Figure:
+def control_plot(asked, predicted, name: str, unit: str, title: str | None = None, shown: int = 3000) -> go.Figure:
     """Scatter of `predicted` against `asked`, both (n,) in `unit`, pairs with NaN left out; identity line, Pearson
     correlation, mean absolute error; at most about `shown` points are drawn"""
     asked, predicted = np.asarray(asked, np.float64).ravel(), np.asarray(predicted, np.float64).ravel()
@@ -311,8 +311,8 @@ def curves(x, groups: dict, xlabel: str, ylabel: str, title: str, note: str = ""
 # %% ../../nbs/report/01_figures.ipynb #c030
 def separation_plot(
     cosines: dict,
-    bound: float = None,
-    title: str = None,
+    bound: float | None = None,
+    title: str | None = None,
     label: str = "cosine to the nearest other anchor",
     share: str = "share of the anchors (%)",
 ) -> go.Figure:
@@ -386,7 +386,7 @@ def _log_ticks(low: float, high: float) -> list:
     ]
 
 # %% ../../nbs/report/01_figures.ipynb #c038
-def training_curves(rows, title: str = None, terms=None) -> go.Figure:
+def training_curves(rows, title: str | None = None, terms=None) -> go.Figure:
     """Every term of a training log against the step, each in its panel (`terms`: all but step, lr and seconds);
     logarithmic where positive and falling tenfold"""
     rows = _log_rows(rows)

@@ -94,7 +94,7 @@ def _spread(values, digits: int = 2) -> str:
 # %% ../../nbs/report/02_page.ipynb #c011
 def verification_table(
     rows,
-    reference: str = None,
+    reference: str | None = None,
     floor: str = "untrained",
     caption: str = "Verification accuracy in percent (chance is 50)",
 ) -> Html:
@@ -130,7 +130,7 @@ def verification_table(
     return table(head, body, caption)
 
 # %% ../../nbs/report/02_page.ipynb #c015
-def accuracy_bars(rows, title: str = None) -> go.Figure:
+def accuracy_bars(rows, title: str | None = None) -> go.Figure:
     """Verification accuracy by benchmark and on average, a bar for each dataset from chance (50 %) up; `rows` as for
     `verification_table`; whiskers: sample standard deviation over seeds"""
     benchmarks, runs = _by_dataset(rows)

@@ -99,7 +99,7 @@ def _nearest_kept(part, kept):
     return (part @ kept.T).max(1)
 
 
-def select_distinct(emb, limit: float = 0.3, block: int = 1024, most: int = None) -> np.ndarray:
+def select_distinct(emb, limit: float = 0.3, block: int = 1024, most: int | None = None) -> np.ndarray:
     """For each of n candidates in order: -1 if it is kept, or the number of the kept one before it that it is most
     similar to (cosine >= `limit`)
 
