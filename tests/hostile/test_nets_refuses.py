@@ -188,8 +188,8 @@ def photographs(root):
 def test_photographs(tmp_path):
     root, find = photographs(tmp_path)
     prepare_photos(root, tmp_path / "out", find, CARD)
-    refused(lambda: prepare_photos(root, tmp_path / "out", find, CARD, size=128), "size 112 -> 128")
-    refused(lambda: prepare_photos(root, tmp_path / "out", find, CARD, enlarge=0.1), "enlarge 2.5 -> 0.1")
+    refused(lambda: prepare_photos(root, tmp_path / "out", find, CARD, size=128), "size: 112 -> 128")
+    refused(lambda: prepare_photos(root, tmp_path / "out", find, CARD, enlarge=0.1), "enlarge: 2.5 -> 0.1")
     refused(
         lambda: prepare_photos(root, tmp_path / "small", find, CARD, enlarge=0.1), "none of the 2 photos", "rejected"
     )

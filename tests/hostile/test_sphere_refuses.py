@@ -91,10 +91,10 @@ def test_a_row_beyond_the_last(code):
 def test_no_checkpoint_of_a_search(tmp_path):
     path = tmp_path / "kept.safetensors"
     path.write_text("not one")
-    refused(lambda: search_large(60, 8, checkpoint=path), "kept.safetensors is no search's checkpoint")
+    refused(lambda: search_large(60, 8, checkpoint=path), "kept.safetensors is not a checkpoint")
     save_file(dict(x=torch.zeros(2)), path)
-    refused(lambda: search_large(60, 8, checkpoint=path), "kept.safetensors is no search's checkpoint")
-    refused(lambda: search_large(60, 8, checkpoint=tmp_path), "is no search's checkpoint")
+    refused(lambda: search_large(60, 8, checkpoint=path), "kept.safetensors is not a checkpoint")
+    refused(lambda: search_large(60, 8, checkpoint=tmp_path), "is not a checkpoint")
 
 
 def test_what_looks_odd_is_accepted():
