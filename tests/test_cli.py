@@ -1,6 +1,7 @@
 """The command line: what it does, and what it says to bad input."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,11 @@ def test_a_run_whose_kernel_dies_stops_the_profile(copy):
     assert not (copy / "data/runs/mine/second.ipynb").exists()
 
 
+def without_make():
+    "The environment of a shell, also where `make test` runs this"
+    return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+
+
 @pytest.mark.parametrize(
     "asked, profile",
     [
@@ -137,9 +143,8 @@ def test_a_run_whose_kernel_dies_stops_the_profile(copy):
 )
 def test_make_demo_is_facesyn_run(asked, profile):
     "What METHOD, TRAIN and PROFILE stand for; a name that does not exist is refused by `facesyn run`"
-    made = subprocess.run(
-        ["make", "-n", "-o", ".venv/.ready", "demo", *asked.split()], cwd=ROOT, capture_output=True, text=True
-    )
+    command = ["make", "--no-print-directory", "-n", "-o", ".venv/.ready", "demo", *asked.split()]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=without_make())
     assert made.stdout.strip() == f".venv/bin/facesyn run {profile}"
 
 
