@@ -27,14 +27,14 @@ lab: setup hooks
 	  $(bin)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB) nbs/index.ipynb
 
 # The laws of the house; notebooks clean, export in sync, no orphans; profiles that fit their runs; then lint.
-quick = tests/house tests/test_notebooks.py tests/test_profiles.py
+quick = tests/house
 notebooks: setup
 	$(bin)/pytest -q -x $(quick)
 	$(bin)/ruff check facesyn nbs tests bench
 	$(bin)/ruff format --check nbs tests bench
 
 check: notebooks
-	$(bin)/pytest -q -x tests/test_runs.py
+	$(bin)/pytest -q -x tests/runs
 
 test: notebooks
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing

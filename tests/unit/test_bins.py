@@ -20,7 +20,7 @@ from facesyn.measure.verification import verify
 from facesyn.nets.encoders import embed, load_encoder
 from facesyn.rendered.faces import render_faces
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 TRUTH = [True, False, True, False]
 
 
@@ -316,7 +316,7 @@ def test_200_mutated_files_are_refused_or_read(tmp_path, jpegs):
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1]), OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore"),
+        env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[2]), OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore"),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     cases, read, refused, slowest, peak = map(float, done.stdout.split()[-5:])

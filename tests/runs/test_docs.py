@@ -12,7 +12,7 @@ import papermill
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "nbs/runs/params"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "nbs/docs").glob("*.ipynb"))]
 IN_THE_REPOSITORY = {"results", "profiles"}  # pages of code about the repository itself, which nbdev_test executes

@@ -22,7 +22,7 @@ from facesyn.nets.onnx_nets import onnx_to_torch
 from facesyn.nets.photographs import find_faces, load_models, predict_photo_attributes, prepare_photos
 from facesyn.rendered.faces import render_faces
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 NETWORKS = dict(
     edgeface_xxs_q_dequant=dict(size=112),

@@ -1,7 +1,7 @@
 """What mxnet's own writer makes of fuzzed payloads and of two small datasets, as sha256; needs mxnet 1.9.1 (numpy <
 1.24) and nothing of facesyn.
 
-python tests/recordio_by_mxnet.py > tests/recordio_mxnet.json
+python tests/data/recordio_by_mxnet.py > tests/data/recordio_mxnet.json
 """
 
 import hashlib

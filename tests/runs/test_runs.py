@@ -9,7 +9,7 @@ import pytest
 
 from facesyn.core.profiles import read_profile
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ORDER = [run.name for run in read_profile("smoke", ROOT).runs]
 EXISTING = {p.stem for p in (ROOT / "nbs/runs").glob("*.ipynb")}
 

@@ -9,7 +9,7 @@ import pytest
 from facesyn.core.doctor import NAMED, READ, TEXT, below, idle, makes, missing_paths, problems, reads, strings, writes
 from facesyn.core.profiles import profile_names, read_profile, run_defaults, run_names
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROFILES = profile_names(ROOT)
 SHIPPED = re.compile(r"data/models/(identity|judge|attributes|id3|cemiface|idbooth)$")
 

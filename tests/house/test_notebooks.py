@@ -9,7 +9,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUNS = sorted((ROOT / "nbs/runs").glob("*.ipynb"))
 
 

@@ -35,7 +35,7 @@ from facesyn.data.inspection import inspect_dataset
 from facesyn.data.rec_sets import EXACT, RecDataset, joined, open_rec, payloads, plan_records, write_rec
 from facesyn.data.recordio import MAGIC, Records, frame, pack, unpack, write_records
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "data"
 sys.path.insert(0, str(HERE))
 from recordio_by_mxnet import dataset, fuzzed  # noqa: E402
 

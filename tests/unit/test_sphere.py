@@ -1,8 +1,8 @@
-"""Anchors against the best known arrangements (tests/spherical_codes.csv: d, N, largest cosine; `achieved`: by a
+"""Anchors against the best known arrangements (tests/data/spherical_codes.csv: d, N, largest cosine; `achieved`: by a
 search, not from the literature), and the guarantees of large codes, by algebra and on samples.
 
-python -m pytest tests/test_sphere.py                    # a few rows
-python tests/test_sphere.py [first line] [last line]     # every row with at most 5,000 points, with its seconds: an
+python -m pytest tests/unit/test_sphere.py              # a few rows
+python tests/unit/test_sphere.py [first] [last line]  # every row with at most 5,000 points, with its seconds: an
 hour or more
 """
 
@@ -29,7 +29,7 @@ from facesyn.sphere.small_sets import search_small
 
 ROWS = [
     (int(r["d"]), int(r["N"]), float(r["max_cosine"]), r["kind"])
-    for r in csv.DictReader((Path(__file__).parent / "spherical_codes.csv").open())
+    for r in csv.DictReader((Path(__file__).parents[1] / "data/spherical_codes.csv").open())
 ]
 SMALL = [r for r in ROWS if r[1] <= 5000]
 QUICK = [

@@ -13,7 +13,7 @@ from facesyn.nets.backbones import NETWORKS
 from facesyn.nets.recogniser import MARGINS, Recipe, train_recogniser
 
 PROFILES = [
-    p for p in sorted((Path(__file__).parents[1] / "nbs/runs/params").glob("*.yaml")) if "\nrecognise:" in p.read_text()
+    p for p in sorted((Path(__file__).parents[2] / "nbs/runs/params").glob("*.yaml")) if "\nrecognise:" in p.read_text()
 ]
 OWN = {"epochs", "batch", "lr", "head", "s", "m", "seed"}  # the run's own parameters and doing
 
