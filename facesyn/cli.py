@@ -137,14 +137,15 @@ def doctor(profile: Name, parameter: Parameters = []):  # noqa: B006
 @app.command()
 @plainly()
 def profiles():
-    "List the profiles: what each shows and needs, how long it takes, and where its record lies."
+    "List the profiles: what each shows and needs, how long it takes, and whether its record lies in data/records."
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    root, table = checkout(), Table("profile", "shows", "needs", "takes", "record", box=None)
+    rest = [Column(title, overflow="fold") for title in ("shows", "needs", "takes", "record")]
+    root, table = checkout(), Table(Column("profile", no_wrap=True), *rest, box=None)
     for name in profile_names(root):
-        p, record = read_profile(name, root), f"data/records/{name}"
-        table.add_row(name, p.shows, p.needs, p.takes, record if (root / record).is_dir() else "-")
+        p = read_profile(name, root)
+        table.add_row(name, p.shows, p.needs, p.takes, "yes" if (root / "data/records" / name).is_dir() else "-")
     Console().print(table)
 
 # %% ../nbs/cli.ipynb #c013

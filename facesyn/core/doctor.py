@@ -126,7 +126,7 @@ OWN = {  # the end of a missing path, and what it should be
     r"(detector|scrfd|det_)[^/]*$": "an SCRFD face detector with keypoints, such as det_10g.onnx of insightface's"
     " buffalo_l (releases page of github.com/deepinsight/insightface, under model-zoo)",
     r"(pose|age)[^/]*\.onnx$": "a network that you bring, such as FSA-Net for pose and insightface's genderage for age"
-    " (nbs/nets/08_onnx_attributes)",
+    " (nbs/nets/08_photo_attributes)",
     r"\.(onnx|pth|pt|ckpt)$": "a pretrained face recognition network that you bring; encoder and judge must differ",
     r"\.(bin|xz)$": "verification pairs such as lfw.bin, of InsightFace's training sets (nbs/data/05_bins)",
     r"\.npz$": "an array file of aligned faces or pairs that you bring (nbs/data/01_faces, nbs/data/06_pairs)",

@@ -179,7 +179,7 @@ def misfits(asked: dict, defaults: dict) -> list[str]:
         if name not in defaults:
             found.append(f"unknown parameter {name!r}: this notebook knows {', '.join(defaults)}")
         elif not same_type(value, default := defaults[name]):
-            found.append(f"parameter {name}: expected a {type(default).__name__} such as {default!r}, got {value!r}")
+            found.append(f"parameter {name}: expected {type(default).__name__}, such as {default!r}, got {value!r}")
     return found
 
 
