@@ -19,6 +19,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'facesyn.core.doctor': { 'facesyn.core.doctor.below': ('core/doctor.html#below', 'facesyn/core/doctor.py'),
                                      'facesyn.core.doctor.idle': ('core/doctor.html#idle', 'facesyn/core/doctor.py'),
                                      'facesyn.core.doctor.is_hub_name': ('core/doctor.html#is_hub_name', 'facesyn/core/doctor.py'),
+                                     'facesyn.core.doctor.judges_itself': ('core/doctor.html#judges_itself', 'facesyn/core/doctor.py'),
                                      'facesyn.core.doctor.makes': ('core/doctor.html#makes', 'facesyn/core/doctor.py'),
                                      'facesyn.core.doctor.missing_paths': ('core/doctor.html#missing_paths', 'facesyn/core/doctor.py'),
                                      'facesyn.core.doctor.numbers_as_text': ('core/doctor.html#numbers_as_text', 'facesyn/core/doctor.py'),

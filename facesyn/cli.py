@@ -139,12 +139,17 @@ def doctor(profile: Name, parameter: Parameters = []):  # noqa: B006
 def profiles():
     "List the profiles: what each shows and needs, how long it takes, and whether its record lies in data/records."
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Column, Table
 
     rest = [Column(title, overflow="fold") for title in ("shows", "needs", "takes", "record")]
     root, table = checkout(), Table(Column("profile", no_wrap=True), *rest, box=None)
     for name in profile_names(root):
-        p = read_profile(name, root)
+        try:
+            p = read_profile(name, root)
+        except ValueError as e:
+            table.add_row(name, escape(str(e)))
+            continue
         table.add_row(name, p.shows, p.needs, p.takes, "yes" if (root / "data/records" / name).is_dir() else "-")
     Console().print(table)
 

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['READ', 'NAMED', 'TEXT', 'WORDS', 'EXTRAS', 'OWN', 'strings', 'reads', 'writes', 'is_hub_name', 'idle', 'problems',
-           'numbers_as_text', 'missing_paths', 'below', 'packages', 'where_from', 'makes']
+           'judges_itself', 'numbers_as_text', 'missing_paths', 'below', 'packages', 'where_from', 'makes']
 
 # %% ../../nbs/core/06_doctor.ipynb #d002
+import filecmp
 import json
 import re
 from importlib.util import find_spec
@@ -92,10 +93,17 @@ def problems(profile: Profile, root) -> list[str]:
         f"no {path} ({', '.join(users)}): {where_from(path, profile, root)}"
         for path, users in missing_paths(profile, root).items()
     ]
+    found += [f"{run.name}: encoder and judge are the same network" for run in profile.runs if judges_itself(run, root)]
     needs = {package: run.name for run in profile.runs for package in packages(run) if not find_spec(package)}
     return found + [
         f"{run} needs the package {package}: pip install 'facesyn[{EXTRAS[package]}]'" for package, run in needs.items()
     ]
+
+
+def judges_itself(run: Run, root) -> bool:
+    "Do `encoder` and `judge` of a run name files of the same bytes?"
+    files = [Path(root) / str(run.parameters.get(k, "")) for k in ("encoder", "judge")]
+    return all(f.is_file() for f in files) and filecmp.cmp(*files, shallow=False)
 
 
 def numbers_as_text(value) -> list[str]:
@@ -157,5 +165,8 @@ def where_from(path: str, profile: Profile, root) -> str:
 
 
 def makes(name: str, path: str, root) -> bool:
-    "Does a run of the profile `name` write the path?"
-    return any(below(path, writes(run)) for run in read_profile(name, root).runs)
+    "Does a run of the profile `name` write the path? A profile that cannot be read makes nothing"
+    try:
+        return any(below(path, writes(run)) for run in read_profile(name, root).runs)
+    except ValueError:
+        return False

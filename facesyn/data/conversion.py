@@ -183,10 +183,12 @@ def write_settings(folder, format: str, images: int, people: int):
 FORMATS = dict(rec=None, flat=None, folder=write_images, webdataset=write_tars, lmdb=write_lmdb, parquet=write_parquet)
 
 
-def _check_request(source, folder, format, shuffle):
+def _check_request(source, folder, format, shuffle, size):
     "ValueError names what `convert` cannot do"
     if format not in FORMATS:
         raise ValueError(f"no format {format!r}: choose from {', '.join(FORMATS)}")
+    if size is not None and size < 1:
+        raise ValueError(f"size {size}: expected a number of pixels, 1 or more")
     if shuffle is not None and format not in ("flat", "webdataset", "parquet"):
         raise ValueError(f"{format} has an order of its own: shuffle flat, webdataset or parquet")
     if isinstance(source, (str, Path)) and Path(source).resolve() == Path(folder).resolve():
@@ -216,7 +218,7 @@ def convert(
     What was stopped goes on where it was. ValueError for a format that does not exist, images that do not fit, or
     another set begun in `folder`.
     """
-    _check_request(source, folder, format, shuffle)
+    _check_request(source, folder, format, shuffle, size)
     encoded = _as_encoded(source)
     order, _ = plan_records(encoded.labels, "identity" if format == "rec" else "flat", shuffle)
     ready = prepared(encoded, size, suffix)

@@ -347,6 +347,8 @@ def test_convert(tmp_path):
     refused(lambda: convert(rec, rec, "rec"), "over itself")
     refused(lambda: convert(rec, tmp_path / "x", "zip"), "zip", "webdataset")
     refused(lambda: convert(rec, tmp_path / "x", "rec", shuffle=0), "shuffle")
+    refused(lambda: convert(rec, tmp_path / "x", "rec", size=0), "size 0")
+    refused(lambda: convert(rec, tmp_path / "x", "rec", size=-3), "size -3")
     np.savez(tmp_path / "a.npz", **ARRAYS)
     refused(lambda: open_encoded(tmp_path / "a.npz"), "a.npz is not a training set")
     (tmp_path / "twin").mkdir()
