@@ -415,6 +415,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'facesyn/diffusion/pipeline.py'),
                                             'facesyn.diffusion.pipeline.FacePipeline.decode': ( 'diffusion/pipeline.html#facepipeline.decode',
                                                                                                 'facesyn/diffusion/pipeline.py'),
+                                            'facesyn.diffusion.pipeline.FacePipeline.from_pretrained': ( 'diffusion/pipeline.html#facepipeline.from_pretrained',
+                                                                                                         'facesyn/diffusion/pipeline.py'),
                                             'facesyn.diffusion.pipeline.FacePipeline.rows': ( 'diffusion/pipeline.html#facepipeline.rows',
                                                                                               'facesyn/diffusion/pipeline.py'),
                                             'facesyn.diffusion.pipeline.FacePipeline.sample': ( 'diffusion/pipeline.html#facepipeline.sample',

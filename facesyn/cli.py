@@ -39,6 +39,9 @@ def plainly():
     except (ValueError, OSError, ImportError) as e:
         typer.secho(str(e), fg="red", err=True)
         raise typer.Exit(1) from e
+    except KeyboardInterrupt as e:
+        typer.secho("stopped; the same command goes on from here", fg="red", err=True)
+        raise typer.Exit(130) from e
 
 
 def checkout() -> Path:

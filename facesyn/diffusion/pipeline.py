@@ -7,6 +7,8 @@ __all__ = ['FacePipeline']
 
 # %% ../../nbs/diffusion/06_pipeline.ipynb #c002
 import inspect
+import re
+from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
@@ -24,6 +26,14 @@ class FacePipeline(DiffusionPipeline):
     `__call__`"""
 
     model_cpu_offload_seq, _optional_components = "conditions->unet->vae", ["vae"]
+
+    @classmethod
+    def from_pretrained(cls, path, **options):
+        """diffusers' `from_pretrained`; FileNotFoundError for a local path that is not there, without asking a network
+        (all but `owner/name` is local)"""
+        if not Path(path).is_dir() and (not isinstance(path, str) or not re.fullmatch(r"[\w-]+/[\w.-]+", path)):
+            raise FileNotFoundError(f"no generator in {path}: there is no such folder")
+        return super().from_pretrained(str(path), **options)
 
     def __init__(self, unet, conditions, scheduler, vae=None):
         super().__init__()

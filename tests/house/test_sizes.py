@@ -33,7 +33,7 @@ ROOM_LINES = {
     "methods/id3.py": 447,
     "methods/idbooth.py": 548,
     "report/figures.py": 441,
-    "report/page.py": 458,
+    "report/page.py": 461,
     "report/site.py": 372,
 }
 NOTEBOOK_CELLS = {"docs/results.ipynb": 71, "methods/01_id3.ipynb": 65}
@@ -55,7 +55,7 @@ REFUSED = {
     "nets/04_recogniser.ipynb": 9,
     "nets/07_attributes.ipynb": 3,
     "report/01_figures.ipynb": 11,
-    "report/02_page.ipynb": 12,
+    "report/02_page.ipynb": 11,
 }
 
 # test text of a notebook, in per cent of its exported text
