@@ -55,7 +55,8 @@ def test_profiles_are_listed(copy, monkeypatch):
     shown = facesyn("profiles")
     assert shown.exit_code == 0
     assert all(f" {name} " in shown.output for name in profile_names(ROOT))
-    assert "16 minutes" in shown.output and "data/records/demo" in shown.output
+    row = next(line for line in shown.output.splitlines() if line.startswith(" demo "))
+    assert "16 minutes" in shown.output and row.split()[-1] == "yes"
 
 
 @pytest.mark.parametrize("command", ["run", "doctor"])
@@ -74,8 +75,10 @@ def test_doctor_lists_all_that_is_missing(copy):
     refused(facesyn("doctor", "plain"), "data/runs/train/encoded", "facesyn run train")
     for name in ("encoder.onnx", "judge.onnx", "detector.onnx"):
         (copy / "data/photos").mkdir(exist_ok=True)
-        (copy / "data/photos" / name).touch()
+        (copy / "data/photos" / name).write_text(name)
     assert len(refused(facesyn("run", "photos"), "no data/photos/lfw.bin").output.splitlines()) == 1
+    (copy / "data/photos/judge.onnx").write_text("encoder.onnx")
+    refused(facesyn("doctor", "photos"), "encoder and judge are the same network")
     assert facesyn("doctor", "demo").output == "demo: 4 runs, nothing is missing\n"
 
 
