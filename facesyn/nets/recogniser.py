@@ -8,6 +8,7 @@ __all__ = ['MARGINS', 'arcface_margin', 'cosface_margin', 'adaface_margin', 'Mar
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c002
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -21,23 +22,24 @@ from torch import nn
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.training import Keep, check_schedule, first_row, learning_rate, shuffled_rows, train_loop
+from ..data.faces import Faces
 from .augmentation import augment
-from .backbones import NETWORKS, recogniser
+from .backbones import NETWORKS, Network, recogniser
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c005
-def arcface_margin(cosine, m: float = 0.5, quality=None):
+def arcface_margin(cosine: torch.Tensor, m: float = 0.5, quality=None) -> torch.Tensor:
     """cos(theta + m) (ArcFace, eq. 3), exactly differentiable where |cosine| < 1 - 1e-4, and cos(theta) - m sin(m)
     where theta + m > pi"""
     c = cosine.clamp(-1 + 1e-4, 1 - 1e-4)
     return torch.where(c > -math.cos(m), c * math.cos(m) - (1 - c * c).sqrt() * math.sin(m), c - m * math.sin(m))
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c007
-def cosface_margin(cosine, m: float = 0.35, quality=None):
+def cosface_margin(cosine: torch.Tensor, m: float = 0.35, quality=None) -> torch.Tensor:
     "cos(theta) - m (CosFace, eq. 4)"
     return cosine - m
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c009
-def adaface_margin(cosine, m: float = 0.4, quality=0.0):
+def adaface_margin(cosine: torch.Tensor, m: float = 0.4, quality: float | torch.Tensor = 0.0) -> torch.Tensor:
     "cos(theta - m z) - (m + m z) for quality z in [-1, 1], the angle kept in [1e-3, pi - 1e-3] (AdaFace, eqs. 16-17)"
     theta = cosine.clamp(-1 + 1e-3, 1 - 1e-3).acos()
     return (theta - m * quality).clamp(1e-3, math.pi - 1e-3).cos() - (m + m * quality)
@@ -95,7 +97,7 @@ class MarginHead(nn.Module):
         return self.s * cosines.scatter(1, labels[:, None], target[:, None])
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c020
-def check_labels(faces) -> int:
+def check_labels(faces: Faces) -> int:
     """The number of identities of `faces`; ValueError for gaps in the labels, fewer than two identities, or an identity
     with one image"""
     labels = np.asarray(faces.labels)
@@ -120,7 +122,7 @@ def check_labels(faces) -> int:
     return len(counts)
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c023
-def reader(faces, memory: float = 4e9):
+def reader(faces: Faces, memory: float = 4e9) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function: index tensor -> uint8 (k, h, w, 3); all images are held in memory if they need less than `memory`
     bytes"""
     n, size = len(faces.labels), faces.size
@@ -194,7 +196,7 @@ def _step(net, head, optimiser, images, labels, recipe, step):
     return dict(loss=loss.item(), accuracy=(logits.argmax(1) == labels).float().mean().item())
 
 # %% ../../nbs/nets/04_recogniser.ipynb #n002
-def pixels_digest(faces) -> str:
+def pixels_digest(faces: Faces) -> str:
     "sha256 of 64 pictures of `faces`, evenly over them; of all, if there are fewer"
     n = len(faces.labels)
     some = faces.read(np.linspace(0, n - 1, min(n, 64)).astype(int))
@@ -213,14 +215,14 @@ def _networks(faces, config, recipe, device):
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c034
 def train_recogniser(
-    faces,
-    net="tiny32",
+    faces: Faces,
+    net: str | dict = "tiny32",
     recipe: Recipe = Recipe(),
     keep: Keep = Keep(label="recogniser"),
-    device="auto",
+    device: str = "auto",
     memory: float = 4e9,
-    evaluate=None,
-):
+    evaluate: Callable[[Network], dict] | None = None,
+) -> tuple[Network, list[dict]]:
     """Trains a recogniser on `faces` and returns (network in eval mode, log: one dict per epoch)
 
     `net` is a name of `NETWORKS` or a dict of settings (see `recogniser`); `memory`: see `reader`. The same call goes

@@ -16,7 +16,7 @@ from facesyn.data.array_files import array_faces
 from facesyn.data.bins import decode_faces, list_to_bin, read_bin, save_bin
 from facesyn.data.containers import open_folder, open_tars, write_images
 from facesyn.data.conversion import convert, kind_of, open_encoded, open_faces, open_sources, prepared
-from facesyn.data.dataset import begin_dataset, encode_image, write_encoded, write_folder
+from facesyn.data.dataset import begin_dataset, encode_image, provenance, write_encoded, write_folder
 from facesyn.data.faces import Faces, at_least, first_images, folder_faces, join, parametric_faces, select
 from facesyn.data.image_sets import Encoded, decoded, encoded_faces, known_about, numbered, write_about, write_names
 from facesyn.data.lmdb_sets import open_lmdb
@@ -73,6 +73,7 @@ CALLS = [
     (lambda: prepared(TEXT), "image 0"),
     (lambda: kind_of(pytest.__file__), "__init__.py", ".rec"),
     (lambda: open_sources([dict(having={})], 16), "no source"),
+    (lambda: provenance("elsewhere", "photographs"), "elsewhere", "give licence"),
 ]
 
 

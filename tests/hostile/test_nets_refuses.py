@@ -1,6 +1,8 @@
 """Bad input to the floor `nets` (photographs, augmentation, encoders, ONNX): calls and the words of their errors."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,15 +12,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from facesyn.core.checks import refused
 from facesyn.core.images import generator
+from facesyn.core.training import Keep
 from facesyn.data.dataset import write_image
+from facesyn.data.faces import Faces
 from facesyn.nets.alignment import align, similarity, template
+from facesyn.nets.attributes import AttributeNet, AttributeRecipe, normalise_attributes, train_attributes
 from facesyn.nets.augmentation import rand_augment
-from facesyn.nets.backbones import IResNet, MobileFaceNet, recogniser
+from facesyn.nets.backbones import IResNet, MobileFaceNet, check_finite, load_recogniser, recogniser
 from facesyn.nets.encoders import Encoder, load_encoder
 from facesyn.nets.onnx_export import export_onnx
 from facesyn.nets.onnx_nets import RuntimeNet, onnx_to_torch
 from facesyn.nets.photo_attributes import check_gives, onnx_attributes, read_column
 from facesyn.nets.photographs import known_landmarks, load_models, photo_files, prepare_photos
+from facesyn.nets.recogniser import MarginHead, Recipe, check_labels, train_recogniser
 
 UPRIGHT = template()[None].repeat(4, 1, 1)
 SWAPPED = UPRIGHT[:, [1, 0, 2, 4, 3]]  # left and right exchanged
@@ -28,6 +34,15 @@ TINY = Encoder(recogniser("tiny32").eval(), 32)
 SMALL = IResNet(112, (1, 1, 1, 1), (16, 16, 16, 16), 16)
 JUDGE = Encoder(recogniser("tiny32").eval(), 32, differentiable=False)
 X = torch.rand(4, 3, 32, 32, generator=generator(1)) * 2 - 1
+NAN = torch.nn.Linear(2, 2)
+NAN.weight.data[0, 1] = torch.nan
+
+
+def labelled(*labels, known=np.nan):
+    "Noise pictures of 16 px of people with these labels"
+    pictures = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16, 3), np.uint8)
+    names, attributes = [f"p{k}" for k in range(max(labels, default=-1) + 1)], np.full((len(labels), 4), known)
+    return Faces(labels, names, attributes, 16, lambda index: pictures[index])
 
 
 def changed(x, row, value):
@@ -68,7 +83,67 @@ CALLS = [
     (lambda: check_gives(dict(jaw=dict(column=0))), "jaw"),
     (lambda: check_gives(dict(yaw=dict(colum=0))), "colum"),
     (lambda: onnx_attributes("x.onnx", FACES, dict(yaw={}), margin=1.0, size=16), "margin=1.0"),
+    (lambda: check_finite(NAN, "my network"), "my network: tensor weight has 1 NaN"),
+    (lambda: IResNet(size=16, layers=(1, 1), widths=(8, 16)), "at least 16 channels"),
+    (lambda: TINY.net(X[:, :, :16]), "expected (n, 3, 32, 32)", "(4, 3, 16, 32)"),
+    (lambda: recogniser("mobilenet"), "no network 'mobilenet'", "mobilefacenet"),
+    (lambda: Recipe(schedule="stairs"), "stairs", "linear"),
+    (lambda: MarginHead(2, 3, "sphereface"), "no margin 'sphereface'", "arcface"),
+    (lambda: MarginHead(2, 3)(torch.zeros(1, 2), torch.tensor([3])), "3..3 do not fit 3 classes"),
+    (lambda: check_labels(SimpleNamespace(labels=[0, 0, 2, 2], names=["a", "b", "c"])), "identity 1 (b)"),
+    (lambda: check_labels(labelled(0, 0)), "at least 2 identities"),
+    (lambda: check_labels(labelled(0, 0, 1, 2, 2)), "identity 1 (p1) has one image"),
+    (lambda: check_labels(labelled()), "without identity"),
+    (lambda: train_recogniser(labelled(0, 0, 1, 1), "mobilefacenet"), "16 px and the network takes 112 px"),
+    (lambda: train_recogniser(labelled(0, 0, 1, 1), "mobilenet"), "no network 'mobilenet'"),
+    (lambda: train_attributes(labelled(0, 0, 1, 1)), "known attribute"),
+    (lambda: train_attributes(labelled(0, 1, known=30.0)), "16 px and the network takes 32 px"),
+    (lambda: normalise_attributes([[0, 0, 20]]), "expected attributes (n, 4)", "(1, 3)"),
 ]
+
+
+def test_a_folder_of_another_network(tmp_path):
+    AttributeNet(16, (1, 1), (16, 16), 16).save_pretrained(tmp_path)
+    refused(lambda: load_recogniser(tmp_path), "AttributeNet", str(tmp_path))
+    refused(lambda: load_recogniser(tmp_path / "none"), "none", "config.json", kind=FileNotFoundError)
+
+
+def test_a_network_that_breaks(tmp_path):
+    net = MobileFaceNet(32, (1, 0, 0, 0), 1, 16).eval()
+    net.features.layers[3].bias.data[2] = torch.nan
+    refused(lambda: net(X), "MobileFaceNet: tensor features.layers.3.bias")
+    refused(lambda: TINY.net(changed(X, (2, 0, 5, 5), torch.nan)), "IResNet: the input has NaN")
+
+
+CHANGES = [
+    (train_recogniser, dict(lr=0.2), "lr: 0.1 -> 0.2"),
+    (train_recogniser, dict(rand=dict(ops=2)), "rand.ops: None -> 2"),
+    (train_recogniser, dict(crop=0.9), "crop: 0.0 -> 0.9"),
+    (train_recogniser, dict(jitter=0.1), "jitter: 0.0 -> 0.1"),
+    (train_attributes, dict(lr=0.02), "lr: 0.1 -> 0.02"),
+]
+
+
+@pytest.mark.parametrize("train", [train_recogniser, train_attributes], ids=lambda train: train.__name__)
+def test_a_checkpoint_of_another_training(train, tmp_path):
+    recipe = dict(epochs=1, batch=4, lr=0.1)
+    kind = Recipe if train is train_recogniser else AttributeRecipe
+    faces, net = labelled(0, 0, 1, 1, known=30.0), dict(size=16, layers=(1, 1), widths=(16, 16), dim=16)
+    keep = Keep(tmp_path, seconds=0.0)
+    train(faces, net, kind(**recipe), keep, device="cpu")
+    for trainer, change, words in CHANGES:
+        if trainer is train:
+            refused(lambda: train(faces, net, kind(**recipe | change), keep, device="cpu"), str(tmp_path), words)  # noqa: B023
+    negative = replace(faces, read=lambda k: 255 - faces.read(k))
+    refused(lambda: train(negative, net, kind(**recipe), keep, device="cpu"), "pixels: ")
+    keep.path.write_bytes(keep.path.read_bytes()[:5000])
+    refused(lambda: train(faces, net, kind(**recipe), keep, device="cpu"), "checkpoint.safetensors is not a checkpoint")
+
+
+def test_a_loss_that_is_not_finite():
+    wild = Recipe(epochs=4, batch=8, lr=1e30, warmup=0.0)
+    net = dict(size=16, layers=(1, 1), widths=(16, 16), dim=16)
+    refused(lambda: train_recogniser(labelled(*[0, 1] * 8), net, wild), "step", "loss", kind=FloatingPointError)
 
 
 @pytest.mark.parametrize("row", CALLS, ids=lambda row: ", ".join(row[1:]))

@@ -42,7 +42,6 @@ REFUSED = {
     "core/02_images.ipynb": 5,
     "core/03_checks.ipynb": 5,
     "core/04_training.ipynb": 8,
-    "data/03_dataset.ipynb": 3,
     "diffusion/03_latents.ipynb": 6,
     "diffusion/04_training.ipynb": 6,
     "diffusion/05_sampling.ipynb": 6,
@@ -51,9 +50,6 @@ REFUSED = {
     "methods/04_generation.ipynb": 4,
     "methods/05_idbooth.ipynb": 15,
     "methods/06_people.ipynb": 6,
-    "nets/03_backbones.ipynb": 6,
-    "nets/04_recogniser.ipynb": 9,
-    "nets/07_attributes.ipynb": 3,
     "report/01_figures.ipynb": 11,
     "report/02_page.ipynb": 11,
 }
@@ -68,8 +64,6 @@ TESTS = {
     "methods/03_inquiries.ipynb": 67,
     "methods/04_generation.ipynb": 58,
     "methods/06_people.ipynb": 70,
-    "nets/03_backbones.ipynb": 54,
-    "nets/04_recogniser.ipynb": 71,
 }
 
 
