@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.files import bar
 from ..core.images import read_image
@@ -61,7 +62,7 @@ class Faces:
                 yield image, int(self.labels[k]), self.attributes[k]
 
 # %% ../../nbs/data/01_faces.ipynb #c009
-def select(faces: Faces, index) -> Faces:
+def select(faces: Faces, index: ArrayLike) -> Faces:
     "The images at `index` (integers or a boolean mask), labels renumbered without gaps"
     index = np.asarray(index)
     index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
@@ -124,7 +125,12 @@ def in_memory(faces: Faces, batch: int = 256) -> Faces:
 
 # %% ../../nbs/data/01_faces.ipynb #c025
 def parametric_faces(
-    identities: int, images_per_identity: int, size: int = 64, seed: int = 0, first: int = 0, **ranges
+    identities: int,
+    images_per_identity: int,
+    size: int = 64,
+    seed: int = 0,
+    first: int = 0,
+    **ranges: tuple[float, float],
 ) -> Faces:
     """Rendered faces of the people `first`..`first+identities-1`; `ranges`: yaw, pitch, roll or age as (low, high), see
     `render_faces`"""
@@ -167,7 +173,7 @@ def folder_images(root) -> dict[str, list[Path]]:
     return people
 
 # %% ../../nbs/data/01_faces.ipynb #c029
-def folder_faces(root, size: int, check: bool = False) -> Faces:
+def folder_faces(root: str | Path, size: int, check: bool = False) -> Faces:
     """Faces from `root/<identity>/<image>`, resized to `size`; attributes from its manifest if there is one; `check`
     decodes every file now"""
     root, people = Path(root), folder_images(root)
@@ -183,7 +189,7 @@ def folder_faces(root, size: int, check: bool = False) -> Faces:
     return Faces(labels, list(people), attributes, size, lambda k: np.stack([read_image(files[i], size) for i in k]))
 
 # %% ../../nbs/data/01_faces.ipynb #c030
-def read_manifest(root) -> list[dict]:
+def read_manifest(root: str | Path) -> list[dict]:
     "The rows of `root/manifest.jsonl`; ValueError names the line that is not JSON"
     rows = []
     for number, line in enumerate((Path(root) / "manifest.jsonl").read_text().splitlines(), 1):

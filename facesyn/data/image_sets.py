@@ -46,7 +46,7 @@ def image_size(data: bytes, name="the image") -> tuple[int, int, str]:
     or claims more than 2^25 pixels"""
     try:
         with Image.open(BytesIO(data)) as im:
-            (width, height), kind = im.size, im.format
+            (width, height), kind = im.size, str(im.format)
         if width * height > 2**25:
             raise ValueError(f"it claims {width} x {height} pixels")
         return width, height, kind

@@ -271,7 +271,9 @@ def _folder_numbers(path, kind, names) -> tuple:
     return numbers, problems
 
 
-def inspect_dataset(path, images: int | None = None, identities: int | None = None, most: int | None = None) -> dict:
+def inspect_dataset(
+    path: str | Path, images: int | None = None, identities: int | None = None, most: int | None = None
+) -> dict:
     """What a set is and what is wrong with it: path, format, images, identities, per_identity, sizes, encodings,
     corrupt {key or index: reason}, problems (sentences)
 

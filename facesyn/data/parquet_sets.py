@@ -36,9 +36,11 @@ def from_columns(row: dict) -> dict:
 def column_types(encoded: Encoded, order) -> list:
     """(name, arrow type) of the columns that hold what is known of the images; ValueError for a kind of knowledge that
     is now text and now a number"""
-    pa, schema = needs("pyarrow"), None
-    for chunk in np.array_split(order, -(-len(order) // 1000)) if encoded.about else ():
-        rows = [as_columns(encoded.about(int(k))) for k in chunk]
+    pa, schema, about = needs("pyarrow"), None, encoded.about
+    if about is None:
+        return []
+    for chunk in np.array_split(order, -(-len(order) // 1000)):
+        rows = [as_columns(about(int(k))) for k in chunk]
         names = dict.fromkeys(name for row in rows for name in row)
         try:
             here = pa.schema([(name, pa.array([row.get(name) for row in rows]).type) for name in names])

@@ -8,6 +8,7 @@ __all__ = ['OPCODES', 'PUSH', 'STANDINS', 'opcodes', 'unpickle']
 # %% ../../nbs/data/04_pickles.ipynb #c002
 import codecs
 import math
+from typing import Callable
 
 import numpy as np
 
@@ -151,7 +152,7 @@ def _ndarray(*args):
     raise ValueError("an array made by a call")
 
 
-STANDINS = {"_codecs encode": _encode, "numpy dtype": _dtype, "numpy ndarray": _ndarray}
+STANDINS: dict[str, Callable] = {"_codecs encode": _encode, "numpy dtype": _dtype, "numpy ndarray": _ndarray}
 for core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
     STANDINS |= {
         f"{core}.multiarray _reconstruct": lambda *args: {},

@@ -171,7 +171,7 @@ def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray]:
     places = _image_places(records, 1, header[0]) if header else np.arange(len(records))
     if not len(places):
         raise ValueError(f"{path} has no images")
-    return records, places, np.array([rec_label(records, k) for k in places])
+    return records, places, np.array([rec_label(records, int(k)) for k in places])
 
 # %% ../../nbs/data/09_rec_sets.ipynb #c036
 def open_rec(path) -> Encoded:

@@ -8,9 +8,11 @@ __all__ = ['FAR_RULES', 'unit_rows', 'check_differ', 'score_pairs', 'rows_of', '
 
 # %% ../../nbs/measure/01_scores.ipynb #c002
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 # %% ../../nbs/measure/01_scores.ipynb #c005
 def unit_rows(emb, name) -> np.ndarray:
@@ -109,14 +111,21 @@ class ScoreSet:
             raise ValueError("the names of identities must rise, each there once")
 
 
-def score_set(emb, labels, other=None, other_labels=None, max_impostors: int = 1_000_000, seed: int = 0) -> ScoreSet:
+def score_set(
+    emb: ArrayLike,
+    labels: ArrayLike,
+    other: ArrayLike | None = None,
+    other_labels: ArrayLike | None = None,
+    max_impostors: int = 1_000_000,
+    seed: int = 0,
+) -> ScoreSet:
     """Scores of embeddings (n, d) with identity `labels` (n,) among themselves, or against `other` (m, d) with
     identities joined by name
 
     All genuine pairs, all or `max_impostors` drawn impostor pairs. ValueError: an embedding that is not finite or zero
     (image and set), equal embeddings, shapes that do not match, no genuine or no impostor pair.
     """
-    sets = [(emb, labels)] if other is None else [(emb, labels), (other, other_labels)]
+    sets: list = [(emb, labels)] if other is None else [(emb, labels), (other, other_labels)]
     which = [""] if other is None else [" of set 0", " of set 1"]
     unit = [unit_rows(x, lambda k, which=which: f"image {k}{which}") for (x, _), which in zip(sets, which)]
     for s, (u, (_, who)) in enumerate(zip(unit, sets)):
@@ -129,7 +138,7 @@ def score_set(emb, labels, other=None, other_labels=None, max_impostors: int = 1
     if other is None:
         pairs = score_pairs(code, max_impostors, seed)
     else:
-        pairs = [p + [0, len(emb)] for p in cross_pairs(labels, other_labels, max_impostors, seed)]
+        pairs = [p + [0, len(unit[0])] for p in cross_pairs(labels, other_labels, max_impostors, seed)]
     genuine, impostor = (_cosines(np.concatenate(unit), p) for p in pairs)
     return ScoreSet(genuine, impostor, names.tolist(), code[pairs[0][:, 0]], code[pairs[1]])
 
@@ -158,7 +167,7 @@ def _sorted(scores, name) -> np.ndarray:
     return np.sort(scores)
 
 # %% ../../nbs/measure/01_scores.ipynb #c031
-def eer(genuine, impostor) -> float:
+def eer(genuine: ArrayLike, impostor: ArrayLike) -> float:
     "Equal error rate: the rate at which FMR and FNMR cross, linear between steps"
     _, fmr, fnmr = error_curves(genuine, impostor)
     k = int((fmr <= fnmr).argmax())  # k >= 1: at the lowest score everything is accepted
@@ -190,7 +199,7 @@ def fnmr_at_fmr(genuine, impostor, fmr: float) -> float:
 FAR_RULES = "not exceeding", "nearest", "interpolated"
 
 
-def tar_at_far(genuine, impostor, far: float, rule: str) -> float:
+def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float, rule: str) -> float:
     """True accept rate at a false accept rate by one of `FAR_RULES`; ValueError: another rule, or `far` finer than
     1/len(impostor)"""
     if rule not in FAR_RULES:
@@ -249,7 +258,7 @@ def rates(genuine, impostor, fars=(1e-4, 1e-3, 1e-2), rule: str = "not exceeding
         fmr100=known(0.01, fnmr_at_fmr),
         fmr1000=known(0.001, fnmr_at_fmr),
         zerofmr=fnmr_at_fmr(genuine, impostor, 0),
-    ) | {f"tar@{far:g}": known(far, lambda *scores: tar_at_far(*scores, rule)) for far in fars}
+    ) | {f"tar@{far:g}": known(far, partial(tar_at_far, rule=rule)) for far in fars}
 
 # %% ../../nbs/measure/01_scores.ipynb #c046
 def plot_scores(genuine, impostor, title: str = "", fmr: float = 0.01) -> go.Figure:

@@ -6,11 +6,16 @@
 __all__ = ['THRESHOLDS', 'FINE', 'verify', 'verify_pairs', 'worth', 'untrained', 'recovered']
 
 # %% ../../nbs/measure/03_verification.ipynb #c002
+from collections.abc import Iterable
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..core.training import Keep
 from ..data.bins import repeated_pairs
+from ..data.faces import Faces
+from ..data.pairs import Pairs
 from .scores import check_differ, unit_rows
 from ..nets.backbones import NETWORKS, recogniser
 from ..nets.encoders import Encoder, embed
@@ -21,7 +26,15 @@ THRESHOLDS = np.arange(0, 4, 0.01)  # on the squared distance of unit vectors
 FINE = np.arange(0, 4, 0.001)  # for VAL
 
 
-def verify(emb1, emb2, issame, n_folds: int = 10, far: float | None = None, raw=None, repeats: bool = False) -> dict:
+def verify(
+    emb1: ArrayLike,
+    emb2: ArrayLike,
+    issame: ArrayLike,
+    n_folds: int = 10,
+    far: float | None = None,
+    raw: ArrayLike | None = None,
+    repeats: bool = False,
+) -> dict:
     """Accuracy of pairs (emb1[k], emb2[k]), both (n, d), against the truth `issame` (n,): `accuracy` and `std`
     (population) over folds, per-fold `folds` and squared-distance `thresholds`,
     `val`, `val_std` and `far` (means over folds) at the target `far`, and `xnorm` of `raw`, if given: the embeddings
@@ -33,7 +46,7 @@ def verify(emb1, emb2, issame, n_folds: int = 10, far: float | None = None, raw=
     without both classes, a given `far` finer than 1/impostors,
     a pair that repeats another one (unless `repeats`). Source: InsightFace's 10-fold protocol."""
     issame = _issame(issame, n_folds)
-    if np.shape(emb1) != np.shape(emb2) or len(emb1) != len(issame):
+    if np.shape(emb1) != np.shape(emb2) or np.shape(emb1)[:1] != issame.shape:
         raise ValueError(f"shapes do not match: emb1 {np.shape(emb1)}, emb2 {np.shape(emb2)}, issame {issame.shape}")
     dist, emb1, emb2 = _distances(emb1, emb2), np.asarray(emb1), np.asarray(emb2)
     if not repeats:
@@ -149,19 +162,29 @@ def _issame(issame, n_folds) -> np.ndarray:
     return issame
 
 # %% ../../nbs/measure/03_verification.ipynb #c049
-def verify_pairs(encoder, tests) -> dict:
+def verify_pairs(encoder: Encoder, tests: Iterable[Pairs]) -> dict[str, float]:
     "Accuracy in 0..1 of an encoder on pair sets, by name"
-    emb = {t.name: embed(encoder, t.images) for t in tests}
-    return {t.name: verify(emb[t.name][::2], emb[t.name][1::2], t.issame, repeats=True)["accuracy"] for t in tests}
+    accuracy = {}
+    for t in tests:
+        emb = embed(encoder, t.images)
+        accuracy[t.name] = verify(emb[::2], emb[1::2], t.issame, repeats=True)["accuracy"]
+    return accuracy
 
 
-def worth(faces, tests, net: str = "tiny32", dim: int = 64, recipe: Recipe = Recipe(), keep: Keep = Keep()) -> dict:
+def worth(
+    faces: Faces,
+    tests: Iterable[Pairs],
+    net: str = "tiny32",
+    dim: int = 64,
+    recipe: Recipe = Recipe(),
+    keep: Keep = Keep(),
+) -> dict[str, float]:
     "`verify_pairs` of a recogniser that is trained on `faces` by `train_recogniser`"
     network, _ = train_recogniser(faces, NETWORKS[net] | dict(dim=dim), recipe, keep)
     return verify_pairs(Encoder(network, faces.size), tests)
 
 
-def untrained(tests, net: str = "tiny32", dim: int = 64, seed: int = 0) -> dict:
+def untrained(tests: Iterable[Pairs], net: str = "tiny32", dim: int = 64, seed: int = 0) -> dict[str, float]:
     "`verify_pairs` of the network with the random weights that `worth` begins with"
     with torch.random.fork_rng():
         torch.manual_seed(seed)

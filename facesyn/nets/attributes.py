@@ -56,7 +56,7 @@ class AttributeNet(Network):
         super().__init__()
         self.body, self.out = IResNet(size, layers, widths, dim), nn.Linear(dim, 4)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.out(self.body(x).relu())
 
 # %% ../../nbs/nets/07_attributes.ipynb #c010

@@ -9,11 +9,11 @@ __all__ = ['Net', 'IRESNETS', 'MOBILEFACENETS', 'NETWORKS', 'check_finite', 'che
 # %% ../../nbs/nets/03_backbones.ipynb #c002
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 # %% ../../nbs/nets/03_backbones.ipynb #c005
@@ -80,6 +80,8 @@ class IBlock(nn.Module):
 # %% ../../nbs/nets/03_backbones.ipynb #c013
 class Network(ModelMixin, ConfigMixin):
     "A network that `save_pretrained` and `from_pretrained` keep in a folder"
+
+    config_name: Any = "config.json"
 
     @classmethod
     def from_pretrained(cls, path, **kwargs):

@@ -6,13 +6,16 @@
 __all__ = ['RANGES', 'read_column', 'check_gives', 'onnx_attributes', 'fill_attributes']
 
 # %% ../../nbs/nets/08_photo_attributes.ipynb #t003
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..core.files import bar
 from ..core.images import to_float
-from ..data.faces import ATTRIBUTES
+from ..data.faces import ATTRIBUTES, Faces
 from .encoders import load_encoder
 
 # %% ../../nbs/nets/08_photo_attributes.ipynb #t006
@@ -51,14 +54,19 @@ def check_gives(gives: dict):
             raise ValueError(f"{name}: {sorted(unknown)} unknown, expected column, factor, offset or counted")
 
 # %% ../../nbs/nets/08_photo_attributes.ipynb #t012
-def onnx_attributes(path, faces, gives: dict, margin: float = 0.0, batch: int = 256, **preprocessing) -> np.ndarray:
+def onnx_attributes(
+    path: str | Path,
+    faces: Faces | np.ndarray,
+    gives: dict,
+    margin: float = 0.0,
+    batch: int = 256,
+    **preprocessing: Any,
+) -> np.ndarray:
     """float32 (n, 4) pitch, yaw, roll, age of faces by an .onnx network, NaN in what it does not give, clipped to
     `RANGES`
 
-    `faces`: uint8 (n, h, w, 3) or anything with `labels` and `read`. `gives`: attribute -> `read_column`'s words.
-    `margin`:
-    on each side, in parts of the picture. `preprocessing`: size, mean, std, channels, crop. FileNotFoundError or
-    ValueError.
+    `faces`: `Faces` or uint8 (n, h, w, 3). `gives`: attribute -> `read_column`'s words. `margin`: on each side, in
+    parts of the picture. `preprocessing`: size, mean, std, channels, crop. FileNotFoundError or ValueError.
     """
     check_gives(gives)
     if not 0 <= margin < 1:

@@ -88,7 +88,7 @@ def splat(x, y, depth, colour, seen, size, more=None):
     `seen` (n, P) bool. `more`: picture (E,), x, y and depth (E,) of further points, and a function that tells the
     colours
     (k, 3) of some of them, numbered (k,)."""
-    n, P, w = *x.shape, size + 4  # two pixels more at every border, for `close`
+    (n, P), w = x.shape, size + 4  # two pixels more at every border, for `close`
     best = torch.zeros(n * w * w + 1, dtype=torch.int64)
 
     def nearest(picture, x, y, depth, seen, first):

@@ -6,12 +6,15 @@
 __all__ = ['ASKED', 'placed', 'render_batch', 'check_asked', 'render_faces']
 
 # %% ../../nbs/rendered/07_faces.ipynb #c002
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from warnings import warn
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 
 from .camera import PLACES, backdrop, camera, far_side, fill, finish, lit, rotation, splat
 from .head import COLS, ROWS, basis, detail_at
@@ -91,7 +94,15 @@ def _side_by_side(draw, starts):
         torch.set_num_threads(threads)
 
 
-def render_faces(identities, images, size: int = 64, seed: int = 0, place=None, batch: int = 32, **asked) -> tuple:
+def render_faces(
+    identities: Iterable[int],
+    images: Iterable[int],
+    size: int = 64,
+    seed: int = 0,
+    place: ArrayLike | None = None,
+    batch: int = 32,
+    **asked: Any,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rendered faces: 8-bit images (n, size, size, 3), attributes (n, 4) = pitch, yaw, roll in degrees and age in
     years, landmarks (n, 5, 2) in pixels
 
@@ -121,4 +132,5 @@ def render_faces(identities, images, size: int = 64, seed: int = 0, place=None, 
     detail = detail_at(size)
     basis(detail), masks(detail), mean_normals(detail), landmark_points()  # made once, before the threads
     parts = _side_by_side(draw, range(0, len(images), batch))
-    return tuple(torch.cat(column) for column in zip(*parts))
+    pictures, attributes, landmarks = (torch.cat(column) for column in zip(*parts))
+    return pictures, attributes, landmarks

@@ -6,6 +6,8 @@
 __all__ = ['LOOKS', 'MARKS', 'AGEING', 'TRAITS', 'NUISANCE', 'people', 'crowd', 'conditions', 'normal', 'pose_and_age']
 
 # %% ../../nbs/rendered/02_traits.ipynb #c002
+from collections.abc import Iterable
+
 import torch
 
 from ..core.images import generator
@@ -21,7 +23,7 @@ AGEING = "wrinkling greying balding sagging base_age".split()
 TRAITS = (*SHAPE, *LOOKS, *MARKS, *AGEING)
 
 # %% ../../nbs/rendered/02_traits.ipynb #c007
-def people(identities, seed: int = 0) -> torch.Tensor:
+def people(identities: Iterable[int], seed: int = 0) -> torch.Tensor:
     """Traits (n, len(TRAITS)), row k a pure function of (seed, identities[k]); shape in standard deviations;
     ValueError for a negative number"""
     t = torch.stack([torch.randn(len(TRAITS), generator=generator(seed, 1, int(i))) for i in identities])
@@ -76,7 +78,7 @@ NUISANCE = dict(
 )
 
 # %% ../../nbs/rendered/02_traits.ipynb #c013
-def conditions(identities, images, seed: int = 0) -> dict:
+def conditions(identities: Iterable[int], images: Iterable[int], seed: int = 0) -> dict[str, torch.Tensor]:
     """Raw uniform numbers in [0, 1) for all that varies between pictures: a dict of (n, k) tensors with the keys and
     widths of NUISANCE
 

@@ -7,8 +7,10 @@ __all__ = ['SEEDED', 'tammes_anchors', 'describe', 'principal_space']
 
 # %% ../../nbs/sphere/10_anchors.ipynb #c002
 import math
+from pathlib import Path
 
 import torch
+from numpy.typing import ArrayLike
 from torch.nn.functional import normalize
 
 from ..core.images import pick_device
@@ -92,7 +94,13 @@ def _search_from(code, n, dim, seed, device, checkpoint):
 
 
 def tammes_anchors(
-    n: int, dim: int, seed: int = 0, method: str = "auto", space=None, device=None, checkpoint=None
+    n: int,
+    dim: int,
+    seed: int = 0,
+    method: str = "auto",
+    space: ArrayLike | None = None,
+    device: str | None = None,
+    checkpoint: str | Path | None = None,
 ) -> torch.Tensor:
     """Unit vectors (n, dim) float32 whose closest pair is far apart; the same seed gives the same anchors (where a GPU
     searches: on the same GPU)
@@ -143,7 +151,7 @@ def _promise(plan, code, n, dim):
     return dict(forecast=_between(code, n, dim, 0.8)) if plan == "seeded" else {}
 
 
-def describe(n: int, dim: int, anchors=None, method: str = "auto") -> dict:
+def describe(n: int, dim: int, anchors: ArrayLike | None = None, method: str = "auto") -> dict:
     """How `tammes_anchors` makes `n` anchors in `dim` dimensions: `how`; largest cosines `guaranteed` (codes),
     `forecast` (of the optimiser for large sets), `random` and `bound` (no set is below); `measured` if `anchors` are
     given, and all of them as the angles of the closest pair in degrees"""
@@ -161,7 +169,7 @@ def describe(n: int, dim: int, anchors=None, method: str = "auto") -> dict:
     return dict(how=_how(plan, code, n, dim, method), **cosine, degrees=degrees)
 
 # %% ../../nbs/sphere/10_anchors.ipynb #c019
-def principal_space(y, k: int, whiten: bool = False) -> torch.Tensor:
+def principal_space(y: ArrayLike, k: int, whiten: bool = False) -> torch.Tensor:
     """The `k` leading directions (k, dim) of unit embeddings y (n, dim), about the origin: orthonormal, or `whiten`:
     each times the root mean square of y along it; ValueError for a k that they do not have, or names an embedding that
     is not finite"""

@@ -10,11 +10,12 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.nn.functional import normalize
 
 from ..core.images import generator
 from .codes import one_thread
-from .geometry import check_size, max_cosine, tangent
+from .geometry import check_size, max_cosine, tangent, unit_vectors
 from .large_sets import descend, springs
 
 # %% ../../nbs/sphere/11_galleries.ipynb #c022
@@ -33,18 +34,17 @@ def _wishes(gallery, protected, limit, near, away):
 
     return energy
 
-
-def _check_rows(name, rows):
-    "ValueError unless rows are unit vectors (m, dim)"
-    if rows.ndim != 2:
-        raise ValueError(f"expected {name} embeddings (m, dim), got shape {tuple(rows.shape)}")
-    if (bad := ~((rows.norm(dim=1) - 1).abs() < 1e-3)).any():
-        raise ValueError(f"{name} embedding {bad.nonzero()[0].item()} is not a unit vector")
-
 # %% ../../nbs/sphere/11_galleries.ipynb #n304
 def gallery_anchors(
-    n: int, gallery, limit: float, near: float = 0.0, protected=None, away: float = 1.0, seed: int = 0, steps: int = 300
-) -> tuple:
+    n: int,
+    gallery: ArrayLike,
+    limit: float,
+    near: float = 0.0,
+    protected: ArrayLike | None = None,
+    away: float = 1.0,
+    seed: int = 0,
+    steps: int = 300,
+) -> tuple[torch.Tensor, dict]:
     """`(anchors (n, dim), kept)`: `n` random rows of the unit vectors `gallery` (m, dim), moved until no two have a
     cosine above `limit`, each has one of at least `near` with some row of the gallery, and none above `away` with a row
     of `protected`
@@ -57,11 +57,9 @@ def gallery_anchors(
     for name, wish in (("limit", limit), ("near", near), ("away", away)):
         if not math.isfinite(wish):
             raise ValueError(f"{name}={wish}: expected a cosine")
-    gallery = torch.as_tensor(gallery, dtype=torch.float32)
-    nobody = protected is None or not len(protected)
-    protected = gallery[:0] if nobody else torch.as_tensor(protected, dtype=torch.float32)
-    _check_rows("gallery", gallery)
-    _check_rows("protected", protected)
+    gallery = unit_vectors(gallery, "gallery embedding")
+    nobody = protected is None or np.size(protected) == 0
+    protected = gallery[:0] if nobody else unit_vectors(protected, "protected embedding")
     if n < 2 or len(gallery) < n:
         raise ValueError(
             f"{len(gallery)} gallery embeddings for {n} anchors: expected 2 anchors or more, and as many embeddings"
@@ -99,7 +97,7 @@ def _nearest_kept(part, kept):
     return (part @ kept.T).max(1)
 
 
-def select_distinct(emb, limit: float = 0.3, block: int = 1024, most: int | None = None) -> np.ndarray:
+def select_distinct(emb: ArrayLike, limit: float = 0.3, block: int = 1024, most: int | None = None) -> np.ndarray:
     """For each of n candidates in order: -1 if it is kept, or the number of the kept one before it that it is most
     similar to (cosine >= `limit`)
 

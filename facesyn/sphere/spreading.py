@@ -7,20 +7,17 @@ __all__ = ['SPREADS', 'nearest_other', 'cone_cosine', 'spread_rows', 'spread']
 
 # %% ../../nbs/sphere/12_spreading.ipynb #c002
 import torch
+from numpy.typing import ArrayLike
 from torch.nn.functional import normalize
 
 from ..core.images import generator
-from .geometry import check_size, tangent
+from .geometry import check_size, tangent, unit_vectors
 
 # %% ../../nbs/sphere/12_spreading.ipynb #c006
-def nearest_other(anchors, block: int = 2048) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest_other(anchors: ArrayLike, block: int = 2048) -> tuple[torch.Tensor, torch.Tensor]:
     """(number (n,) of the nearest other anchor, cosine (n,) to it) of unit vectors (n, dim); of several within 1e-5 the
     first. ValueError for fewer than two, or names one that is not of unit length"""
-    anchors = torch.as_tensor(anchors, dtype=torch.float32)
-    if anchors.ndim != 2 or len(anchors) < 2:
-        raise ValueError(f"expected at least two anchors (n, dim), got shape {tuple(anchors.shape)}")
-    if (bad := ~((anchors.norm(dim=1) - 1).abs() < 1e-3)).any():
-        raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
+    anchors = unit_vectors(anchors, least=2)
     index, cosine = [], []
     for k in range(0, len(anchors), block):
         rows = anchors[k : k + block] @ anchors.T
@@ -32,7 +29,7 @@ def nearest_other(anchors, block: int = 2048) -> tuple[torch.Tensor, torch.Tenso
     return torch.cat(index), torch.cat(cosine).clamp(-1, 1)
 
 
-def cone_cosine(anchors) -> torch.Tensor:
+def cone_cosine(anchors: ArrayLike) -> torch.Tensor:
     "cos(theta/2) (n,): the least cosine to each anchor (n, dim) at which no other anchor can be nearer"
     return ((1 + nearest_other(anchors)[1]) / 2).clamp(min=0).sqrt()
 
@@ -50,8 +47,6 @@ def _check_spread(anchors, identities, images, lb, ub, rule, cone):
         raise ValueError(f"rule must be one of {', '.join(SPREADS)}, got {rule!r}")
     if not 0 <= lb <= ub <= 1:
         raise ValueError(f"need 0 <= lb <= ub <= 1, got lb={lb}, ub={ub}")
-    if anchors.ndim != 2:
-        raise ValueError(f"expected anchors (n, dim), got shape {tuple(anchors.shape)}")
     if cone and rule != "cosine":
         raise ValueError(f"cone=True needs the rule cosine, in which v is the cosine to the anchor, not {rule!r}")
     check_size(*anchors.shape)
@@ -60,14 +55,19 @@ def _check_spread(anchors, identities, images, lb, ub, rule, cone):
             f"expected as many whole numbers of identities as of images, got {identities.dtype}"
             f" {tuple(identities.shape)} and {images.dtype} {tuple(images.shape)}"
         )
-    if (bad := ~((anchors.norm(dim=1) - 1).abs() < 1e-3)).any():
-        raise ValueError(f"anchor {bad.nonzero()[0].item()} is not a unit vector")
     if (bad := (identities < 0) | (identities >= len(anchors))).any():
         raise ValueError(f"identity {identities[bad][0].item()} has no anchor: there are {len(anchors)}")
 
 
 def spread_rows(
-    anchors, identities, images, lb: float, ub: float, rule: str = "cosine", seed: int = 0, cone: bool = False
+    anchors: ArrayLike,
+    identities: ArrayLike,
+    images: ArrayLike,
+    lb: float,
+    ub: float,
+    rule: str = "cosine",
+    seed: int = 0,
+    cone: bool = False,
 ) -> torch.Tensor:
     """Embeddings (k, dim) float32: row k belongs to image `images[k]` of identity `identities[k]`, and depends on
     those, `seed` and the anchor only
@@ -78,7 +78,7 @@ def spread_rows(
     (after IDPerturb; rule cosine only); then a row depends on that anchor, too.
     ValueError for a bad interval, rule, identity, image or anchor.
     """
-    anchors = torch.as_tensor(anchors, dtype=torch.float32)
+    anchors = unit_vectors(anchors)
     identities, images = torch.as_tensor(identities), torch.as_tensor(images)
     _check_spread(anchors, identities, images, lb, ub, rule, cone)
     each = zip(identities.tolist(), images.tolist(), strict=True)
@@ -94,12 +94,12 @@ def spread_rows(
 
 # %% ../../nbs/sphere/12_spreading.ipynb #c008
 def spread(
-    anchors, m: int, lb: float, ub: float, rule: str = "cosine", seed: int = 0, cone: bool = False
+    anchors: ArrayLike, m: int, lb: float, ub: float, rule: str = "cosine", seed: int = 0, cone: bool = False
 ) -> torch.Tensor:
     "Embeddings (n, m, dim): `m` images around each of the anchors (n, dim), as `spread_rows`"
-    anchors = torch.as_tensor(anchors, dtype=torch.float32)
-    if anchors.ndim != 2 or m < 1:
-        raise ValueError(f"expected anchors (n, dim) and m >= 1 images, got shape {tuple(anchors.shape)} and m={m}")
+    anchors = unit_vectors(anchors)
+    if m < 1:
+        raise ValueError(f"expected 1 or more images of each anchor, got m={m}")
     n, dim = anchors.shape
     return spread_rows(
         anchors, torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n), lb, ub, rule, seed, cone
