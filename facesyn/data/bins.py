@@ -78,9 +78,7 @@ def bin_lists(path, limit: int = LIMIT) -> tuple:
         raise e if str(path) in str(e) else ValueError(f"{path}: {e}") from None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ValueError(f"{path}: expected (pictures, issame), got {_kind(value)}")
-    pictures, issame = (
-        list(v["array"]) if isinstance(v, dict) and "array" in v and np.ndim(v["array"]) else v for v in value
-    )
+    pictures, issame = (list(v["array"]) if isinstance(v, dict) and np.ndim(v.get("array", 0)) else v for v in value)
     if not isinstance(pictures, (tuple, list)) or not isinstance(issame, (tuple, list)):
         raise ValueError(f"{path}: expected two lists, got {_kind(pictures)} and {_kind(issame)}")
     return pictures, issame

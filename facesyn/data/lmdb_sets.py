@@ -40,17 +40,23 @@ def write_lmdb(encoded: Encoded, folder, order, shard: int = 0):
 def _values(path, keys):
     "The unpacked values of the keys, in one transaction; ValueError names the key that is missing or broken"
     lmdb, msgpack, key = needs("lmdb"), needs("msgpack"), b""
+    if not (size := (path / "data.mdb" if path.is_dir() else path).stat().st_size):
+        raise ValueError(f"{path} is empty")
     try:
         with (
             lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False) as base,
             base.begin() as txn,
         ):
+            pages, page = base.info()["last_pgno"] + 1, base.stat()["psize"]
+            if size < pages * page:  # to read beyond the end of a mapped file ends the process
+                raise ValueError(f"the file is truncated: {size} bytes, expected {pages} pages of {page}")
             for key in keys:
                 if (data := txn.get(key)) is None:
                     raise ValueError("it is missing")
                 yield msgpack.unpackb(data, raw=True)
     except (lmdb.Error, ValueError, msgpack.UnpackException) as e:
-        raise ValueError(f"{path} (key {key.decode(errors='replace')}): {str(e) or type(e).__name__}") from e
+        where = f"{path} (key {key.decode(errors='replace')})" if key else path
+        raise ValueError(f"{where}: {str(e) or type(e).__name__}") from e
 
 
 def _is_row(row) -> bool:

@@ -28,7 +28,7 @@ from facesyn.data.image_sets import (
     write_about,
     write_names,
 )
-from .recordio import Records, pack, unpack, write_records
+from .recordio import Records, check_index, pack, unpack, write_records
 
 # %% ../../nbs/data/09_rec_sets.ipynb #c023
 EXACT = 2**24  # whole numbers that float32 holds
@@ -168,6 +168,7 @@ def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray]:
     are; ValueError names a key that is missing or broken"""
     records = Records(path)
     header = rec_header(records)
+    check_index(records)
     places = _image_places(records, 1, header[0]) if header else np.arange(len(records))
     if not len(places):
         raise ValueError(f"{path} has no images")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORD', 'MAGIC', 'LONGEST', 'HEADER', 'pieces', 'frame', 'read_record', 'pack', 'unpack', 'read_idx', 'walk',
-           'skip_record', 'Records', 'resume', 'write_records']
+           'skip_record', 'Records', 'check_index', 'resume', 'write_records']
 
 # %% ../../nbs/data/08_recordio.ipynb #c002
 import os
@@ -49,7 +49,7 @@ def read_record(file, start: int, name="the file") -> tuple[bytes, int]:
     while True:
         head = os.pread(fd, 8, at) if 0 <= at < size else b""
         if len(head) < 8:
-            raise ValueError(f"{name} ends at byte {size}, within or before the record at byte {start}")
+            raise ValueError(f"{name} is truncated: it ends at byte {size}, before or in the record at byte {start}")
         if head[:4] != MAGIC:
             raise ValueError(f"{name} has no record at byte {at}: expected 0a23d7ce, got {head[:4].hex()}")
         flag, length = (lrec := int.from_bytes(head[4:], "little")) >> 29, lrec & LONGEST
@@ -59,7 +59,8 @@ def read_record(file, start: int, name="the file") -> tuple[bytes, int]:
             )
         if at + 8 + length + (-length % 4) > size:
             raise ValueError(
-                f"{name} ends at byte {size}, but the record at byte {start} claims {length} bytes at {at + 8}"
+                f"{name} is truncated: it ends at byte {size}, but the record at byte {start} claims {length} bytes at"
+                f" {at + 8}"
             )
         if (total := total + length + 4) > LONGEST + 4:
             raise ValueError(f"{name}: the record at byte {start} is longer than {LONGEST} bytes")
@@ -165,7 +166,8 @@ class Records:
         beyond = self.offsets >= size
         if beyond.any():
             raise ValueError(
-                f"{idx}: key {self.keys[beyond][0]} lies at byte {self.offsets[beyond][0]} of a file of {size} bytes"
+                f"{path} ends at byte {size}, but {idx.name} has key {self.keys[beyond][0]} at byte"
+                f" {self.offsets[beyond][0]}: the records are truncated, or the index is that of another file"
             )
         begins = np.unique(self.offsets)
         ends = np.append(begins, size)[np.searchsorted(begins, self.offsets) + 1] if len(begins) else begins
@@ -198,6 +200,19 @@ class Records:
             head[8:]
             if head[:4] == MAGIC and most <= int.from_bytes(head[4:8], "little") <= LONGEST and len(head) == 8 + most
             else self[k]
+        )
+
+# %% ../../nbs/data/08_recordio.ipynb #n612
+def check_index(records: Records):
+    "ValueError if the .rec goes on behind the last record of its index"
+    if not len(records):
+        return
+    last, size = int(records.offsets.max()), records.path.stat().st_size
+    end = skip_record(records.file, last, records.path)
+    if end < size:
+        raise ValueError(
+            f"{records.path.with_suffix('.idx')} is truncated: it ends with the record at byte {last}, but"
+            f" {records.path.name} goes on from byte {end} to {size}. Without it all records are read, in their order"
         )
 
 # %% ../../nbs/data/08_recordio.ipynb #c029

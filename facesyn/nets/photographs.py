@@ -207,19 +207,14 @@ def known_landmarks(path: str | Path) -> Find:
 
 # %% ../../nbs/nets/09_photographs.ipynb #c035
 def no_face(image) -> str:
-    "Why no face was found, with a hint for what looks like a crop of one already"
+    "Why no face was found, with a hint for what may be the crop of one already"
     h, w = image.shape[:2]
-    if h != w or h > 256:
-        return "no face"
-    return (
-        f"no face; if these {w} x {h} px are the crop of a face already, leave `prepare` out and open the folder as"
-        " faces (`source` of `encode`)"
-    )
+    hint = f"; if these {w} x {h} px are the crop of a face, name the folder as `source` of `encode`, without `prepare`"
+    return "no face" + (hint if h == w <= 256 else "")
 
 
-def prepare_photo(root, file, out, where, find, attributes, size, enlarge) -> dict:
-    """Aligns the first face of one photo into `out/where` and returns what to remember; ValueError says why it cannot
-    be used"""
+def prepare_photo(root, file, to, find, attributes, size, enlarge) -> dict:
+    "Aligns the first face of a photo into the file `to`; returns what to remember; ValueError: why it cannot be used"
     image = read_photo(Path(root) / file)
     found = find(file, image)
     if not found:
@@ -233,7 +228,7 @@ def prepare_photo(root, file, out, where, find, attributes, size, enlarge) -> di
         raise ValueError(
             f"the face is too small: it would be enlarged {zoom:.1f} times, at most {enlarge} are asked for"
         )
-    write_image(to_uint8(warp(to_float(image[None]), M, size))[0], Path(out) / where)
+    write_image(to_uint8(warp(to_float(image[None]), M, size))[0], to)
     s = attributes(image, found[0]) if attributes else [np.nan] * 4
     return dict(
         landmarks=np.round(np.asarray(found[0]["landmarks"], float), 2).tolist(),
@@ -269,10 +264,9 @@ def prepare_photos(
     done, journal = read_journal(out / "photos.jsonl"), out / "photos.jsonl"
     with journal.open("a") as lines:
         for i, j, p in bar([k for k in photos if k[2] not in done], "photos"):
-            where = image_file(i, j)
-            row = dict(photo=p, file=where, identity=i, image=j)
+            row = dict(photo=p, file=image_file(i, j), identity=i, image=j)
             try:
-                row |= prepare_photo(root, p, out, where, find, attributes, size, enlarge)
+                row |= prepare_photo(root, p, out / row["file"], find, attributes, size, enlarge)
             except ValueError as e:
                 row = dict(photo=p, reason=str(e))
             lines.write(json.dumps(row) + "\n")

@@ -58,8 +58,9 @@ def gallery_anchors(
         if not math.isfinite(wish):
             raise ValueError(f"{name}={wish}: expected a cosine")
     gallery = unit_vectors(gallery, "gallery embedding")
-    nobody = protected is None or np.size(protected) == 0
-    protected = gallery[:0] if nobody else unit_vectors(protected, "protected embedding")
+    if protected is None or np.size(protected) == 0:
+        protected = gallery[:0]
+    protected = unit_vectors(protected, "protected embedding")
     if n < 2 or len(gallery) < n:
         raise ValueError(
             f"{len(gallery)} gallery embeddings for {n} anchors: expected 2 anchors or more, and as many embeddings"

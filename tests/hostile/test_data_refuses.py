@@ -16,9 +16,10 @@ from facesyn.data.array_files import array_faces
 from facesyn.data.bins import decode_faces, list_to_bin, read_bin, save_bin
 from facesyn.data.containers import open_folder, open_tars, write_images
 from facesyn.data.conversion import convert, kind_of, open_encoded, open_faces, open_sources, prepared
-from facesyn.data.dataset import begin_dataset, encode_image, provenance, write_encoded, write_folder
+from facesyn.data.dataset import begin_dataset, encode_image, provenance, read_encoded, write_encoded, write_folder
 from facesyn.data.faces import Faces, at_least, first_images, folder_faces, join, parametric_faces, select
 from facesyn.data.image_sets import Encoded, decoded, encoded_faces, known_about, numbered, write_about, write_names
+from facesyn.data.inspection import inspect_dataset
 from facesyn.data.lmdb_sets import open_lmdb
 from facesyn.data.pairs import Pairs, array_pairs, plan_pairs
 from facesyn.data.parquet_sets import open_parquet
@@ -356,3 +357,61 @@ def test_convert(tmp_path):
     np.savez(tmp_path / "twin" / "a.npz", **ARRAYS)
     both = [dict(source=str(tmp_path / "a.npz")), dict(source=str(tmp_path / "twin" / "a.npz"))]
     refused(lambda: open_sources(both, 16), "same name", "twin")
+
+
+def cut(path, part=0.6):
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+
+
+CUT = [  # format, which file of the set, words of the error
+    ("rec", "train.rec", "train.rec ends at byte", "the records are truncated"),
+    ("flat", "train.idx", "train.idx is truncated", "train.rec goes on"),
+    ("webdataset", "train-000000.tar", "train-000000.tar is not a whole tar"),
+    ("parquet", "train-00000-of-00001.parquet", "train-00000-of-00001.parquet is not a parquet file"),
+    ("lmdb", "train.lmdb", "train.lmdb: the file is truncated"),
+]
+
+
+@pytest.mark.parametrize("row", CUT, ids=lambda row: row[1])
+def test_truncated_sets(row, tmp_path):
+    format, name, *words = row
+    pytest.importorskip(dict(parquet="pyarrow").get(format, "lmdb"))
+    convert(FILES, tmp_path, format)
+    if format == "flat":  # the index, at the end of a line
+        (tmp_path / name).write_text("".join((tmp_path / name).read_text().splitlines(True)[:9]))
+    else:
+        cut(tmp_path / name)
+    refused(lambda: open_encoded(tmp_path), *words)
+    problems = inspect_dataset(tmp_path)["problems"]
+    assert all(w in problems[0] for w in words) and not any("grouped" in p or "manifest" in p for p in problems)
+
+
+def test_a_missing_shard_and_a_short_list(tmp_path):
+    convert(FILES, tmp_path / "tars", "webdataset", shard=4)
+    (tmp_path / "tars/train-000000.tar").unlink()
+    assert "card.json says 12 images, there are 8" in inspect_dataset(tmp_path / "tars")["problems"]
+    convert(FILES, tmp_path / "rec", "rec")
+    cut(tmp_path / "rec/train.lst")
+    assert "train.lst says 7 images, there are 12" in inspect_dataset(tmp_path / "rec")["problems"]
+
+
+def test_array_files_of_no_arrays(tmp_path):
+    path = tmp_path / "faces.npz"
+    for value, words in (
+        (dict(jpeg=np.array([{}], dtype=object), offsets=[0, 1]), "Python objects"),
+        (dict(jpeg=np.zeros(100, np.uint8), offsets=[0, 100]), "cut off or damaged"),
+    ):
+        np.savez(path, **value)
+        if words == "cut off or damaged":
+            cut(path)
+        for call in (lambda: array_faces(path, 8), lambda: array_pairs(path, 8)):
+            with pytest.raises(ValueError, match=f"cannot read .*faces.npz: .*{words}") as e:
+                call()
+            assert "pickle" not in str(e.value) and "unsafe" not in str(e.value)
+    path.write_text("hello")
+    refused(lambda: array_faces(path, 8), "faces.npz", "not a file of NumPy arrays")
+    np.savez(path, **ARRAYS)
+    refused(lambda: array_faces(path, 8, having=dict(jpeg=3)), "having jpeg", "lowest and the highest")
+    write_encoded(tmp_path, DRAWN, np.eye(12, 8), DRAWN.attributes)
+    cut(tmp_path / "y.npy")
+    refused(lambda: read_encoded(tmp_path), "y.npy", "cut off or damaged")

@@ -203,7 +203,8 @@ def test_photos_are_found_and_aligned_again(tmp_path):
     assert (
         card["images"] == len(faces)
         and card["rejected"] == 1
-        and '"photo": "nobody.png", "reason": "no face"' in (tmp_path / "out" / "rejected.jsonl").read_text()
+        and '"photo": "nobody.png", "reason": "no face; if these 200 x 200 px'
+        in (tmp_path / "out" / "rejected.jsonl").read_text()
     )
     again = folder_faces(tmp_path / "out", 112).read(np.arange(len(faces)))
     encoder = load_encoder(DATA / "weights" / "edgeface_xxs_q_dequant.onnx", size=112)
