@@ -78,7 +78,7 @@ def _check_rows(identities, images, size, batch, place):
     if size < 16 or batch < 1:
         raise ValueError(f"size must be at least 16 pixels and batch at least 1, got {size} and {batch}")
     if size > 128:
-        warn(f"the drawn head has no detail for {size} pixels: it will look blurred, take at most 128", stacklevel=3)
+        warn(f"the rendered head has no detail for {size} pixels: it will look blurred, take at most 128", stacklevel=3)
     if place is not None and (np.shape(place) != (len(images),) or not -1 <= min(place) <= max(place) < len(PLACES)):
         raise ValueError(f"place: expected {len(images)} numbers from -1 to {len(PLACES) - 1}")
 
@@ -108,7 +108,7 @@ def render_faces(
 
     Row k is image `images[k]` of person `identities[k]`, a pure function of (seed, identity, image), whatever `batch`
     is.
-    `asked`: yaw, pitch, roll, age. Each is drawn by default; give a pair (lo, hi), a number, or a tensor or array of
+    `asked`: yaw, pitch, roll, age. Each is random by default; give a pair (lo, hi), a number, or a tensor or array of
     one value per row to ask for it.
     `place` (n,): numbers of PLACES, -1 for none of them; None: none anywhere.
     The surfaces are refined to the size of the picture; above 128 pixels their paint becomes blurred (then a warning
