@@ -13,13 +13,12 @@ import contextlib
 import io
 import json
 import platform
-import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from timing import best_of
 
 from facesyn.data.conversion import convert
 from facesyn.data.dataset import encode_image
@@ -58,17 +57,9 @@ def pixels_only(data, size):
         )
 
 
-def converted(root, out, **kw):
-    shutil.rmtree(out, ignore_errors=True)
-    started = time.perf_counter()
-    convert(root, out, "rec", card=CARD, **kw)
-    return time.perf_counter() - started
-
-
-def timed(f, *args):
-    started = time.perf_counter()
-    f(*args)
-    return time.perf_counter() - started
+def converted(root, **kw):
+    with tempfile.TemporaryDirectory() as out:
+        convert(root, out, "rec", card=CARD, **kw)
 
 
 if __name__ == "__main__":
@@ -77,18 +68,18 @@ if __name__ == "__main__":
     parser.add_argument("--pixels", type=int, default=160)
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--repeats", type=int, default=3)
-    asked, best = parser.parse_args(), {}
-    with tempfile.TemporaryDirectory() as d:
-        data = make(Path(d) / "folder", asked.images, asked.pixels)
-        for _ in range(asked.repeats):
-            with contextlib.redirect_stdout(io.StringIO()):
-                for name, seconds in (
-                    ("decode", timed(decode, data)),
-                    ("decode, resize, encode", timed(pixels_only, data, asked.size)),
-                    ("bytes as they are", converted(Path(d) / "folder", Path(d) / "as")),
-                    ("another size", converted(Path(d) / "folder", Path(d) / "sized", size=asked.size)),
-                ):
-                    best[name] = min(best.get(name, np.inf), seconds)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as d, contextlib.redirect_stdout(io.StringIO()):
+        data = make(Path(d), asked.images, asked.pixels)
+        best = best_of(
+            asked.repeats,
+            {
+                "decode": lambda: decode(data),
+                "decode, resize, encode": lambda: pixels_only(data, asked.size),
+                "bytes as they are": lambda: converted(d),
+                "another size": lambda: converted(d, size=asked.size),
+            },
+        )
     print(
         json.dumps(
             dict(

@@ -15,10 +15,10 @@ import os
 import platform
 import struct
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from timing import best_of
 
 from facesyn.data.dataset import encode_image
 from facesyn.data.rec_sets import RecDataset, payloads, plan_records
@@ -65,12 +65,6 @@ def our_read(path, order):
         unpack(records[r])
 
 
-def timed(f, *args):
-    started = time.perf_counter()
-    f(*args)
-    return time.perf_counter() - started
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=20000)
@@ -78,23 +72,20 @@ if __name__ == "__main__":
     asked, images = parser.parse_args(), jpegs()
     labels = np.arange(asked.records) * 100 // asked.records
     order, total = plan_records(labels, "flat")
-    payload, mixed, best = (
-        payloads(labels, lambda k: images[k % len(images)], order, "flat"),
-        np.random.default_rng(0).permutation(total).tolist(),
-        {},
-    )
+    payload = payloads(labels, lambda k: images[k % len(images)], order, "flat")
+    mixed = np.random.default_rng(0).permutation(total).tolist()
     with tempfile.TemporaryDirectory() as d:
         ours, plain = Path(d) / "ours.rec", Path(d) / "plain.rec"
-        for _ in range(asked.repeats):
-            ours.unlink(missing_ok=True)
-            for name, seconds in (
-                ("write, plain", timed(plain_write, plain, payload, total)),
-                ("write", timed(write_records, ours, payload, total)),
-                ("read, plain", timed(plain_read, plain, mixed)),
-                ("read", timed(our_read, ours, mixed)),
-                ("labels of all", timed(RecDataset, ours)),
-            ):
-                best[name] = min(best.get(name, np.inf), seconds)
+        best = best_of(
+            asked.repeats,
+            {
+                "write, plain": lambda: plain_write(plain, payload, total),
+                "write": lambda: write_records(ours, payload, total),
+                "read, plain": lambda: plain_read(plain, mixed),
+                "read": lambda: our_read(ours, mixed),
+                "labels of all": lambda: RecDataset(ours),
+            },
+        )
         assert (
             ours.read_bytes() == plain.read_bytes()
             and ours.with_suffix(".idx").read_bytes() == plain.with_suffix(".idx").read_bytes()

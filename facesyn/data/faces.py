@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'SUFFIXES', 'Faces', 'select', 'fewer_than', 'at_least', 'first_images', 'join', 'in_memory',
-           'parametric_faces', 'folder_images', 'folder_faces', 'read_manifest', 'known_attributes', 'attribute_row']
+           'parametric_faces', 'visible', 'folder_images', 'folder_faces', 'read_manifest', 'known_attributes',
+           'attribute_row']
 
 # %% ../../nbs/data/01_faces.ipynb #c002
 import json
@@ -149,15 +150,15 @@ def parametric_faces(
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
+def visible(folder: str | Path) -> list[Path]:
+    "What lies in a folder and is not hidden, sorted; FileNotFoundError without the folder"
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    return sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
+
+
 def folder_images(root) -> dict[str, list[Path]]:
     "Identity name -> its image files, both sorted; ValueError names an empty folder or a file that is no image"
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}")
-
-    def visible(folder):
-        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-
     stray = [p for p in visible(root) if p.suffix.lower() in SUFFIXES]
     if stray:
         raise ValueError(f"{stray[0]} lies outside an identity's folder: expected {root}/<identity>/<image>")

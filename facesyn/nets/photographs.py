@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from ..core.files import atomic, bar
 from ..core.images import to_float, to_uint8
 from ..data.dataset import begin_dataset, check_card, finish_dataset, image_file, write_image
-from ..data.faces import SUFFIXES, attribute_row
+from ..data.faces import SUFFIXES, attribute_row, visible
 from .alignment import align, similarity, template, warp
 from ..rendered.camera import TEMPLATE
 
@@ -158,13 +158,6 @@ def photo_files(root) -> list[tuple[int, int, str]]:
     """(identity, image, path below `root`) of every file, sorted: `root/<photo>` (each its own identity) or
     `root/<identity>/<photo>`; hidden files are left out, and files beside folders that are no pictures, such as a
     network"""
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}")
-
-    def visible(folder):
-        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-
     flat, groups = [p for p in visible(root) if p.is_file()], [p for p in visible(root) if p.is_dir()]
     pictures = [p for p in flat if p.suffix.lower() in SUFFIXES]
     if groups and pictures:
