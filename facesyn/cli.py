@@ -214,7 +214,7 @@ def verify(
 
     if other := [file for file in pairs if kind_of(file) not in ("bin", "npz")]:
         raise ValueError(f"{other[0]}: expected verification pairs, a .bin or an .npz file")
-    given = dict(size=size, mean=mean, std=std, channels=channels)
+    given: dict[str, Any] = dict(size=size, mean=mean, std=std, channels=channels)
     encoder = load_encoder(model, **{k: v for k, v in given.items() if v is not None})
     for file in pairs:
         for name, accuracy in verify_pairs(encoder, open_pairs(file, encoder.size)).items():

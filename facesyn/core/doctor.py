@@ -125,8 +125,8 @@ def for_nobody(profile: Profile) -> list[str]:
 
 def judges_itself(run: Run, root) -> bool:
     "Do `encoder` and `judge` of a run name files of the same bytes?"
-    files = [Path(root) / str(run.parameters.get(k, "")) for k in ("encoder", "judge")]
-    return all(f.is_file() for f in files) and filecmp.cmp(*files, shallow=False)
+    encoder, judge = (Path(root) / str(run.parameters.get(k, "")) for k in ("encoder", "judge"))
+    return encoder.is_file() and judge.is_file() and filecmp.cmp(encoder, judge, shallow=False)
 
 
 def numbers_as_text(value) -> list[str]:

@@ -71,5 +71,6 @@ def photographed(run: Run, profile: Profile, root: Path) -> dict | None:
     if run.notebook not in ("idbooth_train", "idbooth_generate"):
         return None
     booth = run.parameters["out" if run.notebook == "idbooth_train" else "booth"]
-    p = trained.get(booth) or read_json(root / booth / "idbooth_train.json")["parameters"]
-    return None if p["source"] == "parametric" else p
+    record = root / booth / "idbooth_train.json"
+    p = trained.get(booth) or (read_json(record)["parameters"] if record.is_file() else None)
+    return p if p and p["source"] != "parametric" else None

@@ -1,13 +1,29 @@
 """Profiles fit their run notebooks, join into chains, and write no path that follows from their name."""
 
+import ast
+import builtins
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from facesyn.core.doctor import NAMED, READ, TEXT, below, idle, makes, missing_paths, problems, reads, strings, writes
-from facesyn.core.profiles import profile_names, read_profile, run_defaults, run_names
+from facesyn.core.doctor import (
+    NAMED,
+    READ,
+    TEXT,
+    below,
+    half_written,
+    idle,
+    makes,
+    missing_paths,
+    problems,
+    reads,
+    strings,
+    writes,
+)
+from facesyn.core.profiles import profile_names, read_profile, run_conditions, run_defaults, run_names, unmet
+from facesyn.report.disclosure import contents
 
 ROOT = Path(__file__).parents[2]
 PROFILES = profile_names(ROOT)
@@ -92,6 +108,130 @@ def test_every_path_of_a_run_is_looked_at(name):
             assert key in READ | NAMED | {"out", "work"} and (name, key) not in TEXT, f"{name}.{key}: add it to READ"
 
 
+NUMBERS_FREE = {"first", "pool_first"}  # the number of a person may be anything
+
+
+@pytest.mark.parametrize("name", run_names(ROOT))
+def test_a_run_says_what_its_parameters_may_be(name):
+    "Every number, list of seeds and word with a few values is named in a condition, and the defaults meet them all"
+    notebook = ROOT / f"nbs/runs/{name}.ipynb"
+    defaults, conditions = run_defaults(notebook), run_conditions(notebook)
+    assert not [wrong for wrong in (unmet(condition, defaults) for condition in conditions) if wrong]
+    nodes = [n for c in conditions for n in ast.walk(ast.parse(c))]
+    names = {n.id for n in nodes if isinstance(n, ast.Name)}
+    numbers = {k for k, v in defaults.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    free = numbers - names - NUMBERS_FREE
+    assert not free, f"{name}: say in `require` what {sorted(free)} may be"
+    assert not {"seeds", "prediction", "precision", "net", "head", "denoise"} & defaults.keys() - names
+    bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    assert names <= defaults.keys() | bound | {"known"} | set(dir(builtins)), "a condition speaks of no parameter"
+
+
+@pytest.mark.parametrize(
+    "profile, run, asked, words",
+    [
+        ("demo", "encode", dict(people=-1), "encode people=-1 people >= 1"),
+        ("demo", "encode", dict(images=0), "encode images=0"),
+        ("demo", "encode", dict(networks=[dict(path="x.onnx")]), "one of attributes and networks"),
+        ("demo", "id3_generate", dict(lb=0.9, ub=0.7), "id3_generate lb=0.9, ub=0.7"),
+        ("demo", "id3_generate", dict(steps=0), "steps=0"),
+        ("demo", "id3_generate", dict(rule="cosin"), "rule='cosin' one of additive, cosine"),
+        ("demo", "recognise", dict(seeds=[]), "seeds=[] at least one seed"),
+        ("demo", "recognise", dict(net="tiny33"), "net='tiny33' tiny32 small32"),
+        ("demo", "recognise", dict(head="arc"), "head='arc' arcface cosface"),
+        ("demo", "recognise", dict(recipe=dict(shedule="step")), "recipe= shedule"),
+        ("demo", "recognise", dict(recipe=dict(schedule="stairs")), "recipe= schedule='stairs' cosine"),
+        ("demo", "id3_report", dict(bounds=[[0.9, 0.5]]), "bounds=[[0.9, 0.5]] [lb, ub]"),
+        ("train", "id3_train", dict(prediction="x0"), "prediction='x0' epsilon, v_prediction"),
+        ("train", "id3_train", dict(precision="fp8"), "precision='fp8' no, bf16"),
+        ("train", "id3_train", dict(denoise="w"), "denoise='w' eps"),
+        ("train", "id3_train", dict(drop=[0.1, 1.1]), "drop=[0.1, 1.1] two probabilities"),
+        ("idbooth", "idbooth_train", dict(methods=["lora"]), "'lora' dreambooth"),
+        ("idbooth", "idbooth_generate", dict(scheduler="DPM"), "scheduler='DPM' a scheduler of diffusers"),
+        ("cemiface", "cemiface_generate", dict(m=[1.5]), "m=[1.5] similarities in [-1, 1]"),
+        ("cemiface", "cemiface_generate", dict(similarity=0.5, interval=[0.0, 0.1]), "one of similarity and interval"),
+        ("id3_sampling", "id3_experiment", dict(rows={"a": {"gama": 1.0}}), "rows= gamma"),
+    ],
+)
+def test_wrong_values_are_found(profile, run, asked, words):
+    found = " ".join(problems(read_profile(profile, ROOT, {run: asked}), ROOT))
+    assert all(word in found for word in words.split()), found
+
+
+PEOPLE = "idbooth_train: {source: data/people, people: 0, images: 0, pipeline: data/models/idbooth}\nidbooth_generate: "
+
+
+@pytest.mark.parametrize(
+    "consent, generate, words",
+    [
+        (None, "{licence: agreed}", "consent.json: photographs need the consent"),
+        ("{", "{licence: agreed}", "consent.json is not JSON"),
+        ("{}", "{licence: agreed}", "no consent of ada 2 of 2"),
+        ('{"ada": {"agreed": true, "terms": "t"}}', "{licence: agreed}", "no consent of ben"),
+        ('{"ada": {"agreed": true, "terms": "t"}, "ben": {"agreed": false, "terms": "t"}}', "{}", "of ben licence"),
+        ('{"ada": {"agreed": true, "terms": "t"}, "ben": {"agreed": true, "terms": "t"}}', "{licence: agreed}", ""),
+    ],
+    ids=["none", "broken", "empty", "absent", "withdrawn", "agreed"],
+)
+def test_consent_is_read(tmp_path, consent, generate, words):
+    profile = written(tmp_path, PEOPLE + generate)
+    for name in ("ada", "ben"):
+        (tmp_path / "data/people" / name).mkdir(parents=True)
+        (tmp_path / "data/people" / name / "0.png").touch()
+    if consent is not None:
+        (tmp_path / "data/people/consent.json").write_text(consent)
+    found = " ".join(contents(profile, tmp_path))
+    assert bool(found) == bool(words) and all(word in found for word in words.split()), found
+
+
+def written(root, text):
+    "A profile of the text, in a repository that has the runs of this one"
+    (root / "nbs/runs/params").mkdir(parents=True)
+    for run in run_names(ROOT):
+        (root / f"nbs/runs/{run}.ipynb").symlink_to(ROOT / f"nbs/runs/{run}.ipynb")
+    (root / "nbs/runs/params/x.yaml").write_text(f"# One.\n# Needs: two.\n# Takes: three.\n{text}\n")
+    return read_profile("x", root)
+
+
+FOUND = "encode: {source: data/faces, attributes: ''}\nid3_generate: "
+
+
+@pytest.mark.parametrize(
+    "card, generate, words",
+    [
+        (None, "{}", "encoded made_from licence"),
+        (None, "{made_from: my faces, licence: mine}", ""),
+        (dict(source="my faces"), "{}", "give licence"),
+        (dict(source="my faces", licence="mine"), "{}", ""),
+    ],
+)
+def test_source_and_licence_are_read(tmp_path, card, generate, words):
+    profile = written(tmp_path, FOUND + generate)
+    (tmp_path / "data/faces").mkdir(parents=True)
+    if card:
+        (tmp_path / "data/faces/card.json").write_text(json.dumps(card))
+    found = " ".join(contents(profile, tmp_path))
+    assert bool(found) == bool(words) and all(word in found for word in words.split()), found
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_state_source_and_licence(name):
+    "What other profiles make is not there, and states nothing: those say it themselves"
+    lacks = [lack for lack in contents(read_profile(name, ROOT), ROOT) if "made_from" in lack or "licence" in lack]
+    made = [other for other in re.findall(r"facesyn run (\w+)", read_profile(name, ROOT).needs)]
+    assert made or not lacks, lacks
+
+
+def test_half_written_folders_are_found(tmp_path):
+    profile = written(tmp_path, "id3_generate: {encoded: data/other/encoded, pipeline: data/other/id3}")
+    for name in ("encoded", "id3"):
+        (tmp_path / "data/other" / name).mkdir(parents=True)
+    found = half_written(profile, tmp_path)
+    assert len(found) == 2 and "model_index.json" in found[0] and "index.json" in found[1]
+    (tmp_path / "data/other/encoded/index.json").touch()
+    assert len(half_written(profile, tmp_path)) == 1
+
+
 def test_wrong_profiles_are_found(tmp_path):
     folder = tmp_path / "nbs/runs/params"
     folder.mkdir(parents=True)
@@ -116,7 +256,12 @@ def test_wrong_profiles_are_found(tmp_path):
         (head + "encode: {peopel: 3}", "unknown parameter 'peopel'"),
         (head + "encode: {people: 2.5}", "people int 2.5"),
         (head + "encode: {preprocessing: {mean: 1e-4}}", "1e-4 1.0e-4"),
-        (head + "all: {colour: red}\nencode: {}", "all: 'colour'"),
+        (head + "all: {colour: red}\nencode: {}", "all: 'colour' attributes"),
+        (head + "all: {preprocesing: {}}\nencode: {}", "all: 'preprocesing' mean preprocessing?"),
+        (head + "all: {size: big}\nencode: {}", "all: size int 32 'big'"),
+        (head + "encode: {}\nid3_generate: {}\nencode: {}", "line 6: encode twice encode-2"),
+        (head + "encode:\n  people: 3\n  people: 4", "x.yaml, line 6: people twice"),
+        (head + "encode: {apart: {source: a, cosine: 0.1, source: b}}", "line 4: source twice"),
         (head + "id3_generate: {encoded: ./encoded}\nencode: {}", "no data/runs/x/encoded put that run first"),
     ):
         found = problem(text)

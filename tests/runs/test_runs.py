@@ -1,5 +1,5 @@
-"""Every run notebook runs to its end with its default, smoke-sized parameters, in the order of the profile `smoke`, in
-a folder of its own."""
+"""Every run notebook runs to its end with its default, smoke-sized parameters, in a folder of its own; what it reads is
+made first, by the runs of the profile `smoke` that write it."""
 
 import shutil
 from pathlib import Path
@@ -7,14 +7,21 @@ from pathlib import Path
 import papermill
 import pytest
 
+from facesyn.core.doctor import below, reads, writes
 from facesyn.core.profiles import read_profile
 
 ROOT = Path(__file__).parents[2]
-ORDER = [run.name for run in read_profile("smoke", ROOT).runs]
+RUNS = {run.name: run for run in read_profile("smoke", ROOT).runs}
 EXISTING = {p.stem for p in (ROOT / "nbs/runs").glob("*.ipynb")}
 
 
-@pytest.fixture(scope="module")
+def needed(name):
+    "The runs that write what a run reads"
+    paths = [path for _, path in reads(RUNS[name])]
+    return [other for other, run in RUNS.items() if other != name and any(below(p, writes(run)) for p in paths)]
+
+
+@pytest.fixture(scope="session")
 def root(tmp_path_factory):
     "A root of its own (`repo_root` finds settings.ini), so that smoke runs leave no trace in data/"
     root = tmp_path_factory.mktemp("runs")
@@ -24,15 +31,26 @@ def root(tmp_path_factory):
     return root
 
 
-def test_order_names_every_run():
-    assert EXISTING == set(ORDER), "run notebooks missing from nbs/runs/params/smoke.yaml"
+@pytest.fixture(scope="session")
+def ran(root):
+    "Executes a run once in a session, and before it what it needs"
+    done = set()
+
+    def run(name):
+        if name not in done:
+            for other in needed(name):
+                run(other)
+            execute(name, root)
+            done.add(name)
+
+    return run
 
 
-@pytest.mark.parametrize("run", ORDER)
-def test_smoke(run, root):
+def execute(name, root, asked=None):
     papermill.execute_notebook(
-        str(ROOT / "nbs/runs" / f"{run}.ipynb"),
-        str(root / f"{run}.ipynb"),
+        str(ROOT / "nbs/runs" / f"{name}.ipynb"),
+        str(root / f"{name}{'_wrong' if asked else ''}.ipynb"),
+        asked,
         cwd=str(root),
         kernel_name="python3",
         progress_bar=False,
@@ -40,22 +58,27 @@ def test_smoke(run, root):
     )
 
 
+def test_order_names_every_run():
+    assert EXISTING == set(RUNS), "run notebooks missing from nbs/runs/params/smoke.yaml"
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_smoke(run, ran):
+    ran(run)
+
+
 @pytest.mark.parametrize(
     "run, asked, word",
     [
         ("encode", dict(sauce="x"), "sauce"),
+        ("encode", dict(people=-1), "people=-1"),
         ("encode", dict(source="data/nowhere"), "nowhere"),
         ("id3_train", dict(lr="1e-4"), "1e-4"),
         ("cemiface_generate", dict(similarity=1.0, probes=8), "out of reach"),
     ],
 )
-def test_wrong_parameters_are_named(run, asked, word, root):
+def test_wrong_parameters_are_named(run, asked, word, root, ran):
+    for other in needed(run) if "probes" in asked else ():  # the others are refused before they read anything
+        ran(other)
     with pytest.raises(papermill.exceptions.PapermillExecutionError, match=word):
-        papermill.execute_notebook(
-            str(ROOT / "nbs/runs" / f"{run}.ipynb"),
-            str(root / "wrong.ipynb"),
-            asked,
-            cwd=str(root),
-            kernel_name="python3",
-            progress_bar=False,
-        )
+        execute(run, root, asked)
