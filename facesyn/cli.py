@@ -27,7 +27,7 @@ from .report.disclosure import contents
 
 # %% ../nbs/cli.ipynb #c004
 app = typer.Typer(
-    help="Synthetic face datasets for face recognition.",
+    help="Synthetic face datasets for face recognition. Begin with: facesyn run demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -79,7 +79,7 @@ def asked_for(options: list[str]) -> dict[str, dict[str, Any]]:
 
 # %% ../nbs/cli.ipynb #c009
 Parameters = Annotated[
-    list[str], typer.Option("-p", "--parameter", help="run.parameter=value, the value as YAML; may be given again.")
+    list[str], typer.Option("-p", "--parameter", help="A parameter of a run, as encode.people=20; may be given again.")
 ]
 Name = Annotated[str, typer.Argument(help="A profile: `facesyn profiles` lists them.")]
 STARTERS = ["demo", "cemiface", "idbooth", "photos"]
@@ -100,9 +100,9 @@ def examined(profile: str, parameter: list[str]) -> tuple[Path, Profile]:
 def run(
     profile: Name,
     parameter: Parameters = [],  # noqa: B006
-    quiet: Annotated[bool, typer.Option("--quiet", help="Without what the runs print.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Hide what the runs print.")] = False,
 ):
-    "Run all notebooks of a profile, in order; what was stopped goes on where it was."
+    "Run all notebooks of a profile, in order, and say where its report lies; a stopped run goes on where it was."
     root, chosen = examined(profile, parameter)
     for k, each in enumerate(chosen.runs, 1):
         began, place = time.time(), f"[{k}/{len(chosen.runs)}] {each.name}"
@@ -117,7 +117,7 @@ def run(
 @app.command()
 @plainly()
 def doctor(profile: Name, parameter: Parameters = []):  # noqa: B006
-    "Say what would stop a profile: files, networks and packages that are missing, parameters that are wrong."
+    "Say what would stop a profile: files or packages that are missing, wrong parameters, consent and licences."
     _, chosen = examined(profile, parameter)
     typer.echo(f"{profile}: {len(chosen.runs)} runs, nothing is missing")
 
@@ -169,7 +169,7 @@ def convert(
     source: Annotated[str, typer.Argument(help="A folder, .rec, .tar, .lmdb or .parquet.")],
     out: Annotated[str, typer.Argument(help="The folder to write.")],
     format: Annotated[str, typer.Option(help="rec, flat, folder, webdataset, lmdb or parquet.")] = "rec",
-    size: Annotated[int | None, typer.Option(help="Pixels; as they are if not given.")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels; as they are if not given.", min=1)] = None,
     shuffle: Annotated[int | None, typer.Option(help="Seed of a random order, for flat, webdataset, parquet.")] = None,
 ):
     "Write a set of faces in another format."
@@ -183,7 +183,7 @@ def convert(
 @plainly()
 def inspect(
     path: Annotated[str, typer.Argument(help="A set of faces in any format, or a .bin of pairs.")],
-    most: Annotated[int | None, typer.Option(help="Decode at most so many pictures.")] = None,
+    most: Annotated[int | None, typer.Option(help="Decode at most so many pictures.", min=1)] = None,
 ):
     "Say what a set of faces is, and what a trainer would trip over."
     from facesyn.data.inspection import inspect_dataset
@@ -201,10 +201,10 @@ def inspect(
 def verify(
     model: Annotated[str, typer.Argument(help="The folder of a recogniser, an .onnx file, or a checkpoint.")],
     pairs: Annotated[list[str], typer.Argument(help="Pair files: .bin or .npz.")],
-    size: Annotated[int | None, typer.Option(help="Pixels of an .onnx file's input.")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels of the input; an .onnx file needs it.")] = None,
     mean: Annotated[float | None, typer.Option(help="Subtracted from its input; 127.5 if not given.")] = None,
     std: Annotated[float | None, typer.Option(help="Divides its input; 127.5 if not given.")] = None,
-    channels: Annotated[str | None, typer.Option(help="rgb or bgr.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Order of the colours, rgb or bgr; rgb if not given.")] = None,
 ):
     "Measure a recogniser on verification pairs: accuracy by the field's 10-fold protocol."
     from facesyn.data.conversion import kind_of
@@ -236,9 +236,12 @@ def status(folder: Annotated[Path, typer.Argument(help="A folder of data/runs, o
     for path in sorted(folder.glob("*.ipynb")):
         if notebook_of(path.stem) not in {record["run"] for record in ended.values()}:
             typer.secho(f"{path.stem}: begun, no record", fg="yellow")
-    for root, (pictures, people) in picture_folders(folder).items():
+    sets = picture_folders(folder)
+    for root, (pictures, people) in sets.items():
         unfinished = "" if (root / "card.json").exists() else ", no card yet"
         typer.echo(f"{root}: {pictures} pictures of {people} people{unfinished}")
+    if not any((ended, sets, list(folder.glob("*.ipynb")))):
+        typer.echo(f"{folder}: no run and no pictures")
 
 
 def run_record(path: Path) -> dict | None:

@@ -94,7 +94,7 @@ def problems(profile: Profile, root) -> list[str]:
     if found:
         return found  # with parameters that are wrong, it is not known which files they name
     found = [
-        f"no {path} ({', '.join(users)}): {where_from(path, profile, root)}"
+        f"no {path} ({', '.join(users)}): {where_from(path, users, profile, root)}"
         for path, users in missing_paths(profile, root).items()
     ]
     found += half_written(profile, root)
@@ -195,12 +195,14 @@ def packages(run: Run) -> set[str]:
     return found
 
 
-def where_from(path: str, profile: Profile, root) -> str:
+def where_from(path: str, users: list[str], profile: Profile, root) -> str:
     "Where to get a file or folder that is missing"
     if later := [run.name for run in profile.runs if below(path, writes(run))]:
         return f"{later[0]} of this profile writes it: put that run first"
     if makers := [name for name in profile_names(root) if name != profile.name and makes(name, path, root)]:
         return f"facesyn run {makers[0]}"
+    if not Path(path).suffix and {user.rpartition(".")[2] for user in users} & {"encoder", "judge", "pipeline"}:
+        return "a network: data/models holds those that ship; your own is a folder, or an .onnx file of an encoder"
     return next(what for ending, what in OWN.items() if re.search(ending, path))
 
 

@@ -11,6 +11,7 @@ import ast
 import json
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from reprlib import repr as shortened
@@ -122,7 +123,9 @@ def read_profile(name: str, root, asked: dict | None = None) -> Profile:
     ValueError for a profile or a run that does not exist, which lists those that do, or a file of another form."""
     path = Path(root) / f"nbs/runs/params/{name}.yaml"
     if not path.is_file():
-        raise ValueError(f"no profile {name!r}: there are {', '.join(profile_names(root))}")
+        names = profile_names(root)
+        near = "".join(f"do you mean {other}? " for other in get_close_matches(name, names, 1))
+        raise ValueError(f"no profile {name!r}: {near}there are {', '.join(names)}")
     shows, needs, takes = header(path)
     said = yaml_mapping(path)
     if unknown := [run for run in said if run != "all" and notebook_of(run) not in run_names(root)]:

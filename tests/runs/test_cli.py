@@ -50,13 +50,20 @@ def faces(tmp_path_factory):
     return folder
 
 
-def test_profiles_are_listed(copy, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+def test_profiles_are_listed_one_a_line(copy, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     shown = facesyn("profiles")
-    assert shown.exit_code == 0
-    assert all(f" {name} " in shown.output for name in profile_names(ROOT))
-    row = next(line for line in shown.output.splitlines() if line.startswith(" demo "))
-    assert "16 minutes" in shown.output and row.split()[-1] == "yes"
+    lines = [line for line in shown.output.splitlines() if line.startswith("  ")]
+    assert shown.exit_code == 0 and all(len(line) <= 80 for line in lines)
+    assert sorted(line.split()[0] for line in lines) == profile_names(ROOT) and lines[0].split()[0] == "demo"
+    assert "facesyn profiles NAME" in shown.output
+
+
+def test_a_profile_is_told_in_full(copy):
+    shown = facesyn("profiles", "demo")
+    for said in ("16 minutes", "needs: nothing", "encode, id3_generate, recognise, id3_report", "data/records/demo"):
+        assert said in shown.output
+    refused(facesyn("profiles", "dmo"), "no profile 'dmo'", "do you mean demo?")
 
 
 @pytest.mark.parametrize("command", ["run", "doctor"])
@@ -66,6 +73,9 @@ def test_a_mistyped_profile_or_parameter_lists_the_known_ones(command, copy):
     refused(facesyn(command, "demo", "-p", "encode.peopel=3"), "unknown parameter 'peopel'", "people", "attributes")
     refused(facesyn(command, "demo", "-p", "encode.people=many"), "people", "int", "many")
     refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value")
+    refused(facesyn(command, "demo", "-p", "encode.people=3", "-p", "encode.people=4"), "encode.people is given twice")
+    refused(facesyn(command, "demo", "-p", "encode.people=-1"), "people=-1", "people >= 1")
+    refused(facesyn(command, "demo", "-p", "all.jugde=x"), "'jugde'", "judge")
     assert not (copy / "data/runs").exists()
 
 
@@ -103,6 +113,9 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     ended = facesyn("run", "mine", "-p", "encode.people=4", "--quiet")
     assert ended.exit_code == 0, ended.output
     assert "[1/1] encode" in ended.output and "record: data/runs/mine/encoded/encode.json" in ended.output
+    assert "images 12, " in ended.output, "what came of the run"
+    loud = facesyn("run", "mine", "-p", "encode.people=4").output
+    assert len(loud.splitlines()) == len(ended.output.splitlines()), f"a run of seconds says what libraries say: {loud}"
     record = json.loads((copy / "data/runs/mine/encoded/encode.json").read_text())
     assert record["parameters"]["people"] == 4 and record["results"]["images"] == 12 and record["profile"] == "mine"
     assert (copy / "data/runs/mine/encode.ipynb").exists()
@@ -161,6 +174,8 @@ def test_convert_inspect_and_status(faces, tmp_path):
     refused(facesyn("convert", tmp_path / "nowhere", tmp_path / "x"), "nowhere")
     refused(facesyn("inspect", tmp_path / "nowhere"), "nowhere")
     refused(facesyn("status", tmp_path / "nowhere"), "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no run and no pictures" in facesyn("status", tmp_path / "empty").output
 
 
 def test_verify(tmp_path):
