@@ -21,7 +21,7 @@ def contents(profile: Profile, root: Path) -> list[str]:
     stated: dict[str, set[str]] = {}  # folder -> what it states of source and licence
     for run in profile.runs:
         found += [f"{run.name}: {lack}" for lack in [*undisclosed(run, stated, root), *unconsented(run, profile, root)]]
-        stated[run.parameters["out"]] = hands_on(run, stated, root)
+        stated[str(run.parameters.get("out"))] = hands_on(run, stated, root)
     return found
 
 
