@@ -17,12 +17,13 @@ from ..data.faces import folder_images
 # %% ../../nbs/report/04_disclosure.ipynb #k002
 def contents(profile: Profile, root: Path) -> list[str]:
     "One sentence for each consent, source or licence that a run of the profile will miss"
-    found: list[str] = []
+    found: dict[str, str] = {}  # what is wrong -> the first run that will miss it
     stated: dict[str, set[str]] = {}  # folder -> what it states of source and licence
     for run in profile.runs:
-        found += [f"{run.name}: {lack}" for lack in [*undisclosed(run, stated, root), *unconsented(run, profile, root)]]
+        for lack in (*undisclosed(run, stated, root), *unconsented(run, profile, root)):
+            found.setdefault(lack, run.name)
         stated[str(run.parameters.get("out"))] = hands_on(run, stated, root)
-    return found
+    return [f"{name}: {lack}" for lack, name in found.items()]
 
 
 def states(path: str, stated: dict[str, set[str]], root: Path) -> set[str]:
