@@ -9,8 +9,10 @@ __all__ = ['generator', 'noise', 'pick_device', 'to_float', 'to_uint8', 'decode_
 # %% ../../nbs/core/02_images.ipynb #c002
 import io
 import os
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ def generator(seed: int, *keys: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(sha256(name.encode()).digest()[:4], "little"))
 
 # %% ../../nbs/core/02_images.ipynb #c008
-def noise(shape, seed: int, identities, images) -> torch.Tensor:
+def noise(shape: Sequence[int], seed: int, identities: Iterable, images: Iterable) -> torch.Tensor:
     "Standard normal noise (n, *shape), row k from the stream `(seed, identities[k], images[k])`"
     return torch.stack(
         [torch.randn(shape, generator=generator(seed, i, j)) for i, j in zip(identities, images, strict=True)]
@@ -43,7 +45,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 # %% ../../nbs/core/02_images.ipynb #c014
-def to_float(images) -> torch.Tensor:
+def to_float(images: Any) -> torch.Tensor:
     "8-bit RGB (n, h, w, 3) -> float tensor (n, 3, h, w) in [-1, 1]"
     images = torch.as_tensor(images)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
@@ -59,7 +61,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return images.float().add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().contiguous()
 
 # %% ../../nbs/core/02_images.ipynb #c018
-def decode_image(source, size: int | None = None, name=None) -> np.ndarray:
+def decode_image(source: str | Path | IO[bytes], size: int | None = None, name: str | None = None) -> np.ndarray:
     "8-bit RGB (h, w, 3) from a path or an open binary file, resized to (size, size) if asked; ValueError says `name`"
     try:
         with Image.open(source) as im:
@@ -73,14 +75,16 @@ def decode_image(source, size: int | None = None, name=None) -> np.ndarray:
         raise ValueError(f"cannot read {name or source} as an image: {e}") from e
 
 # %% ../../nbs/core/02_images.ipynb #c019
-def read_image(path, size: int | None = None) -> np.ndarray:
+def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
     "`decode_image` of a file; FileNotFoundError or ValueError names it"
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image file {path}")
     return decode_image(path, size)
 
 # %% ../../nbs/core/02_images.ipynb #c022
-def image_grid(images, ncol: int = 10, zoom: int = 1, pad: int = 2, rows=(), columns=()) -> Image.Image:
+def image_grid(
+    images: Any, ncol: int = 10, zoom: int = 1, pad: int = 2, rows: Sequence = (), columns: Sequence = ()
+) -> Image.Image:
     """One PIL picture of many: 8-bit images (n, h, w, 3) in rows of `ncol`, enlarged `zoom` times
 
     `rows`, `columns`: a word for each row, each column; ValueError if there are more or fewer."""
@@ -90,17 +94,17 @@ def image_grid(images, ncol: int = 10, zoom: int = 1, pad: int = 2, rows=(), col
     for name, words, count in (("rows", rows, nrow), ("columns", columns, ncol)):
         if len(words) not in (0, count):
             raise ValueError(f"{name}: {len(words)} words for {count} {name}")
-    sheet = np.full((nrow * (h + pad) - pad, ncol * (w + pad) - pad, 3), 255, np.uint8)
+    pixels = np.full((nrow * (h + pad) - pad, ncol * (w + pad) - pad, 3), 255, np.uint8)
     for k, im in enumerate(images):
         r, c = divmod(k, ncol)
-        sheet[r * (h + pad) : r * (h + pad) + h, c * (w + pad) : c * (w + pad) + w] = im
-    sheet = Image.fromarray(sheet)
+        pixels[r * (h + pad) : r * (h + pad) + h, c * (w + pad) : c * (w + pad) + w] = im
+    sheet = Image.fromarray(pixels)
     size = sheet.width * zoom, sheet.height * zoom
     sheet = sheet.resize(size, Image.Resampling.NEAREST if zoom < 2 else Image.Resampling.BICUBIC)
     return _labelled(sheet, list(map(str, rows)), list(map(str, columns)), zoom * (w + pad), zoom * (h + pad))
 
 # %% ../../nbs/core/02_images.ipynb #n001
-def _labelled(sheet, rows, columns, dx: int, dy: int, size: int = 13) -> Image.Image:
+def _labelled(sheet: Image.Image, rows: list, columns: list, dx: int, dy: int, size: int = 13) -> Image.Image:
     "`sheet` with words at the left of its rows, every `dy` pixels, and above its columns, every `dx`"
     if not rows and not columns:
         return sheet
@@ -117,7 +121,7 @@ def _labelled(sheet, rows, columns, dx: int, dy: int, size: int = 13) -> Image.I
     return page
 
 # %% ../../nbs/core/02_images.ipynb #n004
-def lead_picture(picture, name: str, tolerance: float = 0.05) -> Image.Image:
+def lead_picture(picture: Any, name: str, tolerance: float = 0.05) -> Image.Image:
     """The file nbs/images/`name` (.png or .jpg) for `picture`, a PIL image or a matplotlib figure: written if the
     environment has FACESYN_WRITE_PICTURES=1, else compared
 

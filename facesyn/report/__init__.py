@@ -6,7 +6,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[],
     submod_attrs={
-        "figures": ["attribute_histogram", "curves", "separation_plot", "similarity_histogram", "training_curves"],
-        "page": ["picture_rows", "table", "verification_table", "write_report", "dataset_answer", "methods_answer"],
+        "histograms": ["attribute_histogram", "separation_plot", "similarity_histogram"],
+        "responses": ["control_plot", "curves"],
+        "logs": ["training_curves"],
+        "pieces": ["picture", "picture_rows", "table"],
+        "accuracies": ["accuracy_bars", "verification_table"],
+        "answers": ["dataset_answer", "methods_answer"],
+        "page": ["write_report"],
     },
 )

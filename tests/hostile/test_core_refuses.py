@@ -1,0 +1,142 @@
+"""Bad input to the floor `core`: a row is a call and the words that its error must have."""
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from facesyn.core.checks import refused
+from facesyn.core.files import atomic, misfits, read_json, repo_root, run_parameters, same_settings, shipped, write_json
+from facesyn.core.images import decode_image, generator, image_grid, lead_picture, noise, read_image, to_float, to_uint8
+from facesyn.core.training import Keep, Optim, learning_rate, load_checkpoint, restore, save_checkpoint, train_loop
+
+PIXELS = np.zeros((6, 8, 8, 3), np.uint8)
+NAN = torch.zeros(3, 3, 4, 4)
+NAN[1, 0, 0, 0] = torch.nan
+DEFAULTS = 'out = "data/x"   # a folder\nlr = 1.0e-3\nsteps = 4'
+
+
+def run_as(asked):
+    "The parameters of a run notebook into which papermill puts the cell `asked`"
+    return run_parameters(dict(In=["", "import time", DEFAULTS, "# Parameters\n" + asked], out="", lr=0.1, steps=9))
+
+
+ROWS = [
+    (lambda: same_settings("work", dict(a=1), dict(b=1)), "work", "a: 1 -> None", "b: None -> 1"),
+    (lambda: same_settings("work", dict(net=dict(dim=8)), dict(net=dict(dim=9))), "net.dim: 8 -> 9"),
+    (lambda: run_as("step = 5"), "unknown parameter 'step'", "out, lr, steps"),
+    (lambda: run_as('lr = "1e-4"'), "parameter lr", "float", "'1e-4'"),
+    (lambda: run_as("steps = 2.5"), "parameter steps", "int", "2.5"),
+    (lambda: run_as("steps = True"), "parameter steps", "int", "True"),
+    (lambda: generator(-1), ">= 0", "(-1,)"),
+    (lambda: generator(7, 0, -2), ">= 0", "(7, 0, -2)"),
+    (lambda: noise((3, 4, 4), 0, [0, 1], [0]), "zip()"),
+    (lambda: to_float(PIXELS / 255), "uint8", "float64"),
+    (lambda: to_float(PIXELS[0]), "(n, h, w, 3)", "(8, 8, 3)"),
+    (lambda: to_float(PIXELS.transpose(0, 3, 1, 2)), "(6, 3, 8, 8)"),
+    (lambda: to_uint8(NAN), "image 1", "NaN or infinite"),
+    (lambda: decode_image(io.BytesIO(b"\xff\xd8 not a picture"), name="row 5"), "row 5"),
+    (lambda: image_grid(PIXELS, ncol=3, rows=["one"]), "rows: 1 words for 2 rows"),
+    (lambda: image_grid(PIXELS, ncol=3, columns=["a", "b"]), "columns: 2 words for 3 columns"),
+    (lambda: learning_rate(0, 10, 0.1, schedule="cosinus"), "cosinus", "cosine"),
+    (lambda: Optim(schedule="sine"), "sine", "cosine"),
+    (lambda: Optim(precision="fp16"), "fp16", "bf16"),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: ", ".join(row[1:]))
+def test_refused(row):
+    refused(*row)
+
+
+def test_every_misfit_is_named():
+    assert len(misfits(dict(step=5, lr="1e-4", steps=3), dict(lr=0.1, steps=4))) == 2
+
+
+def test_files_that_are_not_there(tmp_path):
+    refused(lambda: repo_root(tmp_path), str(tmp_path), "settings.ini", kind=FileNotFoundError)
+    refused(lambda: shipped("id4"), "id4", "cemiface", kind=FileNotFoundError)
+    refused(lambda: read_json(tmp_path / "x.json"), "x.json", kind=FileNotFoundError)
+    refused(lambda: read_image(tmp_path / "x.png"), "x.png", kind=FileNotFoundError)
+
+
+def test_files_that_are_broken(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b'{"a": 1')
+    refused(lambda: read_json(path), str(path), "is not JSON")
+    refused(lambda: load_checkpoint(path, {}), str(path), "is not a checkpoint")
+    for broken in (b"", b"\xff\xd8 not a picture", b"\x89PNG\r\n\x1a\n"):
+        path.write_bytes(broken)
+        refused(lambda: read_image(path), str(path))
+
+
+def test_what_json_cannot_hold_leaves_no_file(tmp_path):
+    refused(lambda: write_json(dict(a=float("nan")), tmp_path / "x.json"), "JSON")
+    refused(lambda: write_json(dict(a=object()), tmp_path / "x.json"), "object", kind=TypeError)
+    refused(lambda: write_json(dict(a=[1]), tmp_path), kind=OSError)
+    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "y") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def in_a_repository(tmp_path, monkeypatch):
+    "A repository with one picture, x.png, and nothing else"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACESYN_WRITE_PICTURES", "1")
+    Path("settings.ini").touch()
+    lead_picture(Image.new("RGB", (40, 20), "navy"), "x.png")
+    monkeypatch.delenv("FACESYN_WRITE_PICTURES")
+
+
+def test_lead_pictures(in_a_repository, monkeypatch):
+    blue = Image.new("RGB", (40, 20), "navy")
+    lead_picture(blue, "x.png")
+    refused(lambda: lead_picture(blue, "y.png"), "y.png", kind=FileNotFoundError)
+    refused(lambda: lead_picture(blue.resize((20, 20)), "x.png"), "x.png", "not what this notebook draws")
+    refused(lambda: lead_picture(Image.new("RGB", (40, 20), "darkred"), "x.png"), "FACESYN_WRITE_PICTURES=1")
+    monkeypatch.setenv("FACESYN_WRITE_PICTURES", "1")
+    noisy = Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8))
+    refused(lambda: lead_picture(noisy, "z.jpg"), "z.jpg", "under 60,000")
+    assert sorted(p.name for p in Path("nbs/images").iterdir()) == ["x.png"]
+
+
+def trained(folder, net, loss=lambda net: net.weight.sum(), **settings):
+    "Two updates of a network by plain gradient descent"
+    sgd = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+
+    def update(step):
+        sgd.zero_grad()
+        terms = dict(loss=loss(net))
+        terms["loss"].backward()
+        sgd.step()
+        return terms
+
+    return train_loop(update, 2, sgd, dict(net=net), dict(asdict(Optim()), **settings), Keep(folder))
+
+
+def test_checkpoints(tmp_path):
+    trained(tmp_path, torch.nn.Linear(3, 2))
+    path, net = tmp_path / "checkpoint.safetensors", torch.nn.Linear(2, 3)
+    refused(lambda: trained(tmp_path, torch.nn.Linear(3, 2), lr=0.2), str(path), "lr: 0.0001 -> 0.2")
+    refused(lambda: trained(tmp_path, net), str(path), "net.weight", "(3, 2)", "another network")
+    _, tensors = load_checkpoint(path, asdict(Optim()))
+    less = {k: v for k, v in tensors.items() if k != "net.bias"}
+    three = torch.nn.Linear(3, 2)
+    sgd = torch.optim.SGD(three.parameters(), 0.1)
+    refused(lambda: restore(path, less, sgd, dict(net=three)), "net.bias is missing")
+    path.write_bytes(path.read_bytes()[:40])
+    refused(lambda: trained(tmp_path, torch.nn.Linear(3, 2)), str(path), "is not a checkpoint")
+    save_checkpoint(None, {}, {}, {})
+    assert load_checkpoint(None, {}) is None
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    words = "step 1", "loss", "a smaller learning rate"
+    net = torch.nn.Linear(3, 2)
+    refused(lambda: trained(None, net, lambda net: net.weight.sum() / 0), *words, kind=FloatingPointError)
