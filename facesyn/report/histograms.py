@@ -53,7 +53,7 @@ def similarity_histogram(groups: dict, title: str | None = None) -> go.Figure:
     ]
     space = 0.22 / len(groups) if len(groups) > 1 else 0
     fig = make_subplots(len(groups), 1, shared_xaxes=True, subplot_titles=heads, vertical_spacing=space)
-    fig.update_annotations(x=0, xanchor="left")
+    fig.update_annotations(x=0, xanchor="left", align="left")
     for row, g in enumerate(groups.values(), 1):
         _similarity_row(fig, row, edges, g)
     fig.update_xaxes(title_text="cosine similarity", row=len(groups))
