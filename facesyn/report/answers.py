@@ -85,8 +85,8 @@ def _in_words(share: np.ndarray, reference: str) -> str:
     mean, seeds = share.mean(), len(share)
     spread = max(2 * share.std(ddof=1), 0.02) if seeds > 1 else 0.05
     if not np.isfinite(mean):
-        said = f"There is nothing to compare with: {reference} pictures are not clearly above random weights."
-    elif mean <= spread:
+        return f"There is nothing to compare with: {reference} pictures are not clearly above random weights."
+    if mean <= spread:
         said = "The generated pictures teach nothing that can be told from random weights."
     elif abs(mean - 1) <= spread:
         said = f"By what they teach, the generated pictures cannot be told from as many {reference} ones."

@@ -56,7 +56,7 @@ def shown_output(output: dict, files: dict, stem: str) -> str:
         files[name] = base64.b64decode(data["image/png"])
         return f"![A picture that the cell above draws]({name})"
     if "text/markdown" in data:
-        return "".join(data["text/markdown"])
+        return "".join(data["text/markdown"]).replace(" ± ", "\u00a0±\u00a0")  # a number stays on its line
     if "text/html" in data:
         html = re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]))
         return f'<div class="output">{html}</div>'
