@@ -70,7 +70,7 @@ def training_curves(
         _panel(fig, steps, curves[t], smooth[t], dict(row=k // ncol + 1, col=k % ncol + 1))
     first = "loss" if "loss" in terms else terms[0]
     title = title or f"Training: {first} {ends[first]} in {max(steps):,} steps"
-    note = "Running means at the first and last step above each panel; all terms without unit"
+    note = "Running means at the first and last step above each panel; no units; axes need not begin at 0"
     return house_style(fig, title, note, 180 + 260 * nrow)
 
 

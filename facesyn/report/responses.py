@@ -64,7 +64,7 @@ def curves(
             raise ValueError(f"{name}: {len(y)} values at {len(places)} places")
         whiskers = dict(array=y.std(1, ddof=1), thickness=1.3, width=4) if y.shape[1] > 1 else None
         line = dict(color=COLOURS[k % 7], dash=DASHES[k % 7], width=2)
-        style = dict(mode="lines+markers", line=line, marker_size=7)
+        style = dict(mode="lines+markers" if len(places) <= 30 else "lines", line=line, marker_size=7)
         fig.add_scatter(x=places, y=y.mean(1), name=name, error_y=whiskers, **style)
     if diagonal:
         _identity_line(fig, [places.min(), places.max()], f"{ylabel} = {xlabel}")
