@@ -25,7 +25,7 @@ def answer_box(numbers: dict, words: str, warnings: Sequence[str] = ()) -> Html:
     pairs = [(as_html(label), as_html(number)) for label, number in numbers.items()]
     large = "".join(f"<div><b style='{_LARGE}'>{n}</b><span style='font-size:14px'>{k}</span></div>" for k, n in pairs)
     row = f"<div style='display:flex;flex-wrap:wrap;gap:12px 36px'>{large}</div>"
-    said = f"<p style='margin:10px 0 0'>{as_html(words)}</p>"
+    said = f"<p style='margin:10px 0 0;max-width:none'>{as_html(words)}</p>"
     warned = "".join(f"<p style='margin:10px 0 0;color:#8A2E00;font-weight:600'>{as_html(w)}</p>" for w in warnings)
     return Html(f"<div class='answer' style='{_BOX}'>{row}{said}{warned}</div>")
 

@@ -62,7 +62,7 @@ def training_curves(
         raise ValueError(f"the training log has no finite {unknown[0]!r}")
     smooth = {t: _smooth(y) for t, y in curves.items()}
     ends = {t: "{:.3g} → {:.3g}".format(*s[np.isfinite(s)][[0, -1]]) for t, s in smooth.items()}
-    ncol, nrow = min(3, len(terms)), -(-len(terms) // 3)
+    ncol, nrow = min(2, len(terms)), -(-len(terms) // 2)
     heads = [f"<b>{t}</b>  {ends[t]}" for t in terms]
     space = dict(horizontal_spacing=0.09, vertical_spacing=0.26 / nrow if nrow > 1 else 0)
     fig = make_subplots(nrow, ncol, subplot_titles=heads, **space)
@@ -82,4 +82,6 @@ def _panel(fig: go.Figure, steps: list, y: np.ndarray, smooth: np.ndarray, place
         fig.add_scatter(x=steps, y=values, name=name, line=line, **legend, **place)
     if np.nanmin(y) > 0 and np.nanmax(y) > 10 * np.nanmin(y):
         fig.update_yaxes(type="log", tickvals=_log_ticks(np.nanmin(y), np.nanmax(y)), **place)
+    if np.ptp(y[np.isfinite(y)]) <= 1e-6 * np.nanmax(abs(y)):  # constant: no axis of its rounding errors
+        fig.update_yaxes(range=np.nanmax(y) + np.array([-1, 1]) * (abs(np.nanmax(y)) or 1), **place)
     fig.update_xaxes(title_text="step", **place)
