@@ -130,7 +130,10 @@ if (innerWidth < 700) document.querySelectorAll('.js-plotly-plot').forEach(plot 
     change[`annotations[${k}].font.size`] = 11;
     change[`annotations[${k}].text`] = a.text.replace('   (', '<br>(');
   });
-  if (plot._fullLayout.yaxis && plot._fullLayout.yaxis.scaleanchor) change.height = plot.clientWidth + 120;
+  if (plot._fullLayout.yaxis && plot._fullLayout.yaxis.scaleanchor) {
+    change.height = plot.clientWidth + 60;
+    plot.parentElement.style.height = `${change.height}px`;
+  }
   if (plot._fullLayout.legend && plot._fullLayout.legend.orientation != 'h')
     Object.assign(change, {'legend.orientation': 'h', 'legend.x': 0, 'legend.y': -0.35, 'legend.yanchor': 'top'});
   Plotly.relayout(plot, change);

@@ -143,7 +143,7 @@ document.querySelectorAll('.figure').forEach(place => {
   }
   if (narrow) {
     layout.margin = {...layout.margin, l: 52, r: 10};
-    if (layout.yaxis && layout.yaxis.scaleanchor) layout.height = place.clientWidth + 120;
+    if (layout.yaxis && layout.yaxis.scaleanchor) layout.height = place.clientWidth + 60;
     layout.annotations = notes.map(a => ({...a, text: (a.text || '').replace('   (', '<br>('), font: {size: 11}}));
   }
   const bar = narrow ? false : 'hover';
