@@ -9,7 +9,7 @@ __all__ = ['refused']
 from collections.abc import Callable
 
 # %% ../../nbs/core/03_checks.ipynb #n001
-def refused(call: Callable, *words: str, kind: type[Exception] | tuple[type[Exception], ...] = ValueError):
+def refused(call: Callable, *words: str, kind: type[Exception] | tuple[type[Exception], ...] = ValueError) -> None:
     "Asserts that `call()` raises `kind` with all `words` in its message, which is printed"
     try:
         call()

@@ -65,7 +65,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/core/01_files.ipynb #c009
-def write_json(obj: Any, path: str | Path):
+def write_json(obj: Any, path: str | Path) -> None:
     "JSON with two-space indentation, written atomically"
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(obj, indent=2, default=plain, allow_nan=False) + "\n")
@@ -112,7 +112,7 @@ def weights_digest(modules: dict) -> str:
     )
 
 # %% ../../nbs/core/01_files.ipynb #n002
-def same_settings(path: str | Path, there: dict, here: dict):
+def same_settings(path: str | Path, there: dict, here: dict) -> None:
     "ValueError that names `path` and every setting that differs, as `key: there -> here`; keys of inner dicts by dots"
     there, here = (dict(_flat(json.loads(json.dumps(v, default=plain)))) for v in (there, here))
     differ = [k for k in sorted({*there, *here}) if there.get(k) != here.get(k)]
@@ -185,7 +185,7 @@ def misfits(asked: dict, defaults: dict) -> list[str]:
     return found
 
 
-def same_type(value, default) -> bool:
+def same_type(value: Any, default: Any) -> bool:
     "Is the value of the default's type? A float may be given as an int"
     return type(value) is type(default) or (isinstance(default, float) and type(value) is int)
 

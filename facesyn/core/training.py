@@ -44,7 +44,7 @@ def first_row(step: int, n: int, batch: int) -> int:
 SCHEDULES = ("constant", "linear", "cosine", "step")
 
 
-def check_schedule(name: str):
+def check_schedule(name: str) -> None:
     "ValueError unless `name` is one of SCHEDULES"
     if name not in SCHEDULES:
         raise ValueError(f"schedule={name!r}: expected {', '.join(SCHEDULES)}")
@@ -100,7 +100,7 @@ class Optim:
         return learning_rate(step, steps, self.lr, self.warmup, self.schedule, self.milestones)
 
 # %% ../../nbs/core/04_training.ipynb #c017
-def save_checkpoint(path: str | Path | None, settings: dict, state: Any, tensors: dict):
+def save_checkpoint(path: str | Path | None, settings: dict, state: Any, tensors: dict) -> None:
     "Writes `tensors` by name, `settings` and `state` (plain values) to one safetensors file, atomically; None: nowhere"
     if path is None:
         return
@@ -138,7 +138,7 @@ def training_tensors(optimiser: torch.optim.Optimizer, parts: dict) -> dict:
 
 
 @torch.no_grad()
-def restore(path: str | Path | None, tensors: dict, optimiser: torch.optim.Optimizer, parts: dict):
+def restore(path: str | Path | None, tensors: dict, optimiser: torch.optim.Optimizer, parts: dict) -> None:
     "Copies what `training_tensors` gave back into place; ValueError names a tensor that is missing or of another shape"
     params = _moments(optimiser)
     for name, v in tensors.items():
@@ -172,7 +172,7 @@ class Keep:
         "The checkpoint's"
         return None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
 
-    def write_log(self, lines: list[dict]):
+    def write_log(self, lines: list[dict]) -> None:
         "`log.jsonl`, whole: lines that a killed training wrote after its last checkpoint are gone"
         if self.folder is not None and self.main:
             with atomic(Path(self.folder) / "log.jsonl") as temporary:

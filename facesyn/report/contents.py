@@ -71,7 +71,7 @@ def api(package: Path) -> list[tuple[str, str, list]]:
     return sorted(modules, key=lambda m: order.index(m[0].split(".")[1]) if m[0].split(".")[1] in order else 99)
 
 # %% ../../nbs/report/10_contents.ipynb #t013
-def write_lists(pages: Path, contents: dict, root: Path):
+def write_lists(pages: Path, contents: dict, root: Path) -> None:
     "api.md and llms.txt into `pages`, from `contents`: floor -> [(path of a page, title, line), ...]"
     modules = api(root / "facesyn")
     lines = ["# API", "", "> Every public function and class, by module; help() has the rest."]

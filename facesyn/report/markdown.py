@@ -91,7 +91,7 @@ def page_links(text: str, here: Path, root: Path, pages: Path) -> str:
     return re.sub(r"(!?\[[^\]\n]*\])\(([^)\s]+)\)", mended, text)
 
 # %% ../../nbs/report/09_markdown.ipynb #k012
-def write_page(notebook: dict, place: Path, root: Path, pages: Path):
+def write_page(notebook: dict, place: Path, root: Path, pages: Path) -> None:
     "Writes the page of an executed `notebook` for the one at `place` (its path below nbs/) into the folder `pages`"
     parts, files, out = [], {}, pages / place.with_suffix(".md")
     for cell in notebook["cells"]:

@@ -26,7 +26,7 @@ class Html(str):
         return str(self)
 
 
-def as_html(x) -> str:
+def as_html(x: Any) -> str:
     "`Html` as it is, everything else as escaped text"
     return x if isinstance(x, Html) else escape(str(x))
 

@@ -101,7 +101,7 @@ def search_text(html: str) -> str:
     return re.sub(r"\\[()\[\]]", "", html).replace("<p></p>", "")
 
 
-def write_search(path: Path):
+def write_search(path: Path) -> None:
     "The search's entries at `path` as `search_text` has them; those of the API keep their calls"
     index = json.loads(path.read_text(encoding="utf-8"))
     for entry in index["docs"]:
