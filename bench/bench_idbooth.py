@@ -24,7 +24,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from facesyn.core.images import pick_device
 from facesyn.diffusion.text_to_image import build_text_encoder, build_tokenizer, build_vae, sd_scheduler
 from facesyn.diffusion.unet import build_unet
-from facesyn.methods.idbooth import BoothLoss, Lora, booth_loss, person_batches
+from facesyn.methods.idbooth import BoothLoss, booth_loss
+from facesyn.methods.idbooth_training import Lora, person_batches
 from facesyn.nets.backbones import IResNet, recogniser
 from facesyn.nets.encoders import Encoder
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CARD', 'RENDERED', 'encode_image', 'image_file', 'write_image', 'begin_dataset', 'check_card', 'inherited',
-           'provenance', 'write_card', 'rank_within', 'write_manifest', 'dataset_digest', 'finish_dataset',
-           'write_folder', 'write_encoded', 'read_encoded']
+           'provenance', 'write_card', 'rank_within', 'manifest_row', 'write_manifest', 'dataset_digest',
+           'finish_dataset', 'write_folder', 'write_encoded', 'read_encoded']
 
 # %% ../../nbs/data/03_dataset.ipynb #c002
 import json
@@ -108,6 +108,12 @@ def rank_within(labels) -> np.ndarray:
     return rank
 
 
+def manifest_row(file: str, identity: int, image: int, seed=None, attributes=None, embedding=None, **more) -> dict:
+    "A line of the manifest: the picture `image` of `identity`, and what was asked of it; None: nothing"
+    asked = dict(seed=seed, attributes=attributes, embedding=embedding)
+    return dict(file=file, identity=int(identity), image=int(image), **asked, **more)
+
+
 def write_manifest(folder, rows):
     "`folder/manifest.jsonl`, a line for each of `rows`"
     with atomic(Path(folder) / "manifest.jsonl") as temporary, open(temporary, "w") as f:
@@ -123,8 +129,8 @@ def dataset_digest(root, files) -> str:
 
 # %% ../../nbs/data/03_dataset.ipynb #c017
 def finish_dataset(root, rows: list[dict], card: dict) -> dict:
-    """Manifest and card of a dataset whose images are all there; `rows`: file, identity, image, seed, attributes,
-    embedding. Returns the card"""
+    """Manifest and card of a dataset whose images are all there; `rows`: of `manifest_row`. Returns the
+    card"""
     root, files = Path(root), [row["file"] for row in rows]
     absent = [f for f in files if not (root / f).is_file()]
     if absent:
@@ -145,17 +151,8 @@ def write_folder(
     root, rows = Path(root), []
     begin_dataset(root, dict(settings or {}, size=faces.size, suffix=suffix))
     for j, (image, i, s) in zip(rank_within(faces.labels).tolist(), faces):
-        write_image(image, root / image_file(i, j, suffix))
-        rows.append(
-            dict(
-                file=image_file(i, j, suffix),
-                identity=i,
-                image=j,
-                seed=None,
-                attributes=attribute_row(s),
-                embedding=None,
-            )
-        )
+        rows.append(manifest_row(image_file(i, j, suffix), i, j, attributes=attribute_row(s)))
+        write_image(image, root / rows[-1]["file"])
     return finish_dataset(root, rows, card)
 
 # %% ../../nbs/data/03_dataset.ipynb #c022

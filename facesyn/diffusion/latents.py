@@ -32,21 +32,21 @@ class Patches(ModelMixin, ConfigMixin):
         super().__init__()
         self.register_buffer("unit", torch.ones(1))  # a model without any tensor can be neither saved nor moved
 
-    def encode(self, images):
+    def encode(self, images: torch.Tensor) -> SimpleNamespace:
         z = nn.functional.pixel_unshuffle(images, self.config.patch)
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: z))
 
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> SimpleNamespace:
         return SimpleNamespace(sample=nn.functional.pixel_shuffle(z, self.config.patch))
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c008
-def encode_images(vae, images):
+def encode_images(vae, images: torch.Tensor) -> torch.Tensor:
     "Images in [-1, 1] -> scaled latents (the mode: no draw); `vae`: Patches, an AutoencoderKL or an AutoencoderTiny"
     out = vae.encode(images)
     return (out.latents if hasattr(out, "latents") else out.latent_dist.mode()) * vae.config.scaling_factor
 
 
-def decode_latents(vae, latents):
+def decode_latents(vae, latents: torch.Tensor) -> torch.Tensor:
     "Scaled latents -> images"
     return vae.decode(latents / vae.config.scaling_factor).sample
 
@@ -61,12 +61,12 @@ class EvenPatches(Patches):
         for name, v in dict(mean=torch.zeros(n), forth=torch.eye(n), back=torch.eye(n)).items():
             self.register_buffer(name, v)
 
-    def encode(self, images):
+    def encode(self, images: torch.Tensor) -> SimpleNamespace:
         p = nn.functional.pixel_unshuffle(images, self.config.patch) - self.mean[:, None, None]
         z = torch.einsum("nchw,cd->ndhw", p, self.forth).contiguous()
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: z))
 
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> SimpleNamespace:
         p = torch.einsum("ndhw,dc->nchw", z, self.back) + self.mean[:, None, None]
         return SimpleNamespace(sample=nn.functional.pixel_shuffle(p.contiguous(), self.config.patch))
 
@@ -85,11 +85,9 @@ def even_patches(images, patch: int = 2, power: float = 1.0, most: int = 2000) -
     lam = lam.clamp(min=1e-5 * lam[-1])
     gain = lam ** (-power / 2) / (lam ** (1 - power)).mean().sqrt()
     vae = EvenPatches(patch, 1.0, power)
-    (
-        vae.mean.copy_(p.mean(1)),
-        vae.forth.copy_(directions * gain @ directions.T),
-        vae.back.copy_(directions / gain @ directions.T),
-    )
+    vae.mean.copy_(p.mean(1))
+    vae.forth.copy_(directions * gain @ directions.T)
+    vae.back.copy_(directions / gain @ directions.T)
     return vae
 
 # %% ../../nbs/diffusion/03_latents.ipynb #n002
@@ -104,7 +102,7 @@ def training_scheduler(vae, prediction: str = "epsilon") -> DDIMScheduler:
     )
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c016
-def open_vae(path):
+def open_vae(path: str | Path) -> ModelMixin:
     """The frozen autoencoder in a diffusers folder (AutoencoderKL, AutoencoderTiny, Patches, EvenPatches)
 
     FileNotFoundError without configuration or weights, ValueError for another class."""
@@ -127,7 +125,7 @@ def latents_digest(vae, images) -> str:
     digest = sha256(
         json.dumps([images.shape, type(vae).__name__, config, weights_digest(dict(vae=vae))], default=str).encode()
     )
-    digest.update(images)
+    digest.update(images.data)
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ __all__ = ['FacePipeline']
 # %% ../../nbs/diffusion/06_pipeline.ipynb #c002
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ class FacePipeline(DiffusionPipeline):
     model_cpu_offload_seq, _optional_components = "conditions->unet->vae", ["vae"]
 
     @classmethod
-    def from_pretrained(cls, path, **options):
+    def from_pretrained(cls, path: str | Path, **options):
         """diffusers' `from_pretrained`; FileNotFoundError for a local path that is not there, without asking a network
         (all but `owner/name` is local)"""
         if not Path(path).is_dir() and (not isinstance(path, str) or not re.fullmatch(r"[\w-]+/[\w.-]+", path)):
@@ -47,7 +48,8 @@ class FacePipeline(DiffusionPipeline):
             )
         self.register_modules(unet=unet, conditions=conditions, scheduler=scheduler, vae=vae)
 
-    def decode(self, x):
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        "Images of latents, or what there is without an autoencoder"
         return decode_latents(self.vae, x) if self.vae else x
 
     def rows(self, latents, generator, *conditions) -> int:
@@ -58,36 +60,27 @@ class FacePipeline(DiffusionPipeline):
         )
 
     def check(self, name: str, v, n: int, *shape) -> torch.Tensor:
-        "`v` (n, *shape) as a float32 tensor on the device; one row serves all `n`; None stays None"
-        if v is None:
-            return None
+        "`v` (n, *shape) as a float32 tensor on the device; one row serves all `n`; ValueError for another shape"
         v = torch.as_tensor(v, dtype=torch.float32).to(self._execution_device)
         v = v.expand(n, *shape) if v.ndim == len(shape) or (v.ndim == len(shape) + 1 and len(v) == 1) else v
         if tuple(v.shape) != (n, *shape):
             raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(n, *shape)}")
         return v
 
-    def sample(self, n: int, output_at, steps: int, eta: float, generator, latents, output_type: str):
+    def sample(self, n: int, output_at: Callable, steps: int, eta: float, generator, latents, output_type: str):
         """`n` images by the scheduler, from the network's `output_at(x_t, t)`; an object with `images`: pil, np (uint8,
         n h w 3) or pt (float, n 3 h w, in [-1, 1])"""
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type={output_type!r}: expected pil, np or pt")
         prediction_type(self.scheduler)
         device, dtype, unet = self._execution_device, self.unet.dtype, self.unet.config
-        x = (
-            randn_tensor(
-                (n, unet.in_channels, unet.sample_size, unet.sample_size),
-                generator=generator,
-                device=device,
-                dtype=dtype,
-            )
-            if latents is None
-            else latents.to(device, dtype)
-        )
+        if latents is None:
+            shape = (n, unet.in_channels, unet.sample_size, unet.sample_size)
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        x = latents.to(device, dtype) * self.scheduler.init_noise_sigma
         self.scheduler.set_timesteps(steps, device=device)
         accepts = inspect.signature(self.scheduler.step).parameters
         extra = {k: v for k, v in dict(eta=eta, generator=generator).items() if k in accepts}
-        x = x * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
             x = self.scheduler.step(output_at(self.scheduler.scale_model_input(x, t), t), t, x, **extra).prev_sample
         images = self.decode(x)

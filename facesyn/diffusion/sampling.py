@@ -6,7 +6,9 @@
 __all__ = ['Guidance', 'guidance_of', 'guided_output', 'interval_options']
 
 # %% ../../nbs/diffusion/05_sampling.ipynb #c002
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -18,10 +20,8 @@ class Guidance:
     """Guidance scales by condition, `scales`; the first named is the identity
 
     `interval`: noise levels (low, high), parts of T, at which the scales hold, 1 elsewhere; `shown_below`: the identity
-    is
-    hidden at noise levels above this part of T (1: never). ValueError for a scale that is negative or not finite, or
-    levels
-    outside [0, 1]."""
+    is hidden at noise levels above this part of T (1: never). ValueError for a scale that is negative or not finite, or
+    levels outside [0, 1]."""
 
     scales: dict = field(default_factory=dict)
     interval: tuple = (0.0, 1.0)
@@ -55,7 +55,12 @@ class Guidance:
 
 # %% ../../nbs/diffusion/05_sampling.ipynb #c008
 def guidance_of(
-    names, guidance_scale=1.0, interval=(0.0, 1.0), shown_below: float = 1.0, unknown=(), negative=()
+    names: Sequence[str],
+    guidance_scale: float | dict = 1.0,
+    interval: Sequence[float] = (0.0, 1.0),
+    shown_below: float = 1.0,
+    unknown: Collection[str] = (),
+    negative: Collection[str] = (),
 ) -> Guidance:
     """The `Guidance` for conditions `names`, identity first; `guidance_scale`: a number (of the identity), or a dict by
     name
@@ -65,9 +70,8 @@ def guidance_of(
     asked = guidance_scale if isinstance(guidance_scale, dict) else {names[0]: guidance_scale}
     if wrong := [str(k) for k in asked if k not in names]:
         raise ValueError(f"guidance_scale names {', '.join(wrong)}: the conditions are {', '.join(names)}")
-    if isinstance(interval, list):
-        interval = tuple(interval)
-    guidance = Guidance({k: asked.get(k, 1.0) for k in names}, interval, shown_below)
+    pair: Any = tuple(interval) if isinstance(interval, list) else interval
+    guidance = Guidance({k: asked.get(k, 1.0) for k in names}, pair, shown_below)
     for k, g in guidance.scales.items():
         if g != 1 and k in unknown:
             raise ValueError(f"guidance_scale of {k} is {g}, but no {k} is given")
@@ -76,7 +80,9 @@ def guidance_of(
     return guidance
 
 # %% ../../nbs/diffusion/05_sampling.ipynb #c011
-def guided_output(unet, tokens_for, guidance: Guidance, x_t: torch.Tensor, t, T: int) -> torch.Tensor:
+def guided_output(
+    unet, tokens_for: Callable, guidance: Guidance, x_t: torch.Tensor, t: torch.Tensor | int, T: int
+) -> torch.Tensor:
     """The guided output at x_t (n, c, h, w); `tokens_for(hidden, against)` -> (tokens (n, k, width), pooled (n, width)
     or None)"""
     weights, hidden, against = zip(*guidance.passes(int(t), T))
@@ -88,7 +94,7 @@ def guided_output(unet, tokens_for, guidance: Guidance, x_t: torch.Tensor, t, T:
     return sum(w * o for w, o in zip(weights, outputs))
 
 # %% ../../nbs/diffusion/05_sampling.ipynb #c021
-def interval_options(scheduler, steps: int, guidance_scale: float, interval=(0.0, 1.0)) -> dict:
+def interval_options(scheduler, steps: int, guidance_scale: float, interval: Sequence[float] = (0.0, 1.0)) -> dict:
     """`guidance_scale` and `callback_on_step_end` for a pipeline of diffusers, so that the scale holds in `interval`
     only
 
@@ -97,11 +103,11 @@ def interval_options(scheduler, steps: int, guidance_scale: float, interval=(0.0
         return dict(guidance_scale=guidance_scale)
     if not guidance_scale > 1:
         raise ValueError(f"guidance_scale={guidance_scale} in the interval {interval}: expected a scale above 1")
-    guidance, T = Guidance(dict(prompt=guidance_scale), tuple(interval)), scheduler.config.num_train_timesteps
+    T, (low, high) = scheduler.config.num_train_timesteps, Guidance(interval=tuple(interval)).interval
     scheduler.set_timesteps(steps)
 
     def scale_at(t):
-        return guidance_scale if guidance.interval[0] <= (int(t) + 1) / T <= guidance.interval[1] else 1 + 1e-6
+        return guidance_scale if low <= (int(t) + 1) / T <= high else 1 + 1e-6
 
     def next_scale(pipe, step, t, kwargs):
         following = pipe.scheduler.timesteps[step + 1 :]

@@ -6,6 +6,7 @@
 __all__ = ['face_batches', 'check_drop', 'check_faces', 'check_share', 'train']
 
 # %% ../../nbs/diffusion/04_training.ipynb #c002
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 
@@ -15,12 +16,15 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import send_to_device
 from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..core.images import generator, to_float
 from ..core.training import Keep, Optim, shuffled_rows, train_loop
 
 # %% ../../nbs/diffusion/04_training.ipynb #c008
-def face_batches(images, conditions: dict, batch: int, seed: int = 0, mirrored: dict | None = None, encode=None):
+def face_batches(
+    images, conditions: dict, batch: int, seed: int = 0, mirrored: dict | None = None, encode: Callable | None = None
+) -> Callable:
     """`batch_at(k, rank)` for `train`: `x0` of uint8 images (n, h, w, 3), and rows of the `conditions`, float arrays
     (n, ...) by name
 
@@ -57,7 +61,7 @@ def face_batches(images, conditions: dict, batch: int, seed: int = 0, mirrored: 
     return batch_at
 
 # %% ../../nbs/diffusion/04_training.ipynb #c013
-def check_drop(drop, conditions=("identity", "attributes")) -> torch.Tensor:
+def check_drop(drop: Sequence[float], conditions: Sequence[str] = ("identity", "attributes")) -> torch.Tensor:
     "Probabilities (k,) of hiding each of `conditions`; ValueError unless there is one in [0, 1] for each"
     if np.ndim(drop) != 1 or len(drop) != len(conditions) or not all(0 <= p <= 1 for p in drop):
         raise ValueError(f"drop={drop}: expected a probability for each of {', '.join(conditions)}")
@@ -94,6 +98,12 @@ class _Objective(nn.Module):
         return self.loss_fn(self.model, batch, draws)
 
 # %% ../../nbs/diffusion/04_training.ipynb #c020
+def _accelerator(precision, device) -> Accelerator:
+    "For processes in which a step may leave parameters without a gradient, as hidden conditions do"
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision=precision, cpu=device == "cpu", kwargs_handlers=[unused])
+
+
 def _gradients(accelerator, objective, batch_at, optim, step) -> dict:
     "Adds the gradients of the micro-batches of `step`; the means of their terms"
     rank, sums = accelerator.process_index, {}
@@ -110,8 +120,8 @@ def _gradients(accelerator, objective, batch_at, optim, step) -> dict:
 # %% ../../nbs/diffusion/04_training.ipynb #c023
 def train(
     model: nn.Module,
-    batch_at,
-    loss_fn,
+    batch_at: Callable,
+    loss_fn: Callable,
     steps: int,
     optim: Optim = Optim(),
     keep: Keep = Keep(),
@@ -125,11 +135,10 @@ def train(
     `settings`: plain values of your own (data, loss weights) that must not change between restarts.
     The log has the terms and the norm of the gradient. Errors: see `train_loop`.
     """
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision=optim.precision, cpu=device == "cpu", kwargs_handlers=[unused])
+    accelerator = _accelerator(optim.precision, device)
     length = {} if optim.schedule in ("constant", "step") else dict(steps=steps)  # what may be prolonged
     settings = dict(settings or {}, **asdict(optim), processes=accelerator.num_processes, **length)
-    model.to(accelerator.device, memory_format=torch.channels_last).train()
+    convert_conv2d_weight_memory_format(model.to(accelerator.device), torch.channels_last).train()
     adam = torch.optim.AdamW(model.parameters(), optim.lr, weight_decay=optim.weight_decay)
     average = EMAModel(model.parameters(), decay=optim.ema, use_ema_warmup=True, power=optim.ema_power, foreach=True)
     parts = dict(model=model, ema=dict(zip(dict(model.named_parameters()), average.shadow_params)))

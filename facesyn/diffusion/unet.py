@@ -6,7 +6,9 @@
 __all__ = ['BLOCKS', 'build_unet', 'denoise', 'Denoiser']
 
 # %% ../../nbs/diffusion/02_unet.ipynb #c002
+from collections.abc import Sequence
 from math import gcd
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -27,53 +29,63 @@ BLOCKS = {
 
 def build_unet(
     size: int,
-    channels=(32, 64, 96),
+    channels: Sequence[int] = (32, 64, 96),
     condition_dim: int = 768,
     in_channels: int = 3,
     attention_levels: int = 1,
     head_dim: int = 32,
     kind: str = "added_kv",
     pooled: bool = True,
-    **config,
+    **config: Any,
 ) -> UNet2DConditionModel:
     """U-Net for `size` x `size` inputs: one level per entry of `channels`, attention at the last `attention_levels`;
-    `config`: any UNet2DConditionModel option"""
-    if kind not in BLOCKS:
-        raise ValueError(f"kind={kind!r}: expected one of {list(BLOCKS)}")
-    n, k = len(channels), attention_levels
-    if size % 2 ** (n - 1):
-        raise ValueError(f"size={size} cannot be halved {n - 1} times: use fewer channels entries or another size")
-    if any(c % head_dim for c in channels[n - k :]):
-        raise ValueError(
-            f"head_dim={head_dim} does not divide the channels {tuple(channels[n - k :])} of the attention levels"
-        )
-    down, down_attn, mid, up_attn, up = BLOCKS[kind]
+    `config`: any UNet2DConditionModel option
+
+    `kind`: of BLOCKS; `pooled`: takes one vector more beside the tokens. ValueError for what cannot be built."""
+    _check_levels(size, channels, channels[len(channels) - attention_levels :], head_dim, kind)
+    ours = dict(
+        sample_size=size,
+        in_channels=in_channels,
+        out_channels=in_channels,
+        block_out_channels=tuple(channels),
+        layers_per_block=1,
+        cross_attention_dim=condition_dim,
+        attention_head_dim=head_dim if kind == "added_kv" else tuple(max(c // head_dim, 1) for c in channels),
+        norm_num_groups=gcd(32, *channels),
+        resnet_time_scale_shift="scale_shift",
+    )
     if pooled:
-        config = dict(
-            class_embed_type="simple_projection", projection_class_embeddings_input_dim=condition_dim, **config
-        )
+        ours |= dict(class_embed_type="simple_projection", projection_class_embeddings_input_dim=condition_dim)
     return UNet2DConditionModel(
-        **{
-            **dict(
-                sample_size=size,
-                in_channels=in_channels,
-                out_channels=in_channels,
-                block_out_channels=tuple(channels),
-                layers_per_block=1,
-                down_block_types=(down,) * (n - k) + (down_attn,) * k,
-                mid_block_type=mid,
-                up_block_types=(up_attn,) * k + (up,) * (n - k),
-                cross_attention_dim=condition_dim,
-                attention_head_dim=head_dim if kind == "added_kv" else tuple(max(c // head_dim, 1) for c in channels),
-                norm_num_groups=gcd(32, *channels),
-                resnet_time_scale_shift="scale_shift",
-            ),
-            **config,
-        }
+        **ours | _block_types(kind, len(channels) - attention_levels, attention_levels) | config
     )
 
+
+def _block_types(kind, plain, attending) -> dict:
+    "The names of the blocks, of `plain` levels without and `attending` levels with attention"
+    down, down_attends, mid, up_attends, up = BLOCKS[kind]
+    return dict(
+        down_block_types=(down,) * plain + (down_attends,) * attending,
+        mid_block_type=mid,
+        up_block_types=(up_attends,) * attending + (up,) * plain,
+    )
+
+
+def _check_levels(size, channels, attending, head_dim, kind):
+    "ValueError for another kind, a size that cannot be halved, or heads that do not divide the `attending` channels"
+    if kind not in BLOCKS:
+        raise ValueError(f"kind={kind!r}: expected one of {list(BLOCKS)}")
+    if size % 2 ** (len(channels) - 1):
+        raise ValueError(
+            f"size={size} cannot be halved {len(channels) - 1} times: use fewer channels entries or another size"
+        )
+    if any(c % head_dim for c in attending):
+        raise ValueError(f"head_dim={head_dim} does not divide the channels {tuple(attending)} of the attention levels")
+
 # %% ../../nbs/diffusion/02_unet.ipynb #c005
-def denoise(unet, x_t: torch.Tensor, t, tokens: torch.Tensor, pooled: torch.Tensor = None) -> torch.Tensor:
+def denoise(
+    unet, x_t: torch.Tensor, t: torch.Tensor | int, tokens: torch.Tensor, pooled: torch.Tensor | None = None
+) -> torch.Tensor:
     """The network's output; `tokens` (n, k, condition_dim), `pooled` (n, condition_dim) is used if the network was
     built with it"""
     return unet(

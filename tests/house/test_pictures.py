@@ -13,8 +13,8 @@ LEADS = [
     "sphere/10_anchors",
     "diffusion/01_schedule",
     "methods/01_id3",
-    "methods/02_cemiface",
-    "methods/05_idbooth",
+    "methods/04_cemiface",
+    "methods/09_idbooth",
     "measure/03_verification",
     "data/13_conversion",
 ]

@@ -16,7 +16,8 @@ from torch import nn
 from facesyn.core.training import Keep, Optim
 from facesyn.diffusion.training import train
 from facesyn.diffusion.unet import Denoiser, build_unet
-from facesyn.methods.id3 import ID3Conditions, id3_batches, id3_objective
+from facesyn.methods.id3 import ID3Conditions
+from facesyn.methods.id3_training import id3_batches, id3_objective
 from facesyn.nets.encoders import Encoder
 from facesyn.nets.recogniser import Recipe, train_recogniser
 
