@@ -410,6 +410,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'facesyn/diffusion/latents.py')},
             'facesyn.diffusion.pipeline': { 'facesyn.diffusion.pipeline.FacePipeline': ( 'diffusion/pipeline.html#facepipeline',
                                                                                          'facesyn/diffusion/pipeline.py'),
+                                            'facesyn.diffusion.pipeline.FacePipeline.__call__': ( 'diffusion/pipeline.html#facepipeline.__call__',
+                                                                                                  'facesyn/diffusion/pipeline.py'),
                                             'facesyn.diffusion.pipeline.FacePipeline.__init__': ( 'diffusion/pipeline.html#facepipeline.__init__',
                                                                                                   'facesyn/diffusion/pipeline.py'),
                                             'facesyn.diffusion.pipeline.FacePipeline.check': ( 'diffusion/pipeline.html#facepipeline.check',

@@ -102,7 +102,7 @@ def training_scheduler(vae, prediction: str = "epsilon") -> DDIMScheduler:
     )
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c016
-def open_vae(path: str | Path) -> ModelMixin:
+def open_vae(path: str | Path) -> nn.Module:
     """The frozen autoencoder in a diffusers folder (AutoencoderKL, AutoencoderTiny, Patches, EvenPatches)
 
     FileNotFoundError without configuration or weights, ValueError for another class."""

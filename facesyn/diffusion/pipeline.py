@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
@@ -48,6 +49,9 @@ class FacePipeline(DiffusionPipeline):
             )
         self.register_modules(unet=unet, conditions=conditions, scheduler=scheduler, vae=vae)
 
+    def __call__(self, *conditions: Any, **options: Any) -> ImagePipelineOutput:
+        raise NotImplementedError("a method's pipeline says what it is asked for")
+
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         "Images of latents, or what there is without an autoencoder"
         return decode_latents(self.vae, x) if self.vae else x
@@ -77,8 +81,8 @@ class FacePipeline(DiffusionPipeline):
         if latents is None:
             shape = (n, unet.in_channels, unet.sample_size, unet.sample_size)
             latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-        x = latents.to(device, dtype) * self.scheduler.init_noise_sigma
         self.scheduler.set_timesteps(steps, device=device)
+        x = latents.to(device, dtype) * self.scheduler.init_noise_sigma
         accepts = inspect.signature(self.scheduler.step).parameters
         extra = {k: v for k, v in dict(eta=eta, generator=generator).items() if k in accepts}
         for t in self.scheduler.timesteps:

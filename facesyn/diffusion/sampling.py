@@ -89,8 +89,9 @@ def guided_output(
     given = [tokens_for(h, a) for h, a in zip(hidden, against)]
     if len(given) == 1:
         return denoise(unet, x_t, t, *given[0])
-    tokens, pooled = (None if v[0] is None else torch.cat(v) for v in zip(*given))
-    outputs = denoise(unet, x_t.repeat(len(given), 1, 1, 1), t, tokens, pooled).chunk(len(given))
+    tokens, pooled = zip(*given)
+    together = None if pooled[0] is None else torch.cat(pooled)
+    outputs = denoise(unet, x_t.repeat(len(given), 1, 1, 1), t, torch.cat(tokens), together).chunk(len(given))
     return sum(w * o for w, o in zip(weights, outputs))
 
 # %% ../../nbs/diffusion/05_sampling.ipynb #c021

@@ -56,9 +56,8 @@ class CemiFaceConditions(ModelMixin, ConfigMixin):
                     raise ValueError(
                         f"this generator was trained without hiding {name} (drop): it cannot be guided by it"
                     )
-            if self.empty is None:
-                return self(y, m)
-            tokens = torch.where(keep.to(tokens.device)[..., None], tokens, self.empty)
+            if self.empty is not None:
+                tokens = torch.where(keep.to(tokens.device)[..., None], tokens, self.empty)
         return self.both(tokens.flatten(1))[:, None] if self.both else tokens
 
 # %% ../../nbs/methods/04_cemiface.ipynb #c010

@@ -84,8 +84,8 @@ def train_cemiface(
     is refused. ValueError for images that are not uint8 and square, or not of whole patches.
     """
     images, vae, device = check_faces(images), vae or Patches(1), next(encoder.buffers()).device
-    if images.shape[1] % vae.config.patch:
-        raise ValueError(f"patch={vae.config.patch} does not divide images of {images.shape[1]} pixels")
+    if images.shape[1] % (patch := vae.config["patch"]):
+        raise ValueError(f"{patch=} does not divide images of {images.shape[1]} pixels")
     y, mirrored = (embed(encoder, x, flip=False, unit=False) for x in (images, images.flip(2)))
     model, scheduler = _denoiser(recipe, vae, images.shape[1], y), training_scheduler(vae, recipe.prediction)
     space = whitening(np.concatenate([y, mirrored]), recipe.whiten).to(device) if recipe.whiten else None

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 
 from ..core.files import arrays_digest, atomic, bar, read_json, weights_digest
 from ..core.images import generator, to_uint8
 from ..data.dataset import begin_dataset, check_card, finish_dataset, image_file, manifest_row, write_image
 from ..data.faces import read_manifest
+from ..diffusion.pipeline import FacePipeline
 
 # %% ../../nbs/methods/08_generation.ipynb #c006
 def bootstrap_attributes(
@@ -112,7 +112,7 @@ def dataset_settings(pipe, rows: Plan, batch: int, steps: int, options: dict) ->
 
 # %% ../../nbs/methods/08_generation.ipynb #c023
 def generate(
-    pipe: DiffusionPipeline,
+    pipe: FacePipeline,
     rows: Plan,
     out: str | Path,
     card: dict,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
+from torch import nn
 
 from ..core.files import arrays_digest, weights_digest
 from ..core.images import to_float
@@ -98,7 +98,7 @@ def check_training(images, y, s, encoder: Encoder) -> tuple[torch.Tensor, torch.
     return images, check_unit("y", y), s
 
 # %% ../../nbs/methods/03_id3_training.ipynb #t001a
-def begin_from(model: Denoiser, begin: ID3Pipeline, prediction: str, vae: ModelMixin):
+def begin_from(model: Denoiser, begin: ID3Pipeline, prediction: str, vae: nn.Module):
     "The weights of the pipeline `begin` for `model`; ValueError names what differs between the two"
     parts = dict(
         unet=(begin.unet.config, model.unet.config), conditions=(begin.conditions.config, model.conditions.config)
@@ -136,7 +136,7 @@ def train_id3(
     encoder: Encoder,
     recipe: ID3Recipe,
     keep: Keep = Keep(),
-    vae: ModelMixin | None = None,
+    vae: nn.Module | None = None,
     begin: ID3Pipeline | None = None,
 ) -> ID3Pipeline:
     """Trains on uint8 faces (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4), where the encoder is;

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline, ModelMixin, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -29,7 +29,7 @@ from .idbooth import whole_picture
 from ..nets.encoders import Encoder
 
 # %% ../../nbs/methods/10_idbooth_pictures.ipynb #c019
-def check_pipeline(pipe: DiffusionPipeline):
+def check_pipeline(pipe):
     "ValueError unless `pipe` is a latent text-to-image pipeline whose parts fit"
     lacks = [k for k in ("vae", "text_encoder", "tokenizer", "unet", "scheduler") if getattr(pipe, k, None) is None]
     if lacks:
@@ -53,7 +53,7 @@ def check_pipeline(pipe: DiffusionPipeline):
         )
 
 
-def picture_size(pipe: DiffusionPipeline) -> int:
+def picture_size(pipe: StableDiffusionPipeline) -> int:
     "Pixels of a picture's side"
     return pipe.unet.config.sample_size * pipe.vae_scale_factor
 
@@ -99,7 +99,7 @@ def _features(images, encoder, landmarks, align) -> torch.Tensor:
 # %% ../../nbs/methods/10_idbooth_pictures.ipynb #c022
 @torch.no_grad()
 def identity_kept(
-    vae: ModelMixin, encoder: Encoder, images, landmarks=None, align: Callable = whole_picture
+    vae: AutoencoderKL, encoder: Encoder, images, landmarks=None, align: Callable = whole_picture
 ) -> np.ndarray:
     """cos(f(x), f(VAE(x))) (n,) of uint8 images (n, h, w, 3): how much of an identity the autoencoder alone keeps; the
     picture and its reconstruction are cropped alike"""
@@ -126,9 +126,7 @@ class PromptSampling:
     seed: int = 0
 
 
-def prompted(
-    pipe: StableDiffusionPipeline, prompts: list[str], streams: list[torch.Generator], how: PromptSampling
-) -> np.ndarray:
+def prompted(pipe, prompts: list[str], streams: list[torch.Generator], how: PromptSampling) -> np.ndarray:
     "Pictures of `prompts` (n, h, w, 3) uint8, noise from a generator each"
     guided = interval_options(pipe.scheduler, how.steps, how.guidance, how.guidance_interval)
     negative, steps = [how.negative_prompt] * len(prompts), how.steps

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import cast_training_params
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
@@ -40,7 +40,7 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 class Lora(nn.Module):
     "The trainable matrices of a LoRA that is added to `unet`, and nothing else of it; the same start for the same seed"
 
-    def __init__(self, unet: UNet2DConditionModel, rank: int = 4, alpha: int | None = None, seed: int = 0):
+    def __init__(self, unet, rank: int = 4, alpha: int | None = None, seed: int = 0):
         super().__init__()
         unet.requires_grad_(False)
         config = LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=TARGETS)
@@ -53,7 +53,7 @@ class Lora(nn.Module):
                 self.register_parameter(name.replace(".", "/"), p)
 
 
-def save_lora(unet: UNet2DConditionModel, out: str | Path, about: dict):
+def save_lora(unet, out: str | Path, about: dict):
     "Writes `out`/LORA_FILE, atomically, with rank and alpha and `about`.json beside it"
     out = Path(out)
     with tempfile.TemporaryDirectory(dir=out) as d:

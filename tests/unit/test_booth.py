@@ -1,0 +1,131 @@
+"""ID-Booth on a pipeline of a few thousand weights: precision, restarts, batches, and several people."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from safetensors.torch import load_file
+from torch import nn
+
+from facesyn.core.images import generator, read_image
+from facesyn.core.training import Keep
+from facesyn.diffusion.schedule import add_noise, estimate_x0, target
+from facesyn.diffusion.text_to_image import build_text_encoder, build_tokenizer, build_vae, sd_scheduler, text_pipeline
+from facesyn.diffusion.unet import build_unet
+from facesyn.methods.idbooth import BoothLoss, booth_loss
+from facesyn.methods.idbooth_pictures import PromptSampling, know, make_priors
+from facesyn.methods.idbooth_training import LORA_FILE, TARGETS, BoothRecipe, Lora, train_person
+from facesyn.methods.people import booth_prompt, generate_people
+from facesyn.nets.encoders import Encoder
+from facesyn.rendered.faces import render_faces
+
+CARD = dict(name="n", source="noise", method="m", licence="CC0-1.0", limits="all")
+HOW, RECIPE = PromptSampling(2, batch=2), BoothRecipe(steps=2, batch=2, rank=2, alpha=6)
+
+
+def small(scheduler=None):
+    torch.manual_seed(0)
+    tokenizer, vae = build_tokenizer(), build_vae(32, (16, 16))
+    words, unet = build_text_encoder(tokenizer, 32, 1), build_unet(16, (32, 32), 32, 4, 1, 16, "cross", False)
+    pipe = text_pipeline(vae.eval(), words.eval(), tokenizer, unet.eval(), scheduler or sd_scheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def looks():
+    torch.manual_seed(1)
+    return Encoder(nn.Sequential(nn.Flatten(), nn.Linear(3072, 8)), size=32)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return render_faces([3] * 4, range(4), 32)[0]
+
+
+def test_v_prediction_and_no_prior(looks):
+    pipe, g = small(sd_scheduler("v_prediction")), generator(1)
+    x0, words, eps = (torch.randn(*s, generator=g) for s in ((3, 4, 16, 16), (3, 5, 32), (3, 4, 16, 16)))
+    y, negatives, t = torch.randn(3, 8, generator=g), torch.randn(3, 2, 8, generator=g), torch.tensor([20, 300, 700])
+    x_t = add_noise(pipe.scheduler, x0, eps, t)
+    assert torch.allclose(estimate_x0(pipe.scheduler, target(pipe.scheduler, x0, eps, t), x_t, t), x0, atol=1e-5)
+    batch = dict(x0=x0, words=words, y=y, negatives=negatives)
+    terms = booth_loss(pipe, looks, batch, t, eps, BoothLoss(prior=0.0))
+    assert "anybody" not in terms and terms["identity"].isfinite()
+
+
+def test_pictures_of_anybody_whatever_the_batch(looks, tmp_path):
+    one, other = (
+        make_priors(small(), looks, tmp_path / str(k), 6, how=replace(HOW, batch=k))["images"].astype(int)
+        for k in (3, 4)
+    )
+    assert np.abs(one - other).max() <= 1
+
+
+def test_half_precision(looks, pictures, tmp_path):
+    "The LoRA is single precision over a base in half precision"
+    AcceleratorState._reset_state()  # accelerate keeps one precision a process
+    pipe = small().to(torch.bfloat16)
+    known = know(pipe, pictures, looks)
+    half = replace(RECIPE, steps=1, optim=replace(RECIPE.optim, precision="bf16"))
+    weights = load_file(train_person(pipe, known, known, looks, Keep(tmp_path), half) / LORA_FILE)
+    assert all(v.dtype == torch.float32 and v.isfinite().all() for v in weights.values())
+    AcceleratorState._reset_state()
+
+
+def test_the_file_is_read_by_diffusers(looks, pictures, tmp_path):
+    "The same pictures as with its matrices put in by hand, alpha among them"
+    pipe = small()
+    known = know(pipe, pictures, looks)
+    trained = train_person(
+        pipe, known, known, looks, Keep(tmp_path), replace(RECIPE, optim=replace(RECIPE.optim, lr=0.01))
+    )
+    assert all(p.grad is None for net in (pipe.vae, pipe.text_encoder, looks) for p in net.parameters())
+
+    def drawn():
+        return pipe("photo of sks person", num_inference_steps=3, generator=generator(0), output_type="pt").images
+
+    bare, lora, named = drawn(), Lora(pipe.unet, 2, 6), dict(pipe.unet.named_parameters())
+    assert len(lora._parameters) == 2 * len(TARGETS) * 8
+    with torch.no_grad():
+        for k, v in load_file(trained / LORA_FILE).items():
+            k = k.removeprefix("unet.").replace("lora.down.weight", "lora_A.person.weight")
+            named[k.replace("lora.up.weight", "lora_B.person.weight")].copy_(v)
+    by_hand = drawn()
+    pipe.unet.unload_lora()
+    pipe.load_lora_weights(trained, adapter_name="person")
+    assert torch.equal(drawn(), by_hand) and not torch.allclose(by_hand, bare)
+
+
+def test_people_whatever_the_batch(tmp_path):
+    pipe = small()
+    crowd = [dict(name=n, number=k, sex="", lora=None) for k, n in enumerate(("ada", "bob"), 3)]
+
+    def made(run, images=3, **how):
+        return generate_people(pipe, crowd, images, tmp_path / run, CARD, replace(HOW, **how))
+
+    made("two")
+    made("three", batch=3)
+    for file in ("ada/0002.png", "bob/0000.png"):
+        one, other = (read_image(tmp_path / run / file).astype(int) for run in ("two", "three"))
+        assert np.abs(one - other).max() <= 1
+    late = {made(f"until{hi}", 1, guidance_interval=(0.0, hi))["sha256"] for hi in (0.0, 0.3, 1.0)}
+    assert len(late) == 3  # guided at no step, at the last, at both
+    assert not re.search(r"\bada\b", (tmp_path / "two/card.md").read_text())  # no name leaves the folders and manifest
+
+
+@pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler])
+def test_a_picture_alone_and_among_others(kind):
+    prompts = [booth_prompt(1, j) for j in range(3)]
+    for dtype, most in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        pipe = small().to(dtype)
+        pipe.scheduler = kind.from_config(pipe.scheduler.config)
+        streams = [[generator(2, j) for j in range(3)] for _ in range(2)]
+        options = dict(num_inference_steps=4, guidance_scale=5.0, output_type="pt")
+        together = pipe(prompts, generator=streams[0], **options).images
+        alone = torch.cat([pipe([q], generator=[s], **options).images for q, s in zip(prompts, streams[1])])
+        assert (together - alone).abs().max() < most
