@@ -8,9 +8,10 @@ __all__ = ['WEIGHTINGS', 'prediction_type', 'signal_noise', 'add_noise', 'draw_n
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c002
 import torch
+from diffusers import SchedulerMixin
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c005
-def prediction_type(scheduler) -> str:
+def prediction_type(scheduler: SchedulerMixin) -> str:
     "`epsilon` or `v_prediction`; ValueError for schedulers of another kind (flow matching, sample prediction)"
     name, kind = type(scheduler).__name__, getattr(scheduler.config, "prediction_type", None)
     if not hasattr(scheduler, "alphas_cumprod"):
@@ -22,7 +23,9 @@ def prediction_type(scheduler) -> str:
     return kind
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c007
-def signal_noise(scheduler, t: torch.Tensor | int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def signal_noise(
+    scheduler: SchedulerMixin, t: torch.Tensor | int, like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     "sqrt(abar_t) and sqrt(1-abar_t), shaped (n, 1, 1, 1) for `like`; `t`: int or (n,) whole steps 0..T-1"
     t = torch.as_tensor(t)
     if t.is_floating_point() and (t != t.round()).any():
@@ -34,20 +37,22 @@ def signal_noise(scheduler, t: torch.Tensor | int, like: torch.Tensor) -> tuple[
     return abar**0.5, (1 - abar) ** 0.5
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c008
-def add_noise(scheduler, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
+def add_noise(scheduler: SchedulerMixin, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
     "x_t = sqrt(abar_t) x0 + sqrt(1-abar_t) eps"
     a, b = signal_noise(scheduler, t, x0)
     return a * x0 + b * eps
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #n009
-def draw_noise(scheduler, x0: torch.Tensor, draws: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_noise(
+    scheduler: SchedulerMixin, x0: torch.Tensor, draws: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     "(steps t (n,) of 0..T-1, eps as x0 (n, c, h, w)) for a batch, on its device"
     eps = torch.randn(x0.shape, generator=draws)
     t = torch.randint(scheduler.config.num_train_timesteps, (len(x0),), generator=draws)
     return t.to(x0.device), eps.to(x0.device)
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c009
-def target(scheduler, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
+def target(scheduler: SchedulerMixin, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
     "What the network must predict: eps, or v = sqrt(abar_t) eps - sqrt(1-abar_t) x0"
     if prediction_type(scheduler) == "epsilon":
         return eps
@@ -55,19 +60,25 @@ def target(scheduler, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor | int
     return a * eps - b * x0
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c010
-def estimate_x0(scheduler, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
+def estimate_x0(
+    scheduler: SchedulerMixin, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor | int
+) -> torch.Tensor:
     "The one-step estimate of x0 from the network's `output` at x_t"
     a, b = signal_noise(scheduler, t, x_t)
     return (x_t - b * output) / a if prediction_type(scheduler) == "epsilon" else a * x_t - b * output
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c011
-def estimate_eps(scheduler, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
+def estimate_eps(
+    scheduler: SchedulerMixin, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor | int
+) -> torch.Tensor:
     "The noise that the network sees in x_t; the score is -eps/sqrt(1-abar_t)"
     a, b = signal_noise(scheduler, t, x_t)
     return output if prediction_type(scheduler) == "epsilon" else a * output + b * x_t
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c012
-def output_from_eps(scheduler, eps: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
+def output_from_eps(
+    scheduler: SchedulerMixin, eps: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor | int
+) -> torch.Tensor:
     "The network output that means `eps`: the inverse of `estimate_eps`"
     a, b = signal_noise(scheduler, t, x_t)
     return eps if prediction_type(scheduler) == "epsilon" else (eps - b * x_t) / a
@@ -76,7 +87,7 @@ def output_from_eps(scheduler, eps: torch.Tensor, x_t: torch.Tensor, t: torch.Te
 WEIGHTINGS = ("eps", "v", "min_snr")
 
 
-def error_weight(scheduler, t: torch.Tensor, weighting: str = "eps") -> torch.Tensor:
+def error_weight(scheduler: SchedulerMixin, t: torch.Tensor, weighting: str = "eps") -> torch.Tensor:
     "c_t (n,) of the squared error of eps at diffusers' steps t (n,); ValueError for a weighting not in WEIGHTINGS"
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting={weighting!r}: expected one of {', '.join(WEIGHTINGS)}")
@@ -87,7 +98,12 @@ def error_weight(scheduler, t: torch.Tensor, weighting: str = "eps") -> torch.Te
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c019
 def denoising_error(
-    scheduler, output: torch.Tensor, x_t: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, weighting: str = "eps"
+    scheduler: SchedulerMixin,
+    output: torch.Tensor,
+    x_t: torch.Tensor,
+    eps: torch.Tensor,
+    t: torch.Tensor,
+    weighting: str = "eps",
 ) -> torch.Tensor:
     "c_t times the mean squared error of eps (n,), whatever the network predicts; `output`, `x_t`, `eps`: (n, c, h, w)"
     error = (estimate_eps(scheduler, output, x_t, t) - eps).square().flatten(1).mean(1)

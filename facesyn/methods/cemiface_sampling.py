@@ -26,7 +26,7 @@ class CemiFacePipeline(FacePipeline):
 
     conditions: CemiFaceConditions
 
-    def check_features(self, name: str, y, n: int) -> torch.Tensor | None:
+    def check_features(self, name: str, y: torch.Tensor | np.ndarray | None, n: int) -> torch.Tensor | None:
         """Features (n, dim) on the device, None stays None; ValueError names a row that is zero or not finite, or says
         that they are unit vectors"""
         if y is None:
@@ -42,7 +42,9 @@ class CemiFacePipeline(FacePipeline):
             )
         return y
 
-    def check_m(self, name: str, m, n: int) -> torch.Tensor | None:
+    def check_m(
+        self, name: str, m: torch.Tensor | np.ndarray | Sequence[float] | float | None, n: int
+    ) -> torch.Tensor | None:
         "Similarities (n,) on the device, None stays None; ValueError names a row outside [-1, 1]"
         if m is None:
             return None
@@ -53,7 +55,13 @@ class CemiFacePipeline(FacePipeline):
             )
         return m
 
-    def tokens_for(self, y, m, negative_y, negative_m) -> Callable:
+    def tokens_for(
+        self,
+        y: torch.Tensor | None,
+        m: torch.Tensor | None,
+        negative_y: torch.Tensor | None,
+        negative_m: torch.Tensor | None,
+    ) -> Callable:
         "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
 
         @cache

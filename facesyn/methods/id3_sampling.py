@@ -86,11 +86,11 @@ class ID3Pipeline(FacePipeline):
 
     conditions: ID3Conditions
 
-    def check_identity(self, name: str, y, n: int) -> torch.Tensor | None:
+    def check_identity(self, name: str, y: torch.Tensor | np.ndarray | None, n: int) -> torch.Tensor | None:
         "Unit embeddings (n, dim) on the device, None stays None; one row serves all `n`; ValueError names the row"
         return None if y is None else check_unit(name, self.check(name, y, n, self.conditions.config.dim))
 
-    def check_null(self, guidance: Guidance, negative):
+    def check_null(self, guidance: Guidance, negative: torch.Tensor | None) -> None:
         "ValueError if guidance needs a null token that training has not seen"
         for name, known in zip(guidance.scales, self.conditions.config.known or (True, True)):
             empty = guidance.scales[name] != 1 and not (name == "identity" and negative is not None)
@@ -98,7 +98,9 @@ class ID3Pipeline(FacePipeline):
             if used and not known:
                 raise ValueError(f"this generator was trained without hiding {name} (drop): it cannot be guided by it")
 
-    def tokens_for(self, y, s, negative, n):
+    def tokens_for(
+        self, y: torch.Tensor | None, s: torch.Tensor | None, negative: torch.Tensor | None, n: int
+    ) -> Callable:
         "The condition tokens of a pass, see `sampling.guided_output`; each kind is made once"
 
         @cache
@@ -108,7 +110,9 @@ class ID3Pipeline(FacePipeline):
 
         return tokens
 
-    def output_of(self, tokens: Callable, guidance: Guidance, how: AdjustedScore, y, encoder) -> Callable:
+    def output_of(
+        self, tokens: Callable, guidance: Guidance, how: AdjustedScore, y: torch.Tensor | None, encoder: Callable | None
+    ) -> Callable:
         "The network's output at a step, guided and adjusted: `output_at(x_t, t)` for `sample`"
         T = self.scheduler.config.num_train_timesteps
 
