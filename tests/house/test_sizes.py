@@ -17,24 +17,15 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 LINES, ARGUMENTS, ROOM, CELLS, HOSTILE, SHARE = 40, 8, 300, 60, 2, 50  # at most, of a function, a function, ...
 
 # (lines, arguments) of functions over LINES or ARGUMENTS
-FUNCTIONS = {"report/figures.py training_curves": (53, 3)}
-ROOM_LINES = {"report/figures.py": 441, "report/page.py": 461, "report/site.py": 372}
-NOTEBOOK_CELLS = {"docs/results.ipynb": 71}
-REFUSED = {
-    "core/01_files.ipynb": 3,
-    "core/02_images.ipynb": 5,
-    "core/03_checks.ipynb": 5,
-    "core/04_training.ipynb": 8,
-    "data/03_dataset.ipynb": 3,
-    "nets/03_backbones.ipynb": 6,
-    "nets/04_recogniser.ipynb": 9,
-    "nets/07_attributes.ipynb": 3,
-    "report/01_figures.ipynb": 11,
-    "report/02_page.ipynb": 11,
+FUNCTIONS = {}
+ROOM_LINES = {}
+NOTEBOOK_CELLS = {
+    "docs/results.ipynb": 71,
 }
+REFUSED = {}
 
 # test text of a notebook, in per cent of its exported text
-TESTS = {"nets/03_backbones.ipynb": 54, "nets/04_recogniser.ipynb": 71}
+TESTS = {}
 
 
 def name(path):
