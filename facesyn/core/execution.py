@@ -72,4 +72,4 @@ def result(root: Path, run: Run) -> str:
     "The first numbers of a run's record, in one line"
     record = root / run.parameters["out"] / f"{run.notebook}.json"
     found = list(numbers(read_json(record)["results"])) if record.is_file() else []
-    return ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+    return "; ".join(found[:5]) + ("; ..." if len(found) > 5 else "")

@@ -113,7 +113,7 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     ended = facesyn("run", "mine", "-p", "encode.people=4", "--quiet")
     assert ended.exit_code == 0, ended.output
     assert "[1/1] encode" in ended.output and "record: data/runs/mine/encoded/encode.json" in ended.output
-    assert "images 12, " in ended.output, "what came of the run"
+    assert "images 12; " in ended.output, "what came of the run"
     loud = facesyn("run", "mine", "-p", "encode.people=4").output
     assert len(loud.splitlines()) == len(ended.output.splitlines()), f"a run of seconds says what libraries say: {loud}"
     record = json.loads((copy / "data/runs/mine/encoded/encode.json").read_text())
