@@ -191,7 +191,7 @@ def train_person(
         save_lora(pipe.unet, out, about)
     finally:
         pipe.unet.unload_lora()
-    keep.path.unlink(missing_ok=True)
+    (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return out
 
 

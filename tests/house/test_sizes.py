@@ -19,9 +19,7 @@ LINES, ARGUMENTS, ROOM, CELLS, HOSTILE, SHARE = 40, 8, 300, 60, 2, 50  # at most
 # (lines, arguments) of functions over LINES or ARGUMENTS
 FUNCTIONS = {}
 ROOM_LINES = {}
-NOTEBOOK_CELLS = {
-    "docs/results.ipynb": 71,
-}
+NOTEBOOK_CELLS = {"docs/results.ipynb": 71}
 REFUSED = {}
 
 # test text of a notebook, in per cent of its exported text
