@@ -185,7 +185,7 @@ def inspect(
     path: Annotated[str, typer.Argument(help="A set of faces in any format, or a .bin of pairs.")],
     most: Annotated[int | None, typer.Option(help="Decode at most so many pictures.", min=1)] = None,
 ):
-    "Say what a set of faces is, and what a trainer would trip over."
+    "Say what a set of faces is, and what a trainer would trip over; the exit status is 1 if there is something."
     from facesyn.data.inspection import inspect_dataset
 
     found = inspect_dataset(path, most=most)
@@ -194,6 +194,8 @@ def inspect(
         typer.echo(f"{name}: {found[name]}")
     for line in trouble or ["nothing is wrong with it"]:
         typer.secho(line, fg="red" if trouble else "green")
+    if trouble:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -209,7 +211,7 @@ def verify(
     "Measure a recogniser on verification pairs: accuracy by the field's 10-fold protocol."
     from facesyn.data.conversion import kind_of
     from facesyn.data.pairs import open_pairs
-    from facesyn.measure.verification import verify_pairs
+    from facesyn.measure.verification import verify_set
     from facesyn.nets.encoders import load_encoder
 
     if other := [file for file in pairs if kind_of(file) not in ("bin", "npz")]:
@@ -217,8 +219,10 @@ def verify(
     given: dict[str, Any] = dict(size=size, mean=mean, std=std, channels=channels)
     encoder = load_encoder(model, **{k: v for k, v in given.items() if v is not None})
     for file in pairs:
-        for name, accuracy in verify_pairs(encoder, open_pairs(file, encoder.size)).items():
-            typer.echo(f"{name}: {100 * accuracy:.2f} %")
+        for test in open_pairs(file, encoder.size):
+            found = verify_set(encoder, test)
+            folds = f"mean and deviation of 10 folds, {len(test.issame)} pairs"
+            typer.echo(f"{test.name}: {100 * found['accuracy']:.2f} ± {100 * found['std']:.2f} % ({folds})")
 
 # %% ../nbs/cli.ipynb #c015
 PICTURES = {".png", ".jpg", ".jpeg"}

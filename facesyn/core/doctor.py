@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['READ', 'NAMED', 'TEXT', 'WORDS', 'HOLDS', 'EXTRAS', 'OWN', 'strings', 'reads', 'writes', 'is_hub_name', 'idle',
-           'problems', 'for_nobody', 'judges_itself', 'numbers_as_text', 'missing_paths', 'half_written', 'below',
-           'packages', 'where_from', 'makes']
+           'problems', 'for_nobody', 'judges_itself', 'numbers_as_text', 'missing_paths', 'half_written', 'too_few',
+           'below', 'packages', 'where_from', 'makes']
 
 # %% ../../nbs/core/06_doctor.ipynb #d002
 import filecmp
@@ -13,6 +13,7 @@ import json
 import re
 from difflib import get_close_matches
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 
 from .files import misfits, same_type
@@ -97,7 +98,7 @@ def problems(profile: Profile, root) -> list[str]:
         f"no {path} ({', '.join(users)}): {where_from(path, users, profile, root)}"
         for path, users in missing_paths(profile, root).items()
     ]
-    found += half_written(profile, root)
+    found += half_written(profile, root) + too_few(profile)
     found += [f"{run.name}: encoder and judge are the same network" for run in profile.runs if judges_itself(run, root)]
     needs = {package: run.name for run in profile.runs for package in packages(run) if not find_spec(package)}
     return found + [
@@ -164,6 +165,18 @@ def half_written(profile: Profile, root) -> list[str]:
     return list(found.values())
 
 
+def too_few(profile: Profile) -> list[str]:
+    "One sentence for each run whose `subspace` has more dimensions than the faces that are rendered for it"
+    made, found = {}, []
+    for run in profile.runs:
+        p = run.parameters
+        if run.notebook == "encode" and p["source"] == "parametric" and not p["more"]:
+            made[p["out"]] = p["people"] * p["images"]
+        if p.get("subspace", 0) > (n := made.get(p.get("encoded"), inf)):
+            found.append(f"{run.name}: subspace: {p['subspace']} dimensions, of only {n} faces in {p['encoded']}")
+    return found
+
+
 def below(path: str, folders) -> bool:
     "Is a path one of the folders, or in one of them?"
     return any(f"{path}/".startswith(f"{folder}/") for folder in folders)
@@ -199,6 +212,10 @@ def where_from(path: str, users: list[str], profile: Profile, root) -> str:
     "Where to get a file or folder that is missing"
     if later := [run.name for run in profile.runs if below(path, writes(run))]:
         return f"{later[0]} of this profile writes it: put that run first"
+    there = Path(root) / Path(path).parent
+    beside = sorted(p.name for p in there.iterdir()) if there.is_dir() else []
+    if near := get_close_matches(Path(path).name, beside, 1):
+        return f"do you mean {Path(path).parent / near[0]}?"
     if makers := [name for name in profile_names(root) if name != profile.name and makes(name, path, root)]:
         return f"facesyn run {makers[0]}"
     if not Path(path).suffix and {user.rpartition(".")[2] for user in users} & {"encoder", "judge", "pipeline"}:

@@ -150,6 +150,8 @@ def inspect_rec(path, most: int | None = None) -> tuple:
     "(layout, finds, labels, what lies beside it claims, problems) of a .rec"
     path = Path(path)
     records, problems = _open_records(path)
+    if not path.with_suffix(".idx").exists():
+        problems.append(f"{path.stem}.idx is missing: arcface_torch and AdaFace need it; converting to rec writes one")
     labels, several, empty, broken = _sort_records(records)
     layout, of_layout = _layout_problems(records, labels, empty)
     if broken:

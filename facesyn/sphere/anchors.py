@@ -179,7 +179,8 @@ def principal_space(y: ArrayLike, k: int, whiten: bool = False) -> torch.Tensor:
     if (bad := ~y.isfinite().all(1)).any():
         raise ValueError(f"embedding {bad.nonzero()[0].item()} is not finite")
     if isinstance(k, float) or not 2 <= k <= min(y.shape):
-        raise ValueError(f"k must lie between 2 and {min(y.shape)} for embeddings {tuple(y.shape)}, got {k}")
+        n, dim = y.shape
+        raise ValueError(f"a subspace of {k} dimensions: {n} embeddings of {dim} numbers allow 2 to {min(y.shape)}")
     values, vectors = torch.linalg.eigh(y.T @ y / len(y))
     if whiten and values[-k] < 1e-9 * values[-1]:
         raise ValueError(

@@ -312,8 +312,14 @@ def test_consent(tmp_path):
     refused(lambda: check_consent(tmp_path, ["ada"]), "need the consent", kind=FileNotFoundError)
     entries = dict(ada=dict(agreed=True, terms="all"), bob=dict(agreed=False, terms="withdrawn"), cleo="yes")
     (tmp_path / "consent.json").write_text(json.dumps(entries | dict(dan=dict(agreed=True, terms=" "))))
-    for name in ("bob", "cleo", "dan", "eve"):
-        refused(lambda: check_consent(tmp_path, ["ada", name]), f"no consent of {name}")
+    lacking = dict(bob="has not agreed", cleo="is not in it", dan="has no terms", eve="is not in it")
+    for name, why in lacking.items():
+        refused(lambda: check_consent(tmp_path, ["ada", name]), "no consent of 1 of 2 people", f"{name} {why}")
+    refused(
+        lambda: check_consent(tmp_path, lacking), "4 of 4 people", *[f"{name} {why}" for name, why in lacking.items()]
+    )
+    (tmp_path / "consent.json").write_text('["ada"]')
+    refused(lambda: check_consent(tmp_path, ["ada"]), "consent.json holds a list")
 
 
 @pytest.mark.parametrize("row", [*ID3, *CEMIFACE, *GENERATION, *BOOTH], ids=lambda row: ", ".join(row[1:]))

@@ -51,7 +51,7 @@ ROWS = [
     (lambda: describe(10, 8, method="best"), "method", "best"),
     (lambda: describe(10, 8, anchors=FEW), "(10, 8)", "(9, 8)"),
     (lambda: principal_space(FLAT, 9, whiten=True), "only 3", "9"),
-    (lambda: principal_space(ANCHORS, 13), "between 2 and 12", "13"),
+    (lambda: principal_space(ANCHORS, 13), "13 dimensions", "allow 2 to 12"),
     (lambda: principal_space(ANCHORS, 2.5), "2.5"),
     (lambda: principal_space(ANCHORS[0], 2), "(n, dim)", "(512,)"),
     (lambda: principal_space(ANCHORS * math.nan, 3), "embedding 0", "finite"),

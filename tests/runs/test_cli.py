@@ -172,6 +172,9 @@ def test_convert_inspect_and_status(faces, tmp_path):
     assert "40 pictures of 20 people, no card yet" in facesyn("status", faces).output
     refused(facesyn("convert", faces, tmp_path / "x", "--format", "zip"), "no format 'zip'", "webdataset")
     refused(facesyn("convert", tmp_path / "nowhere", tmp_path / "x"), "nowhere")
+    (tmp_path / "rec" / "train.idx").unlink()
+    seen = facesyn("inspect", tmp_path / "rec")
+    assert seen.exit_code == 1 and "train.idx is missing" in seen.output
     refused(facesyn("inspect", tmp_path / "nowhere"), "nowhere")
     refused(facesyn("status", tmp_path / "nowhere"), "nowhere")
     (tmp_path / "empty").mkdir()
@@ -185,7 +188,8 @@ def test_verify(tmp_path):
     write_bin(Pairs("mine", np.asarray(images), issame), tmp_path / "mine.bin")
     measured = facesyn("verify", ROOT / "data/models/identity", tmp_path / "mine.bin")
     assert measured.exit_code == 0 and measured.output.startswith("mine: ")
-    assert float(measured.output.split()[1]) > 80
+    words = measured.output.split()
+    assert float(words[1]) > 80 and words[2] == "±" and "10 folds, 40 pairs" in measured.output
     refused(facesyn("verify", tmp_path / "no.onnx", tmp_path / "mine.bin"), "no.onnx", "size")
     refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "no.bin"), "no.bin")
     refused(facesyn("verify", ROOT / "data/models/identity", ROOT / "settings.ini"), "settings.ini", ".bin")
@@ -196,3 +200,10 @@ def test_verify(tmp_path):
 def test_python_m_facesyn():
     shown = subprocess.run([sys.executable, "-m", "facesyn", "run", "dmo"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 1 and "no profile 'dmo'" in shown.stderr and "Traceback" not in shown.stderr
+
+
+def test_doctor_names_what_lies_near_and_what_is_too_little():
+    mistyped = facesyn("doctor", "demo", "-p", "id3_report.judge=data/models/jugde")
+    assert mistyped.exit_code == 1 and "do you mean data/models/judge?" in mistyped.output
+    few = facesyn("doctor", "demo", "-p", "encode.people=2", "-p", "encode.images=3")
+    assert few.exit_code == 1 and "id3_generate: subspace: 12 dimensions, of only 6 faces" in few.output
