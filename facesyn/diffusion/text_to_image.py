@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AGES', 'HAIR', 'face_words', 'caption', 'build_tokenizer', 'token_ids', 'build_vae', 'build_text_encoder',
            'sd_scheduler', 'text_pipeline', 'vae_objective', 'latent_moments', 'set_scale', 'draw_latents',
-           'caption_batches', 'text_objective', 'nearest_place']
+           'caption_batches', 'text_objective', 'draw_prompts', 'nearest_place']
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c002
 import json
@@ -240,6 +240,23 @@ def text_objective(scheduler):
         return dict(loss=F.mse_loss(output.float(), target(scheduler, x0, eps, t)))
 
     return loss_fn
+
+# %% ../../nbs/diffusion/07_text_to_image.ipynb #n102
+def draw_prompts(
+    pipe: StableDiffusionPipeline, prompts: list[str], *stream: int, guidance: float, steps: int = 30, batch: int = 64
+) -> torch.Tensor:
+    "One picture for each prompt, uint8 (n, h, w, 3); number j starts from the noise of `(*stream, j)`"
+    parts = [
+        pipe(
+            prompts[k : k + batch],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=[generator(*stream, j) for j in range(k, min(k + batch, len(prompts)))],
+            output_type="np",
+        ).images
+        for k in range(0, len(prompts), batch)
+    ]
+    return torch.from_numpy(np.concatenate(parts) * 255).round().byte()
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c028
 def nearest_place(images) -> np.ndarray:

@@ -37,7 +37,9 @@ def by_dataset(rows: list[dict]) -> tuple[list, dict]:
 
 
 def mean_spread(values: np.ndarray, digits: int = 2) -> str:
-    "'93.10', or '93.10 ± 0.24' for several seeds (sample standard deviation)"
+    "'93.10', or '93.10 ± 0.24' for several seeds (sample standard deviation); a dash where nothing was measured"
+    if not len(values) or np.isnan(values).all():
+        return "–"
     return f"{np.mean(values):.{digits}f}" + (f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else "")
 
 # %% ../../nbs/report/06_accuracies.ipynb #a008

@@ -1,4 +1,5 @@
-"""Law 2 and law 6: functions, rooms and notebooks stay small, and tests of bad input stand in tests/hostile.
+"""Laws 2, 6 and 7: functions, rooms and notebooks stay small, tests of bad input stand in tests/hostile, and a run
+notebook is glue with few parameters.
 
 The tables hold what is still larger, with its present size. A row may only shrink: a larger one fails, and so does a
 row that is no longer an exception.
@@ -14,7 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = sorted(p for p in (ROOT / "facesyn").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+RUNS = sorted((ROOT / "nbs/runs").glob("*.ipynb"))
 LINES, ARGUMENTS, ROOM, CELLS, HOSTILE, SHARE = 40, 8, 300, 60, 2, 50  # at most, of a function, a function, ...
+RUN_LINES, PARAMETERS = 5, 15  # of a function of a run notebook, of a run notebook
 
 # (lines, arguments) of functions over LINES or ARGUMENTS
 FUNCTIONS = {}
@@ -24,6 +27,55 @@ REFUSED = {}
 
 # test text of a notebook, in per cent of its exported text
 TESTS = {}
+
+# lines of functions of run notebooks, and their parameters
+RUN_FUNCTIONS = {
+    "base draw": 6,
+    "base rebuilt": 11,
+    "base ask": 13,
+    "cemiface_generate reached": 8,
+    "cemiface_report draw": 14,
+    "encoders recogniser": 11,
+    "encoders attribute_network": 10,
+    "encoders tested": 10,
+    "id3_compare draw": 24,
+    "id3_report draw": 20,
+    "id3_report control_strips": 7,
+    "idbooth_augment more": 12,
+    "idbooth_augment nearest": 9,
+    "idbooth_augment average": 12,
+    "idbooth_report seen": 16,
+    "idbooth_report pooled": 11,
+    "idbooth_report pairs_of": 8,
+    "inquiries generated": 24,
+    "inquiries given": 6,
+    "photo_probe made": 21,
+    "photo_probe looks": 9,
+    "photo_probe spread_within": 9,
+    "photo_probe identity": 11,
+    "ranked_groups mean": 8,
+    "recognise real_faces": 10,
+    "recognise accuracies": 8,
+}
+RUN_PARAMETERS = {
+    "base": 32,
+    "cemiface_experiment": 34,
+    "cemiface_generate": 21,
+    "cemiface_report": 16,
+    "cemiface_train": 32,
+    "encoders": 19,
+    "id3_experiment": 23,
+    "id3_generate": 27,
+    "id3_report": 20,
+    "id3_train": 30,
+    "idbooth_augment": 23,
+    "idbooth_report": 16,
+    "idbooth_train": 31,
+    "inquiries": 24,
+    "photo_probe": 26,
+    "ranked_groups": 26,
+    "recognise": 21,
+}
 
 
 def name(path):
@@ -77,6 +129,19 @@ def share_of_tests(notebook):
     return round(100 * tests / exported) if exported else 0
 
 
+def run_functions(notebook):
+    "{name: lines} of the functions of a run notebook, those within others too"
+    tree = ast.parse("\n".join(code_cells(notebook)))
+    return {n.name: n.end_lineno - n.lineno + 1 for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+
+
+def parameters(notebook):
+    "How many names the cell of parameters sets"
+    cells = json.loads(notebook.read_text())["cells"]
+    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return sum(isinstance(node, ast.Assign) for node in ast.parse("".join(cell["source"])).body)
+
+
 def sizes():
     "(table, key, size, most) of everything that has a size"
     for room in ROOMS:
@@ -89,9 +154,14 @@ def sizes():
         yield "NOTEBOOK_CELLS", key, len(json.loads(notebook.read_text())["cells"]), CELLS
         yield "REFUSED", key, hostile(notebook), HOSTILE
         yield "TESTS", key, share_of_tests(notebook), SHARE
+    for notebook in RUNS:
+        yield "RUN_PARAMETERS", notebook.stem, parameters(notebook), PARAMETERS
+        for function, lines in run_functions(notebook).items():
+            yield "RUN_FUNCTIONS", f"{notebook.stem} {function}", lines, RUN_LINES
 
 
 TABLES = dict(FUNCTIONS=FUNCTIONS, ROOM_LINES=ROOM_LINES, NOTEBOOK_CELLS=NOTEBOOK_CELLS, REFUSED=REFUSED, TESTS=TESTS)
+TABLES |= dict(RUN_FUNCTIONS=RUN_FUNCTIONS, RUN_PARAMETERS=RUN_PARAMETERS)
 
 
 def exceeds(size, most):
@@ -100,7 +170,7 @@ def exceeds(size, most):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_sizes(table):
-    assert ROOMS and NOTEBOOKS
+    assert ROOMS and NOTEBOOKS and RUNS
     listed, found = TABLES[table], {key: (size, most) for t, key, size, most in sizes() if t == table}
     larger = {k: size for k, (size, most) in found.items() if exceeds(size, most) and k not in listed}
     assert not larger, f"split these, at most {next(iter(found.values()))[1]}: {larger}"
