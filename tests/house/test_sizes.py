@@ -38,16 +38,6 @@ RUN_FUNCTIONS = {
     "encoders attribute_network": 10,
     "encoders tested": 10,
     "id3_compare draw": 24,
-    "idbooth_augment more": 12,
-    "idbooth_augment nearest": 9,
-    "idbooth_augment average": 12,
-    "idbooth_report seen": 16,
-    "idbooth_report pooled": 11,
-    "idbooth_report pairs_of": 8,
-    "photo_probe made": 21,
-    "photo_probe looks": 9,
-    "photo_probe spread_within": 9,
-    "photo_probe identity": 11,
     "ranked_groups mean": 8,
 }
 RUN_PARAMETERS = {
