@@ -69,9 +69,9 @@ def correlations(asked: ArrayLike, seen: ArrayLike) -> dict[str, float]:
 
 def attribute_errors(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, dict]:
     "`mean_absolute_error` (degrees, years) and `correlation` of predicted attributes (n, 4) with the truth, by name"
-    off, r = (predicted - truth).abs(), correlations(truth, predicted)
+    off, r = predicted - truth, correlations(predicted, truth)
     return {
-        name: dict(mean_absolute_error=float(off[:, k].mean()), correlation=r[name])
+        name: dict(mean_absolute_error=float(off[:, k].abs().mean()), correlation=r[name])
         for k, name in enumerate(ATTRIBUTES)
     }
 

@@ -29,17 +29,7 @@ REFUSED = {}
 TESTS = {}
 
 # lines of functions of run notebooks, and their parameters
-RUN_FUNCTIONS = {
-    "base draw": 6,
-    "base rebuilt": 11,
-    "base ask": 13,
-    "cemiface_generate reached": 8,
-    "encoders recogniser": 11,
-    "encoders attribute_network": 10,
-    "encoders tested": 10,
-    "id3_compare draw": 24,
-    "ranked_groups mean": 8,
-}
+RUN_FUNCTIONS = {}
 RUN_PARAMETERS = {
     "base": 32,
     "cemiface_experiment": 34,
