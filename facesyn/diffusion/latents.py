@@ -52,7 +52,7 @@ def decode_latents(vae, latents: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def rebuilt(vae: Patches | AutoencoderKL, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
+def rebuilt(vae, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
     "What an autoencoder keeps of uint8 images (n, h, w, 3): its reconstructions, uint8"
     parts = (vae.encode(to_float(x).to(vae.device)).latent_dist.mode() for x in images.split(batch))
     return torch.cat([to_uint8(vae.decode(z).sample) for z in parts])

@@ -9,6 +9,7 @@ __all__ = ['AGES', 'HAIR', 'face_words', 'caption', 'build_tokenizer', 'token_id
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c002
 import json
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -243,7 +244,7 @@ def text_objective(scheduler):
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #n102
 def draw_prompts(
-    pipe: StableDiffusionPipeline, prompts: list[str], *stream: int, guidance: float, steps: int = 30, batch: int = 64
+    pipe: Callable, prompts: list[str], *stream: int, guidance: float, steps: int = 30, batch: int = 64
 ) -> torch.Tensor:
     "One picture for each prompt, uint8 (n, h, w, 3); number j starts from the noise of `(*stream, j)`"
     parts = [

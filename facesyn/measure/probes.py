@@ -25,7 +25,7 @@ from ..nets.encoders import embed
 # %% ../../nbs/measure/07_probes.ipynb #p007
 def score_means(genuine: ArrayLike, impostor: ArrayLike) -> dict[str, float]:
     "`eer` and the mean `genuine` and `impostor` cosine of the scores of a set of pictures"
-    means = dict(genuine=float(np.mean(genuine)), impostor=float(np.mean(impostor)))
+    means = {k: float(np.asarray(v).mean()) for k, v in dict(genuine=genuine, impostor=impostor).items()}
     return dict(eer=float(eer(genuine, impostor)), **means)
 
 # %% ../../nbs/measure/07_probes.ipynb #p010

@@ -9,6 +9,7 @@ __all__ = ['PARTS', 'cemiface_objective', 'CemiFaceRecipe', 'cemiface_recipe', '
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def cemiface_recipe(options: dict, seed: int = 0) -> tuple[CemiFaceRecipe, Patch
     options = dict(options)
     vae = Patches(options.pop("patch"), options.pop("scaling"))
     unet, weights, optim = ({k: options.pop(k) for k in names if k in options} for names in PARTS.values())
-    own = dict(unet=unet, weights=CemiFaceWeights(**weights), optim=Optim(**optim, seed=seed))
+    own: dict[str, Any] = dict(unet=unet, weights=CemiFaceWeights(**weights), optim=Optim(**optim, seed=seed))
     return CemiFaceRecipe(**options, **own), vae
 
 # %% ../../nbs/methods/06_cemiface_training.ipynb #n002
