@@ -62,7 +62,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
 
 # %% ../../nbs/core/02_images.ipynb #k001
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # of datasets
-PHOTOGRAPHS = (*FORMATS, "GIF", "TIFF", "MPO")  # of the user's own photographs
+PHOTOGRAPHS = (*FORMATS, "GIF", "TIFF")  # of the user's own photographs
 MAX_PIXELS = int(os.environ.get("FACESYN_MAX_PIXELS", 64_000_000))  # of a picture that is read
 
 

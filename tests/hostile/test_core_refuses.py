@@ -10,8 +10,29 @@ import torch
 from PIL import Image
 
 from facesyn.core.checks import refused
-from facesyn.core.files import atomic, misfits, read_json, repo_root, run_parameters, same_settings, shipped, write_json
-from facesyn.core.images import decode_image, generator, image_grid, lead_picture, noise, read_image, to_float, to_uint8
+from facesyn.core.files import (
+    atomic,
+    locked,
+    misfits,
+    read_json,
+    read_lines,
+    repo_root,
+    run_parameters,
+    same_settings,
+    shipped,
+    write_json,
+)
+from facesyn.core.images import (
+    PHOTOGRAPHS,
+    decode_image,
+    generator,
+    image_grid,
+    lead_picture,
+    noise,
+    read_image,
+    to_float,
+    to_uint8,
+)
 from facesyn.core.training import Keep, Optim, learning_rate, load_checkpoint, restore, save_checkpoint, train_loop
 
 PIXELS = np.zeros((6, 8, 8, 3), np.uint8)
@@ -140,3 +161,108 @@ def test_a_loss_that_is_not_finite_stops_the_training():
     words = "step 1", "loss", "a smaller learning rate"
     net = torch.nn.Linear(3, 2)
     refused(lambda: trained(None, net, lambda net: net.weight.sum() / 0), *words, kind=FloatingPointError)
+
+
+JSON_FILES = {
+    "cut": b'{"a": 1',
+    "empty": b"",
+    "latin-1": '{"a": "é"}'.encode("latin-1"),
+    "a web page": b"<html>",
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", JSON_FILES.values(), ids=JSON_FILES.keys())
+def test_broken_json(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    refused(lambda: read_json(tmp_path / "x"), str(tmp_path / "x"))
+    (tmp_path / "x").write_bytes(b'{"a": 1}\n' + (content or b"[2]"))
+    refused(lambda: read_lines(tmp_path / "x"), str(tmp_path / "x"))
+
+
+def test_json_of_another_kind(tmp_path):
+    (tmp_path / "x").write_text("[1, 2]")
+    refused(lambda: read_json(tmp_path / "x", dict), str(tmp_path / "x"), "expected an object {...}, got list")
+    (tmp_path / "x").write_text('{"a": 1}\n\n[2]\n')
+    refused(lambda: read_lines(tmp_path / "x"), f"{tmp_path / 'x'} line 3", "expected an object")
+
+
+def test_one_writer(tmp_path):
+    with locked(tmp_path):
+        for shared in (False, True):
+            refused(lambda: locked(tmp_path, shared).__enter__(), str(tmp_path), "another process is writing there")
+    with locked(tmp_path, shared=True), locked(tmp_path, shared=True):
+        refused(lambda: locked(tmp_path).__enter__(), str(tmp_path), "another process is writing there")
+    with locked(tmp_path):
+        pass
+
+
+def test_only_leftovers_of_our_own_are_swept(tmp_path):
+    mine = [".notes.2026.txt", ".todo.1.swp", ".env.local.txt", ".facesyn-notes-of-mine.txt", "a.json"]
+    for name in [*mine, ".facesyn-0123456789ab-a.json"]:
+        (tmp_path / name).touch()
+    with locked(tmp_path):
+        assert {p.name for p in tmp_path.iterdir()} == {*mine, ".facesyn-lock"}
+
+
+def picture(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+RAMP = np.tile(np.linspace(0, 1, 64), (64, 1))
+PICTURES = [
+    (picture(Image.fromarray((RAMP * 4095).astype(np.uint16)), "PNG"), "of its 16 bits only 12 are used", "8 bits"),
+    (picture(Image.fromarray((RAMP * 65535).astype(np.int32)), "TIFF"), "32-bit numbers", "8 bits"),
+    (picture(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "32-bit numbers", "8 bits"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "no picture of PNG, JPEG"),
+    (picture(Image.new("RGB", (8, 8)), "PPM"), "no picture of PNG, JPEG"),
+    (picture(Image.new("1", (9000, 8000)), "PNG"), "9000 x 8000 pixels", "64,000,000", "FACESYN_MAX_PIXELS"),
+]
+
+
+@pytest.mark.parametrize("row", PICTURES, ids=lambda row: row[1])
+def test_pictures_that_are_refused(row):
+    refused(lambda: decode_image(row[0], 32, "row 5", PHOTOGRAPHS), "row 5", *row[1:])
+
+
+def test_formats_of_photographs_are_not_those_of_datasets():
+    tiff = picture(Image.new("RGB", (8, 8)), "TIFF")
+    assert decode_image(tiff, formats=PHOTOGRAPHS).shape == (8, 8, 3)
+    refused(lambda: decode_image(tiff), "the bytes", "no picture of PNG, JPEG, WEBP, BMP")
+
+
+def test_a_photograph_of_48_megapixels_is_read():
+    assert decode_image(picture(Image.new("RGB", (8064, 6048)), "JPEG"), 112).shape == (112, 112, 3)
+
+
+def test_exif_data_that_are_broken_turn_nothing():
+    assert decode_image(picture(Image.new("RGB", (8, 4)), "PNG", exif=b"Exif\0\0II*\0broken")).shape == (4, 8, 3)
+
+
+def test_checkpoints_that_are_damaged(tmp_path):
+    path, settings = tmp_path / "checkpoint.safetensors", dict(lr=0.1)
+    for step in (1, 2):
+        save_checkpoint(path, settings, dict(step=step), dict(x=torch.arange(40)))
+    whole = path.read_bytes()
+    for k in range(0, 8 * len(whole), 97):
+        bits = bytearray(whole)
+        bits[k // 8] ^= 1 << k % 8
+        path.write_bytes(bits)
+        with pytest.warns(UserWarning, match="going on from checkpoint.former.safetensors"):
+            assert load_checkpoint(path, settings)[0] == dict(step=1)
+    path.with_name("checkpoint.former.safetensors").unlink()
+    refused(lambda: load_checkpoint(path, settings), str(path), "is not a checkpoint")
+    path.write_bytes(whole)
+    assert load_checkpoint(path, settings)[0] == dict(step=2)
+
+
+def test_two_trainings_in_one_folder(tmp_path):
+    net = torch.nn.Linear(2, 1)
+
+    def meanwhile(net):
+        refused(lambda: trained(tmp_path, torch.nn.Linear(2, 1)), str(tmp_path), "another process is writing there")
+        return net.weight.sum()
+
+    trained(tmp_path, net, meanwhile)
