@@ -9,10 +9,14 @@ __all__ = ['SCHEDULES', 'shuffled_rows', 'first_row', 'check_schedule', 'learnin
 # %% ../../nbs/core/04_training.ipynb #c002
 import json
 import math
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .files import atomic, bar, plain, same_settings
+from .files import arrays_digest, atomic, bar, locked, plain, same_settings, to_disk
 from .images import generator
 
 # %% ../../nbs/core/04_training.ipynb #c005
@@ -101,28 +105,66 @@ class Optim:
 
 # %% ../../nbs/core/04_training.ipynb #c017
 def save_checkpoint(path: str | Path | None, settings: dict, state: Any, tensors: dict) -> None:
-    "Writes `tensors` by name, `settings` and `state` (plain values) to one safetensors file, atomically; None: nowhere"
+    """Writes `tensors` by name, `settings` and `state` (plain values) to one safetensors file, atomically; the one
+    before it is kept. None: nowhere"""
     if path is None:
         return
+    place = Path(path)
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     about = {k: json.dumps(v, default=plain) for k, v in dict(settings=settings, state=state).items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=about)
+    with atomic(place) as temporary:
+        save_file(tensors, temporary, metadata=dict(about, sha256=_content(about, tensors)))
+        to_disk(temporary)
+        if place.is_file():
+            os.replace(place, _former(place))
 
 
-def load_checkpoint(path: str | Path | None, settings: dict) -> tuple[Any, dict] | None:
-    """`(state, tensors)` that `save_checkpoint` wrote, None if there is no path or no file yet; ValueError for a file
-    of other settings, or of another kind"""
-    if path is None or not Path(path).exists():
-        return None
+def _former(path: Path) -> Path:
+    "Where the last but one checkpoint lies"
+    return path.with_name(f"{path.stem}.former{path.suffix}")
+
+
+def _content(about, tensors) -> str:
+    return sha256(f"{about['settings']} {about['state']} {arrays_digest(tensors)}".encode()).hexdigest()
+
+
+def _read(path) -> tuple[dict, Any, dict]:
+    "(settings, state, tensors) of a checkpoint; ValueError for what is none, or is not what was written"
     try:
         with safe_open(path, "pt") as f:
             about, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-        there, state = (json.loads(about[k]) for k in ("settings", "state"))
-    except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as e:
+        settings, state = (json.loads(about[k]) for k in ("settings", "state"))
+        whole = about.get("sha256") == _content(about, tensors)
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError) as e:
         raise ValueError(f"{path} is not a checkpoint of facesyn: {e}") from e
-    same_settings(path, there, settings)
-    return state, tensors
+    if not whole:
+        raise ValueError(f"{path} is not a checkpoint of facesyn, or is damaged: its content has changed")
+    return settings, state, tensors
+
+
+def load_checkpoint(path: str | Path | None, settings: dict) -> tuple[Any, dict] | None:
+    """`(state, tensors)` that `save_checkpoint` wrote, None if there is no path or no file yet; a damaged one is warned
+    of, and the one before it is read
+
+    ValueError for a file of other settings, or if what is there is no checkpoint."""
+    if path is None:
+        return None
+    damaged = None
+    for place in (Path(path), _former(Path(path))):
+        if not place.exists():
+            continue
+        try:
+            there, state, tensors = _read(place)
+        except ValueError as e:
+            damaged = damaged or e
+            continue
+        same_settings(place, there, settings)
+        if damaged:
+            warnings.warn(f"{damaged}: going on from {place.name}", stacklevel=2)
+        return state, tensors
+    if damaged:
+        raise damaged
+    return None
 
 # %% ../../nbs/core/04_training.ipynb #c020
 def _moments(optimiser):
@@ -185,7 +227,7 @@ def _add(state: dict, terms: dict):
     if bad := [k for k, v in terms.items() if not math.isfinite(v)]:
         raise FloatingPointError(
             f"step {state['step']}: {', '.join(bad)} is not finite ({terms}); a smaller learning rate or a longer"
-            " warm-up may help"
+            " warm-up may help, in another folder: what was learned here is of this rate"
         )
     state["sums"] = {k: state["sums"].get(k, 0.0) + v for k, v in terms.items()}
     state["count"] += 1
@@ -210,12 +252,19 @@ def train_loop(
 
     `parts`: named networks (or dicts of tensors) that are saved with the optimiser; `settings`: plain values that must
     not change between restarts; `line(step, means)`: what a line of the log says, the learning rate is added to it.
-    ValueError for a checkpoint of other settings; FloatingPointError names the step and the term."""
+    ValueError for a checkpoint of other settings, or while another process trains in that folder; FloatingPointError
+    names the step and the term."""
+    line = line or (lambda step, means: dict(step=step, **means))
+    with locked(keep.folder) if keep.folder is not None and keep.main else nullcontext():
+        return _loop(update, steps, optimiser, parts, settings, keep, line)
+
+
+def _loop(update, steps, optimiser, parts, settings, keep, line) -> list[dict]:
     state: dict[str, Any] = dict(step=0, count=0, sums={}, log=[])
     if found := load_checkpoint(keep.path, settings):
         state, tensors = found
         restore(keep.path, tensors, optimiser, parts)
-    saved, first, line = time.time(), state["step"], line or (lambda step, means: dict(step=step, **means))
+    saved, first = time.time(), state["step"]
     track = bar(range(first, steps), keep.label, steps, initial=first, disable=not keep.main)
     for _ in track:
         _add(state, update(state["step"]))
