@@ -11,13 +11,14 @@ __all__ = ['LIMIT', 'MAGIC', 'SIDE', 'file_content', 'read_bin', 'bin_lists', 'i
 import csv
 import lzma
 import pickle
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from ..core.files import atomic, bar
+from ..core.files import atomic, bar, read_text
+from ..core.images import decode_image
 from .pickles import unpickle
 
 # %% ../../nbs/data/05_bins.ipynb #c021
@@ -121,20 +122,12 @@ SIDE = 1024  # an aligned face is not larger
 def decode_face(item, size: int, name="picture") -> np.ndarray:
     """Encoded bytes (JPEG, PNG) or uint8 (h, w, 3) RGB -> uint8 (size, size, 3); ValueError says `name` if it cannot be
     decoded or has a side above 1024"""
-    try:
-        im = (
-            Image.fromarray(np.ascontiguousarray(item))
-            if getattr(item, "ndim", 0) == 3
-            else Image.open(BytesIO(item), formats=("JPEG", "PNG"))
-        )
-        if max(im.size) > SIDE:
-            raise ValueError(f"{im.width} x {im.height} pixels, expected at most {SIDE} a side")
-        im = im.convert("RGB")
-        return np.asarray(im if im.size == (size, size) else im.resize((size, size), Image.Resampling.BOX))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(
-            f"{name} is no usable picture: {'damaged' if isinstance(e, UnidentifiedImageError) else e}"
-        ) from e
+    pixels = item if getattr(item, "ndim", 0) == 3 else decode_image(bytes(item), None, name, ("JPEG", "PNG"))
+    if max(pixels.shape) > SIDE:
+        raise ValueError(f"{name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, expected at most {SIDE} a side")
+    if pixels.shape[:2] == (size, size):
+        return np.asarray(pixels)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((size, size), Image.Resampling.BOX))
 
 
 def decode_faces(items, size: int, name="picture", limit: int = LIMIT) -> np.ndarray:
@@ -245,9 +238,16 @@ def bin_to_npz(path, to, limit: int = LIMIT):
         )
 
 # %% ../../nbs/data/05_bins.ipynb #c047
-def lfw_list(path, root, suffix: str = ".jpg") -> tuple:
-    "`(files, issame)` of a pairs.txt as LFW has it, 2n paths under `root` and n bools; ValueError names the line"
-    lines = [line.split() for line in Path(path).read_text().splitlines() if line.strip()]
+def _picture_of(folder: Path, stem: str) -> Path:
+    "The JPEG or PNG of that name, whatever its ending; the .jpg that should be there if there is none"
+    endings = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
+    return next((p for e in endings if (p := folder / f"{stem}{e}").is_file()), folder / f"{stem}.jpg")
+
+
+def lfw_list(path, root) -> tuple:
+    """`(files, issame)` of a pairs.txt as LFW has it (words apart by tabs, or by blanks): 2n paths of JPEGs or PNGs
+    under `root`, and n bools; ValueError names the line"""
+    lines = [line.split("\t" if "\t" in line else None) for line in read_text(path).splitlines() if line.strip()]
     if not lines or len(lines[0]) > 2 or not all(x.isdecimal() for x in lines[0]):
         raise ValueError(f"{path} line 1: expected the number of folds and of pairs of a kind in each")
     folds, each = map(int, lines[0] if len(lines[0]) == 2 else ("1", lines[0][0]))
@@ -263,25 +263,26 @@ def lfw_list(path, root, suffix: str = ".jpg") -> tuple:
                 f"{path} line {number}: expected {'name, number, number' if same else 'name, number, name, number'}"
             )
         files += [
-            Path(root) / name / f"{name}_{int(k):04d}{suffix}"
+            _picture_of(Path(root) / name, f"{name}_{int(k):04d}")
             for name, k in ((words[0], words[1]), (words[-2] if not same else words[0], words[-1]))
         ]
     return files, issame
 
 
 def csv_list(path, root) -> tuple:
-    """`(files, issame)` of a CSV with the columns first, second and issame (0, 1, true or false); ValueError names the
-    line"""
-    with open(path, newline="") as f:
-        rows, files, issame = csv.DictReader(f), [], []
-        if missing := {"first", "second", "issame"} - set(rows.fieldnames or []):
-            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
-        for row in rows:
-            answer = (row["issame"] or "").strip().lower()
-            if not row["first"] or not row["second"] or answer not in ("0", "1", "true", "false"):
-                raise ValueError(f"{path} line {rows.line_num}: expected two files and 0, 1, true or false")
-            files += [Path(root) / row["first"], Path(root) / row["second"]]
-            issame.append(answer in ("1", "true"))
+    """`(files, issame)` of a CSV (commas, semicolons or tabs) with the columns first, second and issame (0, 1, true or
+    false); ValueError names the line"""
+    text = read_text(path)
+    between = max(",;\t", key=text.partition("\n")[0].count)
+    rows, files, issame = csv.DictReader(StringIO(text, newline=""), delimiter=between), [], []
+    if missing := {"first", "second", "issame"} - set(rows.fieldnames or []):
+        raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
+    for row in rows:
+        answer = (row["issame"] or "").strip().lower()
+        if not row["first"] or not row["second"] or answer not in ("0", "1", "true", "false"):
+            raise ValueError(f"{path} line {rows.line_num}: expected two files and 0, 1, true or false")
+        files += [Path(root) / row["first"], Path(root) / row["second"]]
+        issame.append(answer in ("1", "true"))
     return files, np.array(issame, bool)
 
 # %% ../../nbs/data/05_bins.ipynb #c049
@@ -294,7 +295,7 @@ def list_to_bin(pairs, root, path, size: int = 112, repeats: bool = False):
         if not file.is_file():
             raise FileNotFoundError(f"{pairs} names {file}, which does not exist")
         read[file] = bytes(checked_picture(file.read_bytes(), str(file)))
-        with Image.open(BytesIO(read[file]), formats=("JPEG", "PNG")) as im:
-            if im.size != (size, size):
-                raise ValueError(f"{file} is {im.width} x {im.height}, expected an aligned face of {size} x {size}")
+        height, width = decode_image(read[file], None, str(file), ("JPEG", "PNG")).shape[:2]
+        if (height, width) != (size, size):
+            raise ValueError(f"{file} is {width} x {height}, expected an aligned face of {size} x {size}")
     save_bin([read[file] for file in files], issame, path, repeats)

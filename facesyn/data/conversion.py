@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'ARCFACE', 'ADAFACE', 'WRITERS', 'FORMATS', 'prepared', 'kind_of', 'files_of', 'open_encoded', 'open_faces',
-           'open_sources', 'write_settings', 'convert', 'embeddings_of', 'sweep', 'new_card']
+           'open_sources', 'write_settings', 'convert', 'embeddings_of', 'new_card']
 
 # %% ../../nbs/data/13_conversion.ipynb #c002
-import re
 import shutil
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Callable
 
-from ..core.files import atomic
+from ..core.files import atomic, locked
 from ..core.images import decode_image
 from .array_files import array_faces
 from .containers import image_root, open_folder, open_tars, write_images, write_tars
@@ -217,11 +216,16 @@ def convert(
 
     `size`, `suffix`: other pixels, see `prepared`. `shuffle`: seed of a random order (flat, webdataset, parquet).
     `shard`: images in a tar or parquet file.
-    What was stopped goes on where it was. ValueError for a format that does not exist, images that do not fit, or
-    another set begun in `folder`.
+    What was stopped goes on where it was. ValueError for a format that does not exist, images that do not fit, another
+    set begun in `folder`, or another process that writes there.
     """
     _check_request(source, folder, format, shuffle, size)
     encoded = _as_encoded(source)
+    with locked(folder):
+        return _convert(source, encoded, Path(folder), format, size, suffix, shuffle, shard, card)
+
+
+def _convert(source, encoded, folder, format, size, suffix, shuffle, shard, card) -> dict:
     order, _ = plan_records(encoded.labels, "identity" if format == "rec" else "flat", shuffle)
     ready = prepared(encoded, size, suffix)
     if format in ("rec", "flat"):
@@ -231,7 +235,6 @@ def convert(
     if encoded.about and (asked := embeddings_of(source)):
         with atomic(Path(folder) / asked.name) as temporary:
             shutil.copyfile(asked, temporary)
-    sweep(folder)
     if format in ("rec", "flat", "folder"):
         write_settings(folder, format, len(encoded), len(encoded.names))
     how = dict(format=format, size=size, suffix=suffix, shuffle=shuffle)
@@ -246,13 +249,6 @@ def embeddings_of(source) -> Path | None:
         return None
     path = (Path(source) if Path(source).is_dir() else Path(source).parent) / "embeddings.npy"
     return path if path.is_file() else None
-
-
-def sweep(folder):
-    "Removes what `atomic` left behind where a writer was killed: to ImageFolder, half a hidden image is an image"
-    for p in Path(folder).rglob(".*.*.*"):
-        if re.fullmatch(r"\.[^.]+\.\d+\.\w+", p.name):
-            p.unlink()
 
 
 def new_card(card, source, folder, how: dict, encoded: Encoded) -> dict:

@@ -8,7 +8,6 @@ __all__ = ['ATTRIBUTES', 'SUFFIXES', 'Faces', 'select', 'fewer_than', 'at_least'
            'known_attributes', 'attribute_row']
 
 # %% ../../nbs/data/01_faces.ipynb #c002
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -16,7 +15,7 @@ from typing import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.files import bar
+from ..core.files import bar, read_lines
 from ..core.images import read_image
 from ..rendered.faces import render_faces
 from ..rendered.traits import TRAITS, conditions, people, pose_and_age
@@ -207,13 +206,7 @@ def folder_faces(root: str | Path, size: int, check: bool = False) -> Faces:
 # %% ../../nbs/data/01_faces.ipynb #c030
 def read_manifest(root: str | Path) -> list[dict]:
     "The rows of `root/manifest.jsonl`; ValueError names the line that is not JSON"
-    rows = []
-    for number, line in enumerate((Path(root) / "manifest.jsonl").read_text().splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{Path(root) / 'manifest.jsonl'} line {number} is not JSON: {e}") from e
-    return rows
+    return read_lines(Path(root) / "manifest.jsonl")
 
 
 def known_attributes(rows) -> np.ndarray:

@@ -16,8 +16,8 @@ from typing import Callable
 import numpy as np
 from PIL import Image
 
-from ..core.files import atomic, bar, read_json
-from ..core.images import decode_image
+from ..core.files import atomic, bar, read_json, read_text
+from ..core.images import FORMATS, check_pixels, decode_image
 from .dataset import encode_image, rank_within, write_manifest
 from .faces import Faces, attribute_row, known_attributes, read_manifest
 
@@ -44,14 +44,12 @@ class Encoded:
 # %% ../../nbs/data/07_image_sets.ipynb #n530
 def image_size(data: bytes, name="the image") -> tuple[int, int, str]:
     """Width, height and format (JPEG, PNG, ...) of an image file, without decoding it; ValueError for what is no image
-    or claims more than 2^25 pixels"""
+    or claims more than MAX_PIXELS pixels"""
     try:
-        with Image.open(BytesIO(data)) as im:
-            (width, height), kind = im.size, str(im.format)
-        if width * height > 2**25:
-            raise ValueError(f"it claims {width} x {height} pixels")
-        return width, height, kind
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        with Image.open(BytesIO(data), formats=FORMATS) as im:
+            check_pixels(*im.size)
+            return im.width, im.height, str(im.format)
+    except Exception as e:  # as in `decode_image`
         raise ValueError(f"cannot read {name} as an image: {e}") from e
 
 # %% ../../nbs/data/07_image_sets.ipynb #n621
@@ -109,7 +107,8 @@ def write_names(folder, names: list[str]):
 
 def known_names(folder) -> list[str] | None:
     "The names in `folder/names.txt`, None without the file"
-    return (Path(folder) / "names.txt").read_text().splitlines() if (Path(folder) / "names.txt").is_file() else None
+    path = Path(folder) / "names.txt"
+    return read_text(path).splitlines() if path.is_file() else None
 
 
 def known_card(folder) -> dict | None:

@@ -7,7 +7,6 @@ __all__ = ['PRIOR', 'check_pipeline', 'picture_size', 'know', 'identity_kept', '
            'make_priors', 'read_priors']
 
 # %% ../../nbs/methods/10_idbooth_pictures.ipynb #c002
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import save_file
 from ..core.files import atomic, bar, weights_digest
 from ..core.images import generator, read_image, to_float, to_uint8
 from ..data.dataset import begin_dataset, write_image, write_manifest
+from ..data.faces import read_manifest
 from ..diffusion.sampling import interval_options
 from ..diffusion.schedule import prediction_type
 from ..diffusion.text_to_image import latent_moments
@@ -202,7 +202,7 @@ def read_priors(folder: str | Path) -> dict:
         raise FileNotFoundError(
             f"{folder} holds no pictures of anybody with their features: make them with make_priors"
         )
-    files = [json.loads(line)["file"] for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    files = [row["file"] for row in read_manifest(folder)]
     with safe_open(folder / "features.safetensors", "pt") as z:
         if missing := [f for f in files if f not in z.keys()]:
             raise ValueError(f"{folder}: no feature for {missing[0]}")

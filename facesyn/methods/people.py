@@ -18,13 +18,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from ..core.files import arrays_digest, bar, read_json
-from ..core.images import generator
+from ..core.images import PHOTOGRAPHS, generator, read_image
 from ..data.dataset import begin_dataset, check_card, finish_dataset, manifest_row, rank_within, write_image
 from ..data.faces import Faces, folder_faces, folder_images
 from ..diffusion.text_to_image import token_ids
 from .idbooth_pictures import PromptSampling, check_pipeline, prompted, sampling_settings
 from .idbooth_training import LORA_FILE
-from ..nets.photographs import read_photo
 from ..rendered.camera import PLACES
 
 # %% ../../nbs/methods/12_people.ipynb #c005
@@ -53,21 +52,15 @@ def check_consent(root: str | Path, names: Sequence[str]) -> str:
             f'no {path}: photographs need the consent of every person in them: {{"folder name": {{"agreed": true,'
             ' "terms": "to what, when, with whom"}, ...}'
         )
-    consent = read_json(path)
-    if not isinstance(consent, dict):
-        raise ValueError(f"{path} holds a {type(consent).__name__}, expected an object with an entry for each person")
+    consent = read_json(path, dict)
 
-    def lacks(name):
-        entry = consent.get(name)
-        if not isinstance(entry, dict):
-            return "is not in it"
-        agreed = "has not agreed (agreed is not true)" if entry.get("agreed") is not True else ""
-        return agreed or ("" if str(entry.get("terms") or "").strip() else "has no terms, which say to what")
+    def agreed(entry):
+        return isinstance(entry, dict) and entry.get("agreed") is True and str(entry.get("terms") or "").strip()
 
-    if absent := [f"{name} {why}" for name in names if (why := lacks(name))]:
+    if absent := [n for n in names if not agreed(consent.get(n))]:
         raise ValueError(
-            f"{path} holds no consent of {len(absent)} of {len(names)} people: {'; '.join(absent[:10])}. Without"
-            " everybody's nothing is made: take their pictures out of the folder, or have them agree"
+            f"{path} holds no consent of {absent[0]} ({len(absent)} of {len(names)} people): agreed must be true and"
+            " terms say to what"
         )
     return sha256(path.read_bytes()).hexdigest()
 
@@ -85,7 +78,7 @@ def square_photos(root: str | Path, size: int) -> Faces:
     faces, files = folder_faces(root, size), [p for group in folder_images(root).values() for p in group]
 
     def one(path):
-        x = read_photo(path)
+        x = read_image(path, formats=PHOTOGRAPHS)
         side = min(x.shape[:2])
         top, left = ((n - side) // 2 for n in x.shape[:2])
         middle = Image.fromarray(x[top : top + side, left : left + side])

@@ -7,7 +7,6 @@ __all__ = ['Net', 'IRESNETS', 'MOBILEFACENETS', 'NETWORKS', 'check_finite', 'che
            'IResNet', 'Layers', 'convolution', 'bottleneck', 'MobileFaceNet', 'recogniser', 'load_recogniser']
 
 # %% ../../nbs/nets/03_backbones.ipynb #c002
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +14,8 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
+
+from ..core.files import read_json
 
 # %% ../../nbs/nets/03_backbones.ipynb #c005
 Net = TypeVar("Net", bound=nn.Module)
@@ -271,7 +272,7 @@ def load_recogniser(path: str | Path) -> Network:
     """The `IResNet` or `MobileFaceNet` in a folder written by `save_pretrained`; FileNotFoundError if there is none,
     ValueError for another network or NaN weights"""
     file = Path(path) / "config.json"
-    kind = json.loads(file.read_text()).get("_class_name") if file.is_file() else "IResNet"
+    kind = read_json(file, dict).get("_class_name") if file.is_file() else "IResNet"
     if kind not in ("IResNet", "MobileFaceNet"):
         raise ValueError(f"{path} holds a network of class {kind}, expected IResNet or MobileFaceNet")
     return (MobileFaceNet if kind == "MobileFaceNet" else IResNet).from_pretrained(path)

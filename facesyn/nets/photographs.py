@@ -4,21 +4,20 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'TASKS', 'ALIGNED_BOX', 'Find', 'OldGenderAge', 'load_models', 'find_faces', 'our_angles',
-           'predict_photo_attributes', 'photo_files', 'read_photo', 'known_landmarks', 'no_face', 'prepare_photo',
-           'prepare_photos', 'note_rejected', 'read_journal']
+           'predict_photo_attributes', 'photo_files', 'known_landmarks', 'no_face', 'prepare_photo', 'prepare_photos',
+           'note_rejected', 'read_journal']
 
 # %% ../../nbs/nets/09_photographs.ipynb #n703
 import json
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
-from ..core.files import atomic, bar
-from ..core.images import to_float, to_uint8
+from ..core.files import atomic, bar, read_lines, read_text
+from ..core.images import PHOTOGRAPHS, decode_image, to_float, to_uint8
 from ..data.dataset import begin_dataset, check_card, finish_dataset, image_file, write_image
 from ..data.faces import SUFFIXES, attribute_row, visible
 from .alignment import align, similarity, template, warp
@@ -172,31 +171,27 @@ def photo_files(root) -> list[tuple[int, int, str]]:
         raise ValueError(f"{root} has no photos")
     return [(i, j, str(p.relative_to(root))) for i, g in enumerate(groups) for j, p in enumerate(g)]
 
-
-def read_photo(path) -> np.ndarray:
-    "8-bit RGB (h, w, 3), turned as its EXIF orientation asks; ValueError if it is no picture"
-    try:
-        with Image.open(path) as im:
-            return np.array(ImageOps.exif_transpose(im).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f"not a readable picture: {e}".replace(str(path), Path(path).name)) from e
-
 # %% ../../nbs/nets/09_photographs.ipynb #c034
 Find = Callable[[str, np.ndarray], list[dict]]  # (file, image) -> faces
 
 
 def known_landmarks(path: str | Path) -> Find:
     "`find(file, image)` for `prepare_photos` from a JSON-lines file; ValueError names the line"
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no landmark file {path}")
     known = {}
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    for number, row in enumerate(read_lines(path), 1):
         try:
-            row = json.loads(line)
-            known[row["file"]] = np.array(row["landmarks"], np.float64).reshape(5, 2)
-        except (ValueError, KeyError, TypeError) as e:
-            raise ValueError(f"{path} line {number}: expected {{\"file\": ..., \"landmarks\": five pairs}}: {e}") from e
-    return lambda file, image: [dict(landmarks=known[file])] if file in known else []
+            file = str(PurePosixPath(row["file"].replace("\\", "/")))
+            known[file] = np.array(row["landmarks"], np.float64).reshape(5, 2)
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise ValueError(f"{path} row {number}: expected {{\"file\": ..., \"landmarks\": five pairs}}: {e}") from e
+
+    def find(file, image):
+        for name in (file, *(k for k in known if k.endswith(f"/{file}"))):  # a name may be absolute
+            if name in known:
+                return [dict(landmarks=known[name])]
+        raise ValueError(f"{Path(path).name} has no landmarks of it: its names are like {next(iter(known), 'none')!r}")
+
+    return find
 
 # %% ../../nbs/nets/09_photographs.ipynb #c035
 def no_face(image) -> str:
@@ -208,7 +203,7 @@ def no_face(image) -> str:
 
 def prepare_photo(root, file, to, find, attributes, size, enlarge) -> dict:
     "Aligns the first face of a photo into the file `to`; returns what to remember; ValueError: why it cannot be used"
-    image = read_photo(Path(root) / file)
+    image = decode_image(Path(root) / file, name=file, formats=PHOTOGRAPHS)
     found = find(file, image)
     if not found:
         raise ValueError(no_face(image))
@@ -282,9 +277,9 @@ def note_rejected(path, rejected: list[dict]):
 
 def read_journal(path) -> dict:
     "photo -> row of a journal; a last line without its end is cut off the file"
-    text = path.read_text() if path.exists() else ""
+    text = read_text(path) if path.exists() else ""
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         with atomic(path) as temporary:
             temporary.write_text(whole)
-    return {row["photo"]: row for row in map(json.loads, whole.splitlines())}
+    return {row["photo"]: row for row in read_lines(path)} if whole else {}

@@ -6,13 +6,13 @@
 __all__ = ['read_log', 'training_curves']
 
 # %% ../../nbs/report/04_logs.ipynb #l002
-import json
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..core.files import read_lines
 from .style import COLOURS, house_style, rgba
 
 # %% ../../nbs/report/04_logs.ipynb #l005
@@ -20,14 +20,7 @@ def read_log(rows: list[dict] | str | Path) -> list[dict]:
     """A list of dicts as it is; a path as the JSON lines in it; ValueError names file and line, or the row without a
     step"""
     if isinstance(rows, (str, Path)):
-        path, rows = Path(rows), []
-        if not path.is_file():
-            raise FileNotFoundError(f"no training log {path}")
-        for k, line in enumerate(path.read_text().splitlines(), 1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as e:
-                raise ValueError(f"{path}, line {k} is not JSON: {e}") from e
+        rows = read_lines(rows)
     if not rows:
         raise ValueError("the training log is empty")
     for k, row in enumerate(rows):

@@ -202,7 +202,7 @@ def test_only_leftovers_of_our_own_are_swept(tmp_path):
     for name in [*mine, ".facesyn-0123456789ab-a.json"]:
         (tmp_path / name).touch()
     with locked(tmp_path):
-        assert {p.name for p in tmp_path.iterdir()} == {*mine, ".facesyn-lock"}
+        assert {p.name for p in tmp_path.iterdir()} - {".facesyn-lock"} == {*mine}
 
 
 def picture(image, kind, **options):

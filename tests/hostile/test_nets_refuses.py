@@ -272,4 +272,4 @@ def test_photographs(tmp_path):
     write_image(np.zeros((8, 8, 3), np.uint8), root / "stray.png")
     refused(lambda: photo_files(root), "stray.png", "ann")
     (tmp_path / "landmarks.jsonl").write_text('{"file": "a", "landmarks": [[1, 2]]}\n')
-    refused(lambda: known_landmarks(tmp_path / "landmarks.jsonl"), "landmarks.jsonl line 1")
+    refused(lambda: known_landmarks(tmp_path / "landmarks.jsonl"), "landmarks.jsonl row 1")

@@ -89,4 +89,4 @@ def test_a_log_that_is_not_there(tmp_path):
 def test_a_log_with_half_a_line(tmp_path, end):
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(dict(step=1, loss=1)) + "\n" + end)
-    refused(lambda: read_log(path), "log.jsonl, line 2 is not JSON")
+    refused(lambda: read_log(path), "log.jsonl line 2 is not JSON")
