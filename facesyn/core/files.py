@@ -66,10 +66,11 @@ def to_disk(path: str | Path):
 
 
 @contextmanager
-def atomic(path: str | Path, sync: bool = True) -> Iterator[Path]:
+def atomic(path: str | Path, sync: bool = True, new: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder; renamed to `path` when the block ends well, removed when it fails
 
-    `sync=False` leaves it to the system when the bytes reach the disk: for many small files that are checked later."""
+    `sync=False` leaves it to the system when the bytes reach the disk: for many small files that are checked later.
+    `new`: FileExistsError if there is such a file already, also one that somebody else made in between."""
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".facesyn-{secrets.token_hex(6)}-{place.name}")
@@ -77,16 +78,16 @@ def atomic(path: str | Path, sync: bool = True) -> Iterator[Path]:
         yield temporary
         if sync:
             to_disk(temporary)
-        os.replace(temporary, place)
+        (os.link if new else os.replace)(temporary, place)
         if sync:
             to_disk(place.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/core/01_files.ipynb #c009
-def write_json(obj: Any, path: str | Path) -> None:
-    "JSON with two-space indentation, written atomically"
-    with atomic(path) as temporary:
+def write_json(obj: Any, path: str | Path, new: bool = False) -> None:
+    "JSON with two-space indentation, written atomically; `new`: see `atomic`"
+    with atomic(path, new=new) as temporary:
         temporary.write_text(json.dumps(obj, indent=2, default=plain, allow_nan=False) + "\n")
 
 

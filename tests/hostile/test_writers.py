@@ -1,0 +1,162 @@
+"""What is written survives others: two writers, a power cut, a foreign folder, pictures that somebody changed."""
+
+import multiprocessing
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from facesyn.core.checks import refused
+from facesyn.core.files import read_json
+from facesyn.data.conversion import WRITERS, convert, open_faces
+from facesyn.data.dataset import begin_dataset, writing
+from facesyn.data.faces import parametric_faces
+from facesyn.diffusion.unet import build_unet
+from facesyn.methods.generation import generate, plan
+from facesyn.methods.id3 import ID3Conditions
+from facesyn.methods.id3_sampling import ID3Pipeline
+from facesyn.nets.photographs import prepare_photos
+
+CARD = dict(name="four", source="rendered", method="a test", licence="CC0-1.0", limits="none")
+FACES = parametric_faces(4, 3, 32, first=10)
+FORMATS = ("rec", "flat", *WRITERS)
+
+
+def pipeline():
+    torch.manual_seed(0)
+    unet = build_unet(8, channels=(32,), condition_dim=16, head_dim=16)
+    pipe = ID3Pipeline(unet, ID3Conditions(4, (8,), 16), DDIMScheduler(prediction_type="v_prediction"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def people(seed=0):
+    y = np.random.default_rng(seed).normal(size=(3, 4, 4)).astype(np.float32)
+    return plan(y / np.linalg.norm(y, axis=2, keepdims=True), seed)
+
+
+def made(out, seed=0, **options):
+    return generate(pipeline(), people(seed), out, CARD, batch=4, steps=2, **options)
+
+
+def content(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def outcome(call, queue):
+    try:
+        call(), queue.put("made")
+    except ValueError as e:
+        queue.put(str(e))
+
+
+def at_once(*calls):
+    "What each of the calls came to, all begun together in processes of their own"
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=outcome, args=(call, queue)) for call in calls]
+    for worker in workers:
+        worker.start()
+    said = [queue.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return said
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_two_conversions_into_one_folder(format, tmp_path):
+    said = at_once(*[lambda: convert(FACES, tmp_path / "set", format, card=CARD)] * 2)
+    assert "made" in said and all(s == "made" or "another process is writing there" in s for s in said), said
+    convert(FACES, tmp_path / "alone" / "set", format, card=CARD)
+    ours, alone = (open_faces(str(tmp_path / p), 32) for p in ("set", "alone/set"))
+    assert np.array_equal(ours.read(np.arange(12)), alone.read(np.arange(12)))
+    assert not [p for p in tmp_path.rglob(".facesyn-*")]
+
+
+def test_two_generations_of_different_people(tmp_path):
+    said = at_once(lambda: made(tmp_path / "set", 0), lambda: made(tmp_path / "set", 1))
+    assert sorted(s == "made" for s in said) == [False, True], said
+    assert "other settings" in "".join(said)
+    alone = [made(tmp_path / str(seed), seed)["sha256"] for seed in (0, 1)]
+    assert read_json(tmp_path / "set" / "card.json")["sha256"] in alone
+
+
+def test_two_processes_share_a_generation(tmp_path):
+    at_once(*[lambda k=k: made(tmp_path / "set", shard=(k, 2)) for k in range(2)])
+    assert made(tmp_path / "set")["sha256"] == made(tmp_path / "alone")["sha256"]
+
+
+def test_nothing_is_replaced_while_it_is_written(tmp_path):
+    made(tmp_path / "set")
+    with writing(tmp_path / "set", read_json(tmp_path / "set" / "settings.json"), shared=True):
+        refused(lambda: made(tmp_path / "set", 1, replace=True), str(tmp_path / "set"), "another process is writing")
+    made(tmp_path / "set", 1, replace=True)
+    assert content(tmp_path / "set") == content(made(tmp_path / "alone", 1) and tmp_path / "alone")
+
+
+def test_replace_takes_away_only_what_generate_wrote(tmp_path):
+    made(tmp_path / "set")
+    for name in ("notes.txt", "000000/mine.png", "photos/0001.png"):
+        (tmp_path / "set" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "set" / name).write_text("mine")
+    made(tmp_path / "set", 1, replace=True)
+    assert all(
+        (tmp_path / "set" / n).read_text() == "mine" for n in ("notes.txt", "000000/mine.png", "photos/0001.png")
+    )
+
+
+def test_replace_does_not_touch_prepared_photographs(tmp_path):
+    (tmp_path / "photos" / "ann").mkdir(parents=True)
+    convert(parametric_faces(1, 2, 112), tmp_path / "photos" / "ann", "folder", card=CARD)
+    for p in [p for p in (tmp_path / "photos" / "ann").rglob("*") if p.suffix != ".png"]:
+        p.is_file() and p.unlink()
+    for k, p in enumerate(sorted((tmp_path / "photos" / "ann").rglob("*.png"))):
+        shutil.move(p, tmp_path / "photos" / "ann" / f"{k}.png")
+    for p in [p for p in (tmp_path / "photos" / "ann").iterdir() if p.is_dir()]:
+        shutil.rmtree(p)
+    marks = [[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]]
+    prepare_photos(tmp_path / "photos", tmp_path / "set", lambda file, image: [dict(landmarks=np.array(marks))], CARD)
+    before = content(tmp_path / "set")
+    refused(lambda: made(tmp_path / "set", replace=True), str(tmp_path / "set"), "not written by `generate`")
+    assert content(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 200, None], ids=["empty", "zeros", "cut"])
+def test_after_a_power_cut(left, tmp_path):
+    "Names reached the disk, bytes did not: the card is not there, some pictures are empty"
+    whole = made(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for name in ("card.md", "card.json", "manifest.jsonl"):
+        (tmp_path / "cut" / name).unlink()
+    for path in sorted((tmp_path / "cut").rglob("*.png"))[::3]:
+        path.write_bytes(path.read_bytes()[:100] if left is None else left)
+    assert made(tmp_path / "cut") == whole and content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_damaged_picture_of_a_finished_set_is_made_again(tmp_path):
+    whole = made(tmp_path / "set")
+    picture = sorted((tmp_path / "set").rglob("*.png"))[4]
+    before = picture.read_bytes()
+    picture.write_bytes(before[:-30])
+    assert made(tmp_path / "set") == whole and picture.read_bytes() == before
+
+
+def test_an_exchanged_picture_of_a_finished_set_is_told(tmp_path):
+    made(tmp_path / "set")
+    one, other = sorted((tmp_path / "set").rglob("*.png"))[4:6]
+    one.write_bytes(other.read_bytes())
+    before = content(tmp_path / "set")
+    refused(lambda: made(tmp_path / "set"), str(tmp_path / "set"), "not those of its card", "card.json")
+    assert content(tmp_path / "set") == before
+
+
+def test_settings_are_written_by_one(tmp_path):
+    def begin(k):
+        time.sleep(0.05)
+        begin_dataset(tmp_path, dict(k=k))
+
+    said = at_once(*[lambda k=k: begin(k) for k in range(8)])
+    assert said.count("made") == 1 and all("other settings" in s for s in said if s != "made"), said
