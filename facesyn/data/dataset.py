@@ -204,17 +204,18 @@ def write_encoded(
             raise ValueError(f"{name} of image {np.flatnonzero(bad)[0]} is not finite")
     if s.shape[1] != 4:
         raise ValueError(f"s must have 4 columns (pitch, yaw, roll, age), got {s.shape[1]}")
-    (path / "index.json").unlink(missing_ok=True)
-    with atomic(path / "images.npy") as temporary:
-        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(faces), faces.size, faces.size, 3))
-        for start in bar(range(0, len(faces), batch), "encoded batches written"):
-            index = np.arange(start, min(start + batch, len(faces)))
-            images[index] = faces.read(index)
-        images.flush()
-    for name, x in dict(labels=faces.labels, y=y, s=s).items():
-        with atomic(path / f"{name}.npy") as temporary:
-            np.save(temporary, x)
-    write_json(dict(names=faces.names, images=len(faces), size=faces.size, about=about or {}), path / "index.json")
+    with locked(path):
+        (path / "index.json").unlink(missing_ok=True)
+        with atomic(path / "images.npy") as temporary:
+            images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(faces), faces.size, faces.size, 3))
+            for start in bar(range(0, len(faces), batch), "encoded batches written"):
+                index = np.arange(start, min(start + batch, len(faces)))
+                images[index] = faces.read(index)
+            images.flush()
+        for name, x in dict(labels=faces.labels, y=y, s=s).items():
+            with atomic(path / f"{name}.npy") as temporary:
+                np.save(temporary, x)
+        write_json(dict(names=faces.names, images=len(faces), size=faces.size, about=about or {}), path / "index.json")
 
 # %% ../../nbs/data/03_dataset.ipynb #c023
 def read_encoded(path: str | Path) -> tuple[Faces, np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from ..core.files import atomic, bar, weights_digest
 from ..core.images import generator, read_image, to_float, to_uint8
-from ..data.dataset import begin_dataset, write_image, write_manifest
+from ..data.dataset import is_whole, write_image, write_manifest, writing
 from ..data.faces import read_manifest
 from ..diffusion.sampling import interval_options
 from ..diffusion.schedule import prediction_type
@@ -162,21 +162,21 @@ def make_priors(
     check_pipeline(pipe)
     out, files = Path(out), [f"{k:05d}.png" for k in range(n)]
     settings = dict(n=n, prompt=prompt, encoder=weights_digest(dict(f=encoder)))
-    begin_dataset(out, settings | sampling_settings(pipe, how))
-    if (out / "features.safetensors").exists():
+    with writing(out, settings | sampling_settings(pipe, how)):
+        if (out / "features.safetensors").exists():
+            return read_priors(out)
+        for k in bar(range(0, n, how.batch), "priors, batches"):
+            if all(is_whole(out / file) for file in files[k : k + how.batch]):
+                continue
+            streams = [generator(how.seed, 5, j) for j in range(k, min(k + how.batch, n))]
+            for file, image in zip(files[k : k + how.batch], prompted(pipe, [prompt] * len(streams), streams, how)):
+                write_image(image, out / file)
+        features = _features_of_faces(out, files, encoder, align, pipe.unet.device)
+        rows = [dict(file=f, prompt=prompt, seed=[how.seed, 5, j]) for j, f in enumerate(files) if f in features]
+        write_manifest(out, rows)
+        with atomic(out / "features.safetensors") as temporary:
+            save_file(features, temporary)
         return read_priors(out)
-    for k in bar(range(0, n, how.batch), "priors, batches"):
-        if all((out / file).exists() for file in files[k : k + how.batch]):
-            continue
-        streams = [generator(how.seed, 5, j) for j in range(k, min(k + how.batch, n))]
-        for file, image in zip(files[k : k + how.batch], prompted(pipe, [prompt] * len(streams), streams, how)):
-            write_image(image, out / file)
-    features = _features_of_faces(out, files, encoder, align, pipe.unet.device)
-    rows = [dict(file=f, prompt=prompt, seed=[how.seed, 5, j]) for j, f in enumerate(files) if f in features]
-    write_manifest(out, rows)
-    with atomic(out / "features.safetensors") as temporary:
-        save_file(features, temporary)
-    return read_priors(out)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from ..core.files import arrays_digest, bar, read_json
 from ..core.images import PHOTOGRAPHS, generator, read_image
-from ..data.dataset import begin_dataset, check_card, finish_dataset, manifest_row, rank_within, write_image
+from ..data.dataset import check_card, finish_dataset, manifest_row, rank_within, write_image, writing
 from ..data.faces import Faces, folder_faces, folder_images
 from ..diffusion.text_to_image import token_ids
 from .idbooth_pictures import PromptSampling, check_pipeline, prompted, sampling_settings
@@ -92,13 +92,13 @@ def write_people(faces: Faces, out: str | Path, card: dict) -> dict:
     check_card(card)
     pixels = arrays_digest(dict(pixels=faces.read(np.arange(len(faces))), labels=faces.labels))
     names = sha256("/".join(faces.names).encode()).hexdigest()
-    begin_dataset(out, dict(size=faces.size, pictures=pixels, names=names))
-    rows = []
-    for j, (image, i, _) in zip(rank_within(faces.labels).tolist(), faces):
-        name = faces.names[i]
-        rows.append(manifest_row(f"{name}/{j:04d}.png", i, j, name=name))
-        write_image(image, Path(out) / rows[-1]["file"])
-    return finish_dataset(out, rows, card)
+    with writing(out, dict(size=faces.size, pictures=pixels, names=names)):
+        rows = []
+        for j, (image, i, _) in zip(rank_within(faces.labels).tolist(), faces):
+            name = faces.names[i]
+            rows.append(manifest_row(f"{name}/{j:04d}.png", i, j, name=name))
+            write_image(image, Path(out) / rows[-1]["file"])
+        return finish_dataset(out, rows, card)
 
 # %% ../../nbs/methods/12_people.ipynb #c017
 def generate_people(
@@ -126,11 +126,11 @@ def generate_people(
     token_ids(pipe.tokenizer, [how.negative_prompt, *{q for each in prompts.values() for q in each}])
     told = [[p["name"], p["number"], prompts[p["name"]], p["lora"] and _lora_digest(p["lora"])] for p in people]
     asked = dict(people=len(people), told=sha256(json.dumps(told).encode()).hexdigest(), images=images)
-    begin_dataset(out, asked | sampling_settings(pipe, how))
-    for p in bar(people[k::n], "people"):
-        _generate_person(pipe, p, prompts[p["name"]], out / p["name"], how)
-    rows = [_row(p, j, q, how.seed) for p in people for j, q in enumerate(prompts[p["name"]])]
-    return finish_dataset(out, rows, card) if all((out / row["file"]).exists() for row in rows) else None
+    with writing(out, asked | sampling_settings(pipe, how), shared=True):
+        for p in bar(people[k::n], "people"):
+            _generate_person(pipe, p, prompts[p["name"]], out / p["name"], how)
+        rows = [_row(p, j, q, how.seed) for p in people for j, q in enumerate(prompts[p["name"]])]
+        return finish_dataset(out, rows, card) if all((out / row["file"]).exists() for row in rows) else None
 
 
 def _row(p, j, prompt, seed) -> dict:

@@ -18,7 +18,7 @@ import torch
 
 from ..core.files import atomic, bar, read_lines, read_text
 from ..core.images import PHOTOGRAPHS, decode_image, to_float, to_uint8
-from ..data.dataset import begin_dataset, check_card, finish_dataset, image_file, write_image
+from ..data.dataset import check_card, finish_dataset, image_file, is_whole, write_image, writing
 from ..data.faces import SUFFIXES, attribute_row, visible
 from .alignment import align, similarity, template, warp
 from ..rendered.camera import TEMPLATE
@@ -248,25 +248,26 @@ def prepare_photos(
     check_card(card)
     photos, root, out = photo_files(root), Path(root), Path(out)
     listed = sha256("".join(f"{p} {(root / p).stat().st_size}\n" for *_, p in photos).encode()).hexdigest()
-    begin_dataset(out, dict(settings or {}, photos=listed, size=size, enlarge=enlarge))
-    done, journal = read_journal(out / "photos.jsonl"), out / "photos.jsonl"
-    with journal.open("a") as lines:
-        for i, j, p in bar([k for k in photos if k[2] not in done], "photos"):
-            row = dict(photo=p, file=image_file(i, j), identity=i, image=j)
-            try:
-                row |= prepare_photo(root, p, out / row["file"], find, attributes, size, enlarge)
-            except ValueError as e:
-                row = dict(photo=p, reason=str(e))
-            lines.write(json.dumps(row) + "\n")
-            lines.flush()
-            done[p] = row
-    rows = [dict(seed=None, embedding=None) | done[p] for *_, p in photos if "file" in done[p]]
-    rejected = [done[p] for *_, p in photos if "reason" in done[p]]
-    note_rejected(out / "rejected.jsonl", rejected)
-    if not rows:
-        why = f"the first: {rejected[0]['reason']} (all in {out / 'rejected.jsonl'})"
-        raise ValueError(f"none of the {len(photos)} photos in {root} could be used; {why}")
-    return finish_dataset(out, rows, dict(card, photos=len(photos), rejected=len(rejected)))
+    with writing(out, dict(settings or {}, photos=listed, size=size, enlarge=enlarge)):
+        journal = out / "photos.jsonl"
+        done = {p: row for p, row in read_journal(journal).items() if "reason" in row or is_whole(out / row["file"])}
+        with journal.open("a") as lines:
+            for i, j, p in bar([k for k in photos if k[2] not in done], "photos"):
+                row = dict(photo=p, file=image_file(i, j), identity=i, image=j)
+                try:
+                    row |= prepare_photo(root, p, out / row["file"], find, attributes, size, enlarge)
+                except ValueError as e:
+                    row = dict(photo=p, reason=str(e))
+                lines.write(json.dumps(row) + "\n")
+                lines.flush()
+                done[p] = row
+        rows = [dict(seed=None, embedding=None) | done[p] for *_, p in photos if "file" in done[p]]
+        rejected = [done[p] for *_, p in photos if "reason" in done[p]]
+        note_rejected(out / "rejected.jsonl", rejected)
+        if not rows:
+            why = f"the first: {rejected[0]['reason']} (all in {out / 'rejected.jsonl'})"
+            raise ValueError(f"none of the {len(photos)} photos in {root} could be used; {why}")
+        return finish_dataset(out, rows, dict(card, photos=len(photos), rejected=len(rejected)))
 
 
 def note_rejected(path, rejected: list[dict]):
