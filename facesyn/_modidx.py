@@ -908,6 +908,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'facesyn/methods/idbooth_training.py'),
                                                   'facesyn.methods.idbooth_training.check_trainable': ( 'methods/idbooth_training.html#check_trainable',
                                                                                                         'facesyn/methods/idbooth_training.py'),
+                                                  'facesyn.methods.idbooth_training.load_lora': ( 'methods/idbooth_training.html#load_lora',
+                                                                                                  'facesyn/methods/idbooth_training.py'),
                                                   'facesyn.methods.idbooth_training.person_batches': ( 'methods/idbooth_training.html#person_batches',
                                                                                                        'facesyn/methods/idbooth_training.py'),
                                                   'facesyn.methods.idbooth_training.save_lora': ( 'methods/idbooth_training.html#save_lora',

@@ -45,6 +45,11 @@ def check_pipeline(pipe):
     words, expected = pipe.text_encoder.config.hidden_size, pipe.unet.config.cross_attention_dim
     if words != expected:
         raise ValueError(f"the text encoder's words are {words} wide, the U-Net expects {expected}")
+    if loras := getattr(pipe.unet, "peft_config", None):
+        raise ValueError(
+            f"the pipeline has a LoRA of its own ({', '.join(loras)}): make it part of the base (pipe.fuse_lora(), then"
+            " pipe.unload_lora_weights()), or take it away"
+        )
     prediction_type(pipe.scheduler)
     takes, latents = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
     if takes != latents:

@@ -19,11 +19,11 @@ from safetensors import safe_open
 
 from ..core.files import arrays_digest, bar, read_json
 from ..core.images import PHOTOGRAPHS, generator, read_image
-from ..data.dataset import check_card, finish_dataset, manifest_row, rank_within, write_image, writing
+from ..data.dataset import check_card, finish_dataset, is_whole, manifest_row, rank_within, write_image, writing
 from ..data.faces import Faces, folder_faces, folder_images
 from ..diffusion.text_to_image import token_ids
 from .idbooth_pictures import PromptSampling, check_pipeline, prompted, sampling_settings
-from .idbooth_training import LORA_FILE
+from .idbooth_training import LORA_FILE, load_lora
 from ..rendered.camera import PLACES
 
 # %% ../../nbs/methods/12_people.ipynb #c005
@@ -141,11 +141,11 @@ def _row(p, j, prompt, seed) -> dict:
 
 def _generate_person(pipe, p, prompts, folder, how):
     "The pictures of a person that are not there yet, with the person's LoRA in the pipeline while they are made"
-    missing = [j for j in range(len(prompts)) if not (folder / f"{j:04d}.png").exists()]
+    missing = [j for j in range(len(prompts)) if not is_whole(folder / f"{j:04d}.png")]
     if not missing:
         return
     if p["lora"]:
-        pipe.unet.load_lora_adapter(p["lora"], weight_name=LORA_FILE, adapter_name="person", prefix="unet")
+        load_lora(pipe, p["lora"])
     try:
         for start in range(0, len(prompts), how.batch):
             js = range(start, min(start + how.batch, len(prompts)))

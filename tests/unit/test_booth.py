@@ -8,9 +8,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from facesyn.core.checks import refused
 from facesyn.core.images import generator, read_image
 from facesyn.core.training import Keep
 from facesyn.diffusion.schedule import add_noise, estimate_x0, target
@@ -129,3 +131,58 @@ def test_a_picture_alone_and_among_others(kind):
         together = pipe(prompts, generator=streams[0], **options).images
         alone = torch.cat([pipe([q], generator=[s], **options).images for q, s in zip(prompts, streams[1])])
         assert (together - alone).abs().max() < most
+
+
+@pytest.fixture(scope="module")
+def person(looks, pictures, tmp_path_factory):
+    "The folder of a person's LoRA, strong enough to be seen, for `small()`"
+    pipe, folder = small(), tmp_path_factory.mktemp("person")
+    known = know(pipe, pictures, looks)
+    return train_person(pipe, known, known, looks, Keep(folder), replace(RECIPE, optim=replace(RECIPE.optim, lr=0.1)))
+
+
+def renamed(name, key):
+    "A key of a LoRA file as others write it"
+    if name == "kohya":
+        key = key.replace("unet.", "lora_unet_", 1).replace(".lora_A.weight", "|down").replace(".lora_B.weight", "|up")
+        return key.replace(".", "_").replace("|", ".lora_") + ".weight"
+    return {"without unet": key.removeprefix("unet."), "peft": "base_model.model." + key.removeprefix("unet.")}[name]
+
+
+def drawn(lora, out):
+    people = [dict(name="ada", number=1, sex="", lora=lora)]
+    generate_people(small(), people, 2, out, CARD, PromptSampling(2, batch=2))
+    return np.stack([read_image(out / "ada" / f"{j:04d}.png") for j in range(2)]).astype(int)
+
+
+def other(person, folder, tensors):
+    folder.mkdir()
+    with safe_open(person / LORA_FILE, "pt") as f:
+        about = f.metadata()
+    save_file(tensors, folder / LORA_FILE, metadata=about)
+    return folder
+
+
+def test_a_lora_under_others_names_is_read_or_refused(person, tmp_path):
+    own = load_file(person / LORA_FILE)
+    hers, base = drawn(person, tmp_path / "hers"), drawn(None, tmp_path / "base")
+    assert np.abs(hers - base).mean() > 1
+    kohya = other(person, tmp_path / "k", {renamed("kohya", k): v for k, v in own.items()})
+    for name in ("without unet", "peft"):
+        folder = other(person, tmp_path / name, {renamed(name, k): v for k, v in own.items()})
+        refused(lambda f=folder: drawn(f, tmp_path / f"drawn {f.name}"), str(folder), "none of a U-Net")
+    half = other(person, tmp_path / "half", dict(sorted(own.items())[: len(own) // 2]))
+    refused(lambda: drawn(half, tmp_path / "drawn half"), str(half), "does not fit this pipeline", "left over")
+    try:
+        assert np.abs(drawn(kohya, tmp_path / "drawn kohya") - hers).max() <= 1
+    except ValueError as e:
+        assert str(kohya) in str(e)
+    assert not [p for p in tmp_path.glob("drawn */ada/*")] or (tmp_path / "drawn kohya" / "card.json").exists()
+
+
+def test_a_lora_of_the_users_own_stays(person, tmp_path):
+    pipe = small()
+    pipe.unet.load_lora_adapter(load_file(person / LORA_FILE), adapter_name="mine", prefix="unet")
+    before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
+    refused(lambda: generate_people(pipe, [], 1, tmp_path, CARD, HOW), "LoRA of its own (mine)", "fuse_lora")
+    assert all(v.equal(before[k]) for k, v in pipe.unet.state_dict().items())
