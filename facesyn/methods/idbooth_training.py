@@ -84,14 +84,11 @@ def load_lora(pipe: StableDiffusionPipeline, folder: str | Path):
         raise ValueError(f"{file}: {len(others)} layers are none of a U-Net ({', '.join(others[:2]) or 'it has none'})")
     try:
         pipe.unet.load_lora_adapter(state, network_alphas=alphas, metadata=about, adapter_name="person", prefix="unet")
-        adapted = {
-            f"unet.{name}" for name, layer in pipe.unet.named_modules() if "person" in getattr(layer, "lora_A", ())
-        }
-        targets = tuple((about or {}).get("unet.target_modules", ()))
-        named = {f"unet.{name}" for name, layer in pipe.unet.named_modules() if targets and name.endswith(targets)}
-        if lost := sorted(
-            (wanted ^ adapted) | {k for k in named - adapted if "lora" not in k and "base_layer" not in k}
-        ):
+        layers = {f"unet.{name}": layer for name, layer in pipe.unet.named_modules()}
+        adapted = {name for name, layer in layers.items() if "person" in getattr(layer, "lora_A", ())}
+        targets = tuple((about or {}).get("unet.target_modules", ("nothing",)))
+        described = {name for name in layers if name.endswith(targets) and ".lora_" not in name}
+        if lost := sorted((wanted ^ adapted) | (described - adapted)):
             raise ValueError(f"{len(lost)} layers of it or of the U-Net are left over, such as {lost[0]}")
     except (ValueError, RuntimeError, KeyError) as e:
         pipe.unet.unload_lora()
