@@ -54,13 +54,17 @@ def check_consent(root: str | Path, names: Sequence[str]) -> str:
         )
     consent = read_json(path, dict)
 
-    def agreed(entry):
-        return isinstance(entry, dict) and entry.get("agreed") is True and str(entry.get("terms") or "").strip()
+    def lacks(name):
+        entry = consent.get(name)
+        if not isinstance(entry, dict):
+            return "is not in it"
+        agreed = "has not agreed (agreed is not true)" if entry.get("agreed") is not True else ""
+        return agreed or ("" if str(entry.get("terms") or "").strip() else "has no terms, which say to what")
 
-    if absent := [n for n in names if not agreed(consent.get(n))]:
+    if absent := [f"{name} {why}" for name in names if (why := lacks(name))]:
         raise ValueError(
-            f"{path} holds no consent of {absent[0]} ({len(absent)} of {len(names)} people): agreed must be true and"
-            " terms say to what"
+            f"{path} holds no consent of {len(absent)} of {len(names)} people: {'; '.join(absent[:10])}. Without"
+            " everybody's nothing is made: take their pictures out of the folder, or have them agree"
         )
     return sha256(path.read_bytes()).hexdigest()
 

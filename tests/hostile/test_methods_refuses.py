@@ -319,7 +319,7 @@ def test_consent(tmp_path):
         lambda: check_consent(tmp_path, lacking), "4 of 4 people", *[f"{name} {why}" for name, why in lacking.items()]
     )
     (tmp_path / "consent.json").write_text('["ada"]')
-    refused(lambda: check_consent(tmp_path, ["ada"]), "consent.json holds a list")
+    refused(lambda: check_consent(tmp_path, ["ada"]), "consent.json: expected an object", "got list")
 
 
 @pytest.mark.parametrize("row", [*ID3, *CEMIFACE, *GENERATION, *BOOTH], ids=lambda row: ", ".join(row[1:]))
