@@ -220,12 +220,13 @@ def convert(
     set begun in `folder`, or another process that writes there.
     """
     _check_request(source, folder, format, shuffle, size)
-    encoded = _as_encoded(source)
+    encoded, how = _as_encoded(source), dict(format=format, size=size, suffix=suffix, shuffle=shuffle)
     with locked(folder):
-        return _convert(source, encoded, Path(folder), format, size, suffix, shuffle, shard, card)
+        return _convert(source, encoded, Path(folder), how, shard, card)
 
 
-def _convert(source, encoded, folder, format, size, suffix, shuffle, shard, card) -> dict:
+def _convert(source, encoded, folder, how, shard, card) -> dict:
+    format, size, suffix, shuffle = how.values()
     order, _ = plan_records(encoded.labels, "identity" if format == "rec" else "flat", shuffle)
     ready = prepared(encoded, size, suffix)
     if format in ("rec", "flat"):
@@ -237,7 +238,6 @@ def _convert(source, encoded, folder, format, size, suffix, shuffle, shard, card
             shutil.copyfile(asked, temporary)
     if format in ("rec", "flat", "folder"):
         write_settings(folder, format, len(encoded), len(encoded.names))
-    how = dict(format=format, size=size, suffix=suffix, shuffle=shuffle)
     card = new_card(card or encoded.card, source, folder, how, encoded)
     write_card(folder, card)
     return card
