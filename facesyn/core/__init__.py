@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[],
     submod_attrs={
-        "files": ["repo_root", "shipped", "read_json", "write_json", "write_record", "atomic"],
+        "files": ["repo_root", "shipped", "read_json", "write_json", "atomic"],
+        "records": ["write_record"],
         "images": ["generator", "image_grid", "lead_picture", "read_image", "to_float", "to_uint8"],
         "checks": ["refused"],
         "training": ["Keep", "Optim"],

@@ -91,13 +91,9 @@ def is_answer(x) -> bool:
 
 
 def _kind(x):
-    return (
-        f"{type(x).__name__} of {len(x)}"
-        if isinstance(x, (tuple, list, bytes, str, memoryview))
-        else "an array"
-        if isinstance(x, dict)
-        else type(x).__name__
-    )
+    if isinstance(x, (tuple, list, bytes, str, memoryview)):
+        return f"{type(x).__name__} of {len(x)}"
+    return "an array" if isinstance(x, dict) else type(x).__name__
 
 
 def checked_picture(item, name):

@@ -157,7 +157,7 @@ def write_report(
     """One self-contained HTML file at `path`, written atomically; returns it.
 
     `intro`: text or `Html`. `sections`: [(heading, [text | Html | plotly figure | PIL image, ...]), ...]. `record`: a
-    run record of `files.write_record` or a list of them, for the section "Runs". `answer`: what stands on the first
+    run record of `records.write_record` or a list of them, for the section "Runs". `answer`: what stands on the first
     screen, before the contents, such as a `dataset_answer`.
     TypeError names section and item."""
     made = []

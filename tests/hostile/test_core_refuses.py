@@ -10,18 +10,7 @@ import torch
 from PIL import Image
 
 from facesyn.core.checks import refused
-from facesyn.core.files import (
-    atomic,
-    locked,
-    misfits,
-    read_json,
-    read_lines,
-    repo_root,
-    run_parameters,
-    same_settings,
-    shipped,
-    write_json,
-)
+from facesyn.core.files import atomic, locked, read_json, read_lines, repo_root, same_settings, shipped, write_json
 from facesyn.core.images import (
     PHOTOGRAPHS,
     decode_image,
@@ -33,6 +22,7 @@ from facesyn.core.images import (
     to_float,
     to_uint8,
 )
+from facesyn.core.records import misfits, run_parameters
 from facesyn.core.training import Keep, Optim, learning_rate, load_checkpoint, restore, save_checkpoint, train_loop
 
 PIXELS = np.zeros((6, 8, 8, 3), np.uint8)
@@ -43,7 +33,10 @@ DEFAULTS = 'out = "data/x"   # a folder\nlr = 1.0e-3\nsteps = 4'
 
 def run_as(asked):
     "The parameters of a run notebook into which papermill puts the cell `asked`"
-    return run_parameters(dict(In=["", "import time", DEFAULTS, "# Parameters\n" + asked], out="", lr=0.1, steps=9))
+    cells = ["", DEFAULTS, "# Parameters\n" + asked]
+    names = {}
+    exec("\n".join(cells), names)
+    return run_parameters(dict(names, In=cells))
 
 
 ROWS = [
@@ -52,6 +45,10 @@ ROWS = [
     (lambda: run_as("step = 5"), "unknown parameter 'step'", "out, lr, steps"),
     (lambda: run_as('lr = "1e-4"'), "parameter lr", "float", "'1e-4'"),
     (lambda: run_as("steps = 2.5"), "parameter steps", "int", "2.5"),
+    (lambda: run_as("lr = float('nan')"), "parameter lr", "nan", "not finite"),
+    (lambda: run_as("having = {'age': [18, float('inf')]}"), "parameter having", "inf", "not finite"),
+    (lambda: run_as("step = 5\nlr = float('-inf')"), "unknown parameter 'step'"),
+    (lambda: run_as("out = '64'\nsteps = float('nan')"), "parameter steps", "not finite"),
     (lambda: run_as("steps = True"), "parameter steps", "int", "True"),
     (lambda: generator(-1), ">= 0", "(-1,)"),
     (lambda: generator(7, 0, -2), ">= 0", "(7, 0, -2)"),
