@@ -124,7 +124,7 @@ def _upright(im: Image.Image, original: Image.Image) -> Image.Image:
     return im if turn is None else im.transpose(Image.Transpose(turn))
 
 # %% ../../nbs/core/03_images.ipynb #c019
-def read_image(path: str | Path, size: int | None = None, formats=FORMATS) -> np.ndarray:
+def read_image(path: str | Path, size: int | None = None, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
     "`decode_image` of a file; FileNotFoundError or ValueError names it"
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image file {path}")

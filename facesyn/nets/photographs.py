@@ -258,8 +258,7 @@ def prepare_photos(
                     row |= prepare_photo(root, p, out / row["file"], find, attributes, size, enlarge)
                 except ValueError as e:
                     row = dict(photo=p, reason=str(e))
-                lines.write(json.dumps(row) + "\n")
-                lines.flush()
+                print(json.dumps(row), file=lines, flush=True)
                 done[p] = row
         rows = [dict(seed=None, embedding=None) | done[p] for *_, p in photos if "file" in done[p]]
         rejected = [done[p] for *_, p in photos if "reason" in done[p]]
