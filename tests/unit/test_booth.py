@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from facesyn.core.checks import refused
+from facesyn.core.files import weights_digest
 from facesyn.core.images import generator, read_image
 from facesyn.core.training import Keep
 from facesyn.diffusion.schedule import add_noise, estimate_x0, target
@@ -186,3 +187,11 @@ def test_a_lora_of_the_users_own_stays(person, tmp_path):
     before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
     refused(lambda: generate_people(pipe, [], 1, tmp_path, CARD, HOW), "LoRA of its own (mine)", "fuse_lora")
     assert all(v.equal(before[k]) for k, v in pipe.unet.state_dict().items())
+
+
+def test_what_a_tokenizer_was_asked_last_is_not_part_of_its_digest():
+    one, other = build_tokenizer(), build_tokenizer()
+    one("a face", padding="max_length", max_length=9, truncation=True)
+    assert weights_digest(dict(t=one)) == weights_digest(dict(t=other))
+    other.add_tokens(["nobody"])
+    assert weights_digest(dict(t=one)) != weights_digest(dict(t=other))
