@@ -156,10 +156,12 @@ def drawn(lora, out):
     return np.stack([read_image(out / "ada" / f"{j:04d}.png") for j in range(2)]).astype(int)
 
 
-def other(person, folder, tensors):
+def other(person, folder, tensors, alpha=6):
     folder.mkdir()
     with safe_open(person / LORA_FILE, "pt") as f:
-        about = f.metadata()
+        about = {
+            k: re.sub(r'"unet.lora_alpha": \d+', f'"unet.lora_alpha": {alpha}', v) for k, v in f.metadata().items()
+        }
     save_file(tensors, folder / LORA_FILE, metadata=about)
     return folder
 
@@ -179,6 +181,13 @@ def test_a_lora_under_others_names_is_read_or_refused(person, tmp_path):
     except ValueError as e:
         assert str(kohya) in str(e)
     assert not [p for p in tmp_path.glob("drawn */ada/*")] or (tmp_path / "drawn kohya" / "card.json").exists()
+
+
+def test_another_alpha_is_another_lora(person, tmp_path):
+    strong = other(person, tmp_path / "strong", load_file(person / LORA_FILE), 9)
+    assert (strong / LORA_FILE).read_bytes() != (person / LORA_FILE).read_bytes()
+    drawn(person, tmp_path / "out")
+    refused(lambda: drawn(strong, tmp_path / "out"), "told")
 
 
 def test_a_lora_of_the_users_own_stays(person, tmp_path):
