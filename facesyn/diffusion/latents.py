@@ -14,16 +14,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, ConfigMixin, DDIMScheduler, ModelMixin
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    ModelMixin,  # noqa: F401 (diffusers looks for it beside a class that it loads)
+)
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from ..core.files import atomic, read_json, weights_digest, write_json
 from ..core.images import to_float, to_uint8
-from ..nets.backbones import check_finite
+from ..nets.backbones import Network, check_finite
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c005
-class Patches(ModelMixin, ConfigMixin):
+class Patches(Network):
     """The lossless autoencoder between images (n, 3, h, w) and patches (n, 3*patch**2, h/patch, w/patch); the interface
     is AutoencoderKL's"""
 

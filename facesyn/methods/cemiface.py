@@ -14,16 +14,17 @@ from math import ceil, sqrt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ModelMixin  # noqa: F401 (diffusers looks for it beside a class that it loads)
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from ..diffusion.schedule import add_noise, denoising_error, estimate_x0
 from ..diffusion.training import check_share
 from ..diffusion.unet import denoise
+from ..nets.backbones import Network
 
 # %% ../../nbs/methods/04_cemiface.ipynb #c005
-class CemiFaceConditions(ModelMixin, ConfigMixin):
+class CemiFaceConditions(Network):
     """Features y (n, dim) of the inquiry and similarities m (n,) -> the tokens cat(E(x), F1(m)), (n, 2, dim), or F2 of
     them, (n, 1, dim), with `joint`
 

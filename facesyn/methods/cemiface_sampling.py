@@ -15,7 +15,7 @@ from diffusers import ImagePipelineOutput
 from scipy.optimize import isotonic_regression
 
 from ..core.images import generator
-from ..diffusion.pipeline import FacePipeline
+from ..diffusion.pipeline import FacePipeline, as_rows
 from ..diffusion.sampling import guidance_of, guided_output
 from .cemiface import CemiFaceConditions
 
@@ -105,7 +105,8 @@ class CemiFacePipeline(FacePipeline):
         Returns an object with `images`; ValueError for an m outside [-1, 1], a row of y that is zero or not finite, or
         unit embeddings for a generator that was trained on features of another length.
         """
-        n = n or self.rows(latents, generator, m, *([y] if torch.as_tensor(y).ndim > 1 else []))
+        y, m = as_rows("y", y, 1), as_rows("m", m, 0)
+        n = n or self.rows(latents, generator, m, *([y] if y.ndim > 1 else []))
         negative = [name for name, v in (("identity", negative_y), ("m", negative_m)) if v is not None]
         guidance = guidance_of(("identity", "m"), guidance_scale, guidance_interval, shown_below, (), negative)
         y, negative_y = self.check_features("y", y, n), self.check_features("negative_y", negative_y, n)

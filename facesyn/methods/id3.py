@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ModelMixin  # noqa: F401 (diffusers looks for it beside a class that it loads)
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
@@ -19,9 +19,10 @@ from ..diffusion.schedule import WEIGHTINGS, add_noise, denoising_error, error_w
 from ..diffusion.training import check_share
 from ..diffusion.unet import denoise
 from ..nets.attributes import normalise_attributes
+from ..nets.backbones import Network
 
 # %% ../../nbs/methods/01_id3.ipynb #c006
-class ID3Conditions(ModelMixin, ConfigMixin):
+class ID3Conditions(Network):
     """Unit embeddings y (n, dim) and attributes s (n, 4: pitch, yaw, roll in degrees, age in years) -> tokens (n, 2,
     width) and their sum (n, width)
 

@@ -9,13 +9,14 @@ __all__ = ['AdjustedScore', 'adjusted_output', 'ID3Pipeline', 'id3_plan']
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import ImagePipelineOutput
 
-from ..diffusion.pipeline import FacePipeline
+from ..diffusion.pipeline import FacePipeline, as_rows
 from ..diffusion.sampling import Guidance, guidance_of, guided_output
 from ..diffusion.schedule import estimate_eps, estimate_x0, output_from_eps, signal_noise
 from .generation import Plan, known_bootstrap, plan
@@ -40,6 +41,12 @@ class AdjustedScore:
     def __post_init__(self):
         if self.gradient not in ("exact", "stop"):
             raise ValueError(f"gradient={self.gradient!r}: expected 'exact' or 'stop'")
+        clip = 1.0 if self.clip is None else self.clip
+        for name, v, most in (("gamma", self.gamma, inf), ("until", self.until, 1), ("clip", clip, inf)):
+            if not isinstance(v, (int, float)) or not 0 <= v <= most or v == inf:
+                raise ValueError(f"{name}={v!r}: expected a finite number from 0{f' to {most}' if most < inf else ''}")
+        if not 0 < self.variance < inf:
+            raise ValueError(f"variance={self.variance!r}: expected a finite number above 0")
 
 
 def _towards(predict, scheduler, x_t, t, y, encoder, how, decode):
@@ -162,8 +169,9 @@ class ID3Pipeline(FacePipeline):
         if gamma and (encoder is None or y is None):
             raise ValueError(f"gamma={gamma} needs an encoder and y")
         how = AdjustedScore(gamma, gradient, until, clip, variance)
+        y, s = (None if v is None else as_rows(name, v, 1) for name, v in (("y", y), ("s", s)))
         given = {name: v for name, v in dict(identity=y, attributes=s).items() if v is not None}
-        n = n or self.rows(latents, generator, *(v for v in given.values() if torch.as_tensor(v).ndim > 1))
+        n = n or self.rows(latents, generator, *(v for v in given.values() if v.ndim > 1))
         y, s = self.check_identity("y", y, n), None if s is None else self.check("s", s, n, 4)
         names, negative = ("identity", "attributes"), self.check_identity("negative_y", negative_y, n)
         unknown, away = [k for k in names if k not in given], [] if negative is None else ["identity"]

@@ -42,6 +42,10 @@ def check_pipeline(pipe):
         raise ValueError(
             "the autoencoder shifts its latents (as those of SD 3 and FLUX): one that only scales them is expected"
         )
+    kinds = {name: str(getattr(pipe, name).dtype) for name in ("text_encoder", "unet", "vae")}
+    if len({*kinds.values()}) > 1:
+        said = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        raise ValueError(f"the parts compute in different precisions ({said}): open it with one dtype, or pipe.to(...)")
     words, expected = pipe.text_encoder.config.hidden_size, pipe.unet.config.cross_attention_dim
     if words != expected:
         raise ValueError(f"the text encoder's words are {words} wide, the U-Net expects {expected}")

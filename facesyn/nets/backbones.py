@@ -86,10 +86,14 @@ class Network(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, path, **kwargs):
-        "Reads a folder written by `save_pretrained`; FileNotFoundError if it is none, ValueError for NaN weights"
+        """Reads a folder written by `save_pretrained`, and asks no network; FileNotFoundError if it is none, ValueError
+        for the folder of another class or NaN weights"""
         folder = Path(path) / (kwargs.get("subfolder") or "")
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"no network in {folder}: config.json is missing")
+        kind = read_json(folder / "config.json", dict).get("_class_name", cls.__name__)
+        if kind != cls.__name__:
+            raise ValueError(f"{folder} holds a network of class {kind}, expected {cls.__name__}")
         return check_finite(super().from_pretrained(path, **kwargs), str(folder))
 
 # %% ../../nbs/nets/03_backbones.ipynb #c015

@@ -87,7 +87,8 @@ def _average_pool(a, x):
     return F.avg_pool2d(x, *_pool(a), bool(a.get("ceil_mode")), bool(a.get("count_include_pad")))
 
 # %% ../../nbs/nets/05_onnx_nets.ipynb #c010
-DTYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float32, 11: torch.float64}
+DTYPES = {6: torch.int32, 7: torch.int64, 9: torch.bool}
+DTYPES |= dict.fromkeys((1, 10, 11), torch.float32)  # torch computes in float32, whatever the file's precision
 
 OPERATORS = dict(
     Add=lambda a, x, y: x + y,
@@ -192,7 +193,8 @@ def _attributes(node) -> dict:
 
     def value(a):
         if a.type == onnx.AttributeProto.TENSOR:
-            return torch.from_numpy(np.array(numpy_helper.to_array(a.t)))
+            v = torch.from_numpy(np.array(numpy_helper.to_array(a.t)))
+            return v.float() if v.is_floating_point() else v
         return onnx.helper.get_attribute_value(a)
 
     return {a.name: value(a) for a in node.attribute}
@@ -223,7 +225,7 @@ class OnnxNet(nn.Module):
         for k, v in known.items():
             if v.is_floating_point():
                 self.floats[k] = key = f"{re.sub(r'[^0-9A-Za-z_]', '_', k)}_{len(self.floats)}"
-                self.register_buffer(key, v)
+                self.register_buffer(key, v.float())
         last = {v: k for k, (_, _, inputs, _) in enumerate(self.nodes) for v in inputs}
         self.done = [
             [v for v, at in last.items() if v and at == k and v not in known and v not in self.output]
@@ -273,7 +275,7 @@ class RuntimeNet(nn.Module):
                 f"{path}: expected one input and one output, got {[i.name for i in inputs]} and"
                 f" {[o.name for o in outputs]}"
             )
-        self.input, self.batch = inputs[0].name, inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else None
+        self.input = inputs[0].name
 
     def session(self, device: str):
         "The session for a device type, made when first asked for; as many threads as torch has"
@@ -291,9 +293,8 @@ class RuntimeNet(nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{self.path} is run by ONNX Runtime, which gives no gradient")
         session = self.session(x.device.type)
-        parts = x.detach().split(self.batch or len(x))
         try:
-            out = [session.run(None, {self.input: p.cpu().contiguous().numpy()})[0] for p in parts]
+            out = session.run(None, {self.input: x.detach().cpu().contiguous().numpy()})[0]
         except Exception as e:
             raise ValueError(f"ONNX Runtime, {self.path}: {e}") from e
-        return torch.from_numpy(np.concatenate(out)).to(x.device)
+        return torch.from_numpy(out).to(x.device)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..core.files import bar
 from ..core.images import to_float
 from ..data.faces import ATTRIBUTES, Faces
-from .encoders import load_encoder
+from .encoders import open_encoder
 
 # %% ../../nbs/nets/08_photo_attributes.ipynb #t006
 RANGES = dict(pitch=(-90, 90), yaw=(-90, 90), roll=(-90, 90), age=(0, 100))
@@ -71,7 +71,7 @@ def onnx_attributes(
     check_gives(gives)
     if not 0 <= margin < 1:
         raise ValueError(f"margin={margin}: expected a part of the picture, at least 0 and below 1")
-    net, read = load_encoder(path, differentiable=False, **preprocessing), getattr(faces, "read", lambda k: faces[k])
+    net, read = open_encoder(path, differentiable=False, **preprocessing), getattr(faces, "read", lambda k: faces[k])
     s = np.full((len(getattr(faces, "labels", faces)), 4), np.nan, np.float32)
     for k in bar(np.array_split(np.arange(len(s)), -(-len(s) // batch)), "attribute batches") if len(s) else ():
         x = to_float(read(k))

@@ -1,9 +1,13 @@
 """Checkpoints of arcface_torch and AdaFace. AdaFace's network is written here a second time, under its own names."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from facesyn.core.checks import refused
 from facesyn.core.images import generator
 from facesyn.nets.backbones import IResNet, MobileFaceNet, recogniser
 from facesyn.nets.encoders import load_encoder
@@ -101,7 +105,7 @@ def test_adaface(tmp_path):
     assert torch.allclose(load_encoder(tmp_path / "ada.ckpt").features(X), ada(X.flip(1)), atol=1e-4)
     irse = bn_noise(AdaNet((2, 1, 3), (16, 24, 48), 12, 4, se=True))
     torch.save(irse.state_dict(), tmp_path / "irse.pt")
-    encoder = load_encoder(tmp_path / "irse.pt")
+    encoder = load_encoder(tmp_path / "irse.pt", channels="bgr")
     assert torch.allclose(encoder.features(X), irse(X.flip(1)), atol=1e-4) and encoder.net.config.se
 
 
@@ -121,3 +125,41 @@ def test_mobilefacenet(blocks, tmp_path):
     for name in ("mobile.pt", "mobile"):
         assert torch.allclose(load_encoder(tmp_path / name).features(X), mobile(X), atol=1e-4)
     assert tuple(load_encoder(tmp_path / "mobile.pt").net.config.blocks) == blocks
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+@pytest.mark.parametrize("before", ["net.", "model.net.", ""])
+@pytest.mark.parametrize("said", [None, "channels", "model.yaml", "config.json"])
+def test_cvlface(before, name, said, tmp_path):
+    "The order is what is said beside the file, or asked for; never a guess"
+    ada = bn_noise(AdaNet((2, 1, 3), (16, 24, 32), 12, 4))
+    state = {before + k: v for k, v in ada.state_dict().items()}
+    save_file(state, tmp_path / name) if name.endswith("safetensors") else torch.save(state, tmp_path / name)
+    if said is None:
+        return refused(lambda: load_encoder(tmp_path / name), name, "channels='rgb'", "model.yaml")
+    for order, x in (("RGB", X), ("BGR", X.flip(1))):
+        if said == "model.yaml":
+            (tmp_path / said).write_text(f"input_size: [3, 112, 112]\n# color_space: 'XYZ'\ncolor_space: '{order}'\n")
+        if said == "config.json":
+            (tmp_path / said).write_text(json.dumps(dict(conf=dict(name="ir50", color_space=order))))
+        told = dict(channels=order.lower()) if said == "channels" else {}
+        assert torch.allclose(load_encoder(tmp_path / name, **told).features(X), ada(x), atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_training_of_arcface_torch(tmp_path):
+    "checkpoint_gpu_0.pt: the backbone beside the head, the optimiser and the schedule"
+    arc = bn_noise(IResNet(32, (2, 1, 3), (16, 24, 32), 12))
+    optimiser = torch.optim.SGD(arc.parameters(), 0.1, 0.9)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, 1)
+    held = dict(state_dict_backbone=arc.state_dict(), state_dict_softmax_fc=dict(weight=torch.ones(5, 12)))
+    held |= dict(epoch=2, global_step=7, state_optimizer=optimiser.state_dict())
+    torch.save(held | dict(state_lr_scheduler=schedule.state_dict()), tmp_path / "checkpoint_gpu_0.pt")
+    assert torch.allclose(load_encoder(tmp_path / "checkpoint_gpu_0.pt").features(X), arc(X), atol=1e-4)
+
+
+def test_two_networks_in_a_file(tmp_path):
+    arc = IResNet(32, (1, 1, 1), (16, 16, 16), 12).state_dict()
+    torch.save({f"{who}.{k}": v for who in ("student", "teacher") for k, v in arc.items()}, tmp_path / "x.pt")
+    refused(lambda: load_encoder(tmp_path / "x.pt"), "x.pt holds 2 networks", "'student.', 'teacher.'")
