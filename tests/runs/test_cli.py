@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from facesyn import __version__ as facesyn_version
 from facesyn.cli import app
-from facesyn.core.profiles import profile_names
+from facesyn.core.profiles import profile_names, read_profile
 from facesyn.data.dataset import write_image
 from facesyn.data.pairs import Pairs, write_bin
 from facesyn.rendered.faces import render_faces
@@ -51,11 +54,13 @@ def faces(tmp_path_factory):
     return folder
 
 
-def test_profiles_are_listed_one_a_line(copy, monkeypatch):
+def test_profiles_are_listed_in_full(copy, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shown = facesyn("profiles")
-    lines = [line for line in shown.output.splitlines() if line.startswith("  ")]
-    assert shown.exit_code == 0 and all(len(line) <= 80 for line in lines)
+    assert shown.exit_code == 0 and all(len(line) <= 80 for line in shown.output.splitlines())
+    said = " ".join(shown.output.split())
+    assert all(read_profile(name, ROOT).shows in said for name in profile_names(ROOT)), "cut off"
+    lines = [line for line in shown.output.splitlines() if re.match(r"  \S", line)]
     assert sorted(line.split()[0] for line in lines) == profile_names(ROOT) and lines[0].split()[0] == "demo"
     assert "facesyn profiles NAME" in shown.output
 
@@ -69,14 +74,14 @@ def test_a_profile_is_told_in_full(copy):
 
 @pytest.mark.parametrize("command", ["run", "doctor"])
 def test_a_mistyped_profile_or_parameter_lists_the_known_ones(command, copy):
-    refused(facesyn(command, "dmo"), "no profile 'dmo'", "demo", "cemiface_table2")
-    refused(facesyn(command, "demo", "-p", "encod.people=3"), "no run 'encod'", "encode", "id3_report")
-    refused(facesyn(command, "demo", "-p", "encode.peopel=3"), "unknown parameter 'peopel'", "people", "attributes")
+    refused(facesyn(command, "dmo"), "no profile 'dmo'", "do you mean demo", "cemiface_table2")
+    refused(facesyn(command, "demo", "-p", "encod.people=3"), "no run 'encod'", "do you mean encode?", "id3_report")
+    refused(facesyn(command, "demo", "-p", "encode.peopel=3"), "'peopel'", "do you mean people?", "attributes")
     refused(facesyn(command, "demo", "-p", "encode.people=many"), "people", "int", "many")
     refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value")
     refused(facesyn(command, "demo", "-p", "encode.people=3", "-p", "encode.people=4"), "encode.people is given twice")
     refused(facesyn(command, "demo", "-p", "encode.people=-1"), "people=-1", "people >= 1")
-    refused(facesyn(command, "demo", "-p", "all.jugde=x"), "'jugde'", "judge")
+    refused(facesyn(command, "demo", "-p", "all.jugde=x"), "'jugde'", "do you mean judge")
     assert not (copy / "data/runs").exists()
 
 
@@ -318,14 +323,33 @@ def test_verify(tmp_path):
     images = render_faces(who, np.arange(80) % 2, 112)[0]
     write_bin(Pairs("mine", np.asarray(images), issame), tmp_path / "mine.bin")
     measured = facesyn("verify", ROOT / "data/models/identity", tmp_path / "mine.bin")
-    assert measured.exit_code == 0 and measured.output.startswith("mine: ")
-    words = measured.output.split()
+    assert measured.exit_code == 0, measured.output
+    words = measured.output.splitlines()[-1].split()
+    assert words[0] == "mine:"
     assert float(words[1]) > 80 and words[2] == "±" and "10 folds, 40 pairs" in measured.output
+    assert "pictures of 112 pixels are resized for a network of 32" in measured.output
+    seen = facesyn("inspect", tmp_path / "mine.bin").output
+    assert "pairs: 40" in seen and "genuine: 20" in seen and "identit" not in seen, seen
     refused(facesyn("verify", tmp_path / "no.onnx", tmp_path / "mine.bin"), "no.onnx", "size")
     refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "no.bin"), "no.bin")
     refused(facesyn("verify", ROOT / "data/models/identity", ROOT / "settings.ini"), "settings.ini", ".bin")
     refused(facesyn("verify", ROOT / "data/models/identity", ROOT / "data/records"), "records", "a .bin or an .npz")
     refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "mine.bin", "--size", 112), "identity", "size")
+
+
+def test_a_network_that_wants_another_crop(tmp_path):
+    "The middle 96 of 112 columns, as CosFace's networks take them"
+    images = render_faces(np.arange(40) // 2, np.arange(40) % 2, 112)[0]
+    write_bin(Pairs("mine", np.asarray(images), np.arange(20) % 2 == 0), tmp_path / "mine.bin")
+    net = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(3 * 14 * 12, 8))
+    torch.onnx.export(net, (torch.zeros(2, 3, 112, 96),), tmp_path / "net.onnx", dynamo=False)
+    command = ["verify", tmp_path / "net.onnx", tmp_path / "mine.bin", "--size", 112]
+    measured = facesyn(*command, "--crop", 8, 0, 104, 112)
+    assert measured.exit_code == 0 and "mine: " in measured.output and "resized" not in measured.output
+
+
+def test_version():
+    assert facesyn("--version").output == f"facesyn {facesyn_version}\n"
 
 
 def test_python_m_facesyn():
