@@ -1357,6 +1357,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'facesyn/report/answers.py'),
                                         'facesyn.report.answers.dataset_answer': ( 'report/answers.html#dataset_answer',
                                                                                    'facesyn/report/answers.py'),
+                                        'facesyn.report.answers.facts': ('report/answers.html#facts', 'facesyn/report/answers.py'),
                                         'facesyn.report.answers.methods_answer': ( 'report/answers.html#methods_answer',
                                                                                    'facesyn/report/answers.py')},
             'facesyn.report.contents': { 'facesyn.report.contents.api': ('report/contents.html#api', 'facesyn/report/contents.py'),

@@ -98,7 +98,7 @@ Parameters = Annotated[
     list[str], typer.Option("-p", "--parameter", help="A parameter of a run, as encode.people=20; may be given again.")
 ]
 Name = Annotated[str, typer.Argument(help="A profile: `facesyn profiles` lists them.")]
-STARTERS = ["demo", "cemiface", "idbooth", "photos"]
+STARTERS = ["demo_small", "demo", "cemiface", "idbooth", "photos"]
 
 
 def examined(profile: str, parameter: list[str], again: str = "") -> tuple[Path, Profile]:

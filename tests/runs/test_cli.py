@@ -61,7 +61,7 @@ def test_profiles_are_listed_in_full(copy, monkeypatch):
     said = " ".join(shown.output.split())
     assert all(read_profile(name, ROOT).shows in said for name in profile_names(ROOT)), "cut off"
     lines = [line for line in shown.output.splitlines() if re.match(r"  \S", line)]
-    assert sorted(line.split()[0] for line in lines) == profile_names(ROOT) and lines[0].split()[0] == "demo"
+    assert sorted(line.split()[0] for line in lines) == profile_names(ROOT) and lines[0].split()[0] == "demo_small"
     assert "facesyn profiles NAME" in shown.output
 
 
