@@ -17,7 +17,7 @@ from math import inf
 from pathlib import Path
 
 from .profiles import Profile, Run, profile_names, read_profile, unmet
-from .records import misfits, same_type
+from .records import among, misfits, same_type
 
 # %% ../../nbs/core/07_doctor.ipynb #d016
 READ = set(
@@ -115,9 +115,7 @@ def for_nobody(profile: Profile) -> list[str]:
     found = []
     for k, v in profile.common.items():
         if k not in defaults:
-            near = get_close_matches(k, defaults, 3)
-            said = f"do you mean {' or '.join(near)}?" if near else f"its runs know {', '.join(sorted(defaults))}"
-            found.append(f"all: no run of this profile has a parameter {k!r}: {said}")
+            found.append(f"all: no run of this profile has a parameter {k!r}: {among(k, sorted(defaults))}")
         elif not any(same_type(v, default) for default in defaults[k]):
             default = defaults[k][0]
             found.append(f"all: {k}: expected {type(default).__name__}, such as {default!r}, got {v!r}")

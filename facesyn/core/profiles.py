@@ -11,14 +11,13 @@ import ast
 import json
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from reprlib import repr as shortened
 
 import yaml
 
-from .records import assigned, same_type
+from .records import among, assigned, same_type
 
 # %% ../../nbs/core/06_profiles.ipynb #p005
 def run_defaults(notebook) -> dict:
@@ -123,17 +122,13 @@ def read_profile(name: str, root, asked: dict | None = None) -> Profile:
     ValueError for a profile or a run that does not exist, which lists those that do, or a file of another form."""
     path = Path(root) / f"nbs/runs/params/{name}.yaml"
     if not path.is_file():
-        names = profile_names(root)
-        near = "".join(f"do you mean {other}? " for other in get_close_matches(name, names, 1))
-        raise ValueError(f"no profile {name!r}: {near}there are {', '.join(names)}")
+        raise ValueError(f"no profile {name!r}: {among(name, profile_names(root))}")
     shows, needs, takes = header(path)
     said = yaml_mapping(path)
     if unknown := [run for run in said if run != "all" and notebook_of(run) not in run_names(root)]:
-        raise ValueError(f"{path}: no run {unknown[0]!r}: there are {', '.join(run_names(root))}")
+        raise ValueError(f"{path}: no run {unknown[0]!r}: {among(unknown[0], run_names(root))}")
     if unknown := [run for run in asked or {} if run != "all" and run not in said]:
-        raise ValueError(
-            f"no run {unknown[0]!r} in the profile {name}: it has {', '.join(r for r in said if r != 'all')}"
-        )
+        raise ValueError(f"no run {unknown[0]!r} in the profile {name}: {among(unknown[0], ['all', *said])}")
     said = {run: (said.get(run) or {}) | (asked or {}).get(run, {}) for run in ["all", *said]}
     common = said.pop("all")
     return Profile(name, shows, needs, takes, common, [open_run(root, name, run, common, said[run]) for run in said])

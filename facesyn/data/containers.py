@@ -120,8 +120,8 @@ def write_tars(encoded: Encoded, folder, order, shard: int = 10_000):
                     tar.addfile(member, BytesIO(content))
 
 # %% ../../nbs/data/10_containers.ipynb #c017
-def _members(path):
-    "(sample, part, byte offset, length) of each file of a tar; ValueError for what is no whole tar"
+def _members(path, skipped=None):
+    "(sample, part, byte offset, length) of each file of a tar; ValueError for what is no whole tar, or a sentence"
     try:
         with tarfile.open(path, "r:") as tar:
             for m in tar:
@@ -130,7 +130,9 @@ def _members(path):
                 if m.isfile() and not base.startswith("."):
                     yield f"{folder}/" * bool(folder) + name, part.lower(), m.offset_data, m.size
     except (tarfile.TarError, EOFError) as e:
-        raise ValueError(f"{path} is not a whole tar file: {e}") from e
+        if skipped is None:
+            raise ValueError(f"{path} is not a whole tar file: {e}") from e
+        skipped.append(f"{path} is not a whole tar file: {e}")
 
 
 def _label(file, path, name, parts) -> float:
@@ -146,21 +148,26 @@ def _label(file, path, name, parts) -> float:
         raise ValueError(f"{path}: sample {name} has no label, neither a number in cls nor `label` in json") from e
 
 
-def tar_samples(path):
+def tar_samples(path, skipped: list[str] | None = None):
     """(name, byte offset and length of the image, those of its json or None, label) of each sample of a tar; ValueError
-    names a sample without an image or a label"""
+    names a sample without an image or a label, or a sentence on it goes into `skipped`, if there is such a list"""
     with open(path, "rb") as f:
-        for name, group in groupby(_members(path), key=lambda m: m[0]):
+        for name, group in groupby(_members(path, skipped), key=lambda m: m[0]):
             parts = {part: (offset, size) for _, part, offset, size in group}
             image = next((parts[e[1:]] for e in sorted(SUFFIXES) if e[1:] in parts), None)
-            if not image:
-                raise ValueError(f"{path}: sample {name} has no image ({', '.join(sorted(parts))})")
-            yield name, image, parts.get("json"), _label(f, path, name, parts)
+            try:
+                if not image:
+                    raise ValueError(f"{path}: sample {name} has no image ({', '.join(sorted(parts))})")
+                yield name, image, parts.get("json"), _label(f, path, name, parts)
+            except ValueError as e:
+                if skipped is None:
+                    raise
+                skipped.append(str(e))
 
 
-def open_tars(paths) -> Encoded:
-    "The set in one or several tar files"
-    samples = [(path, *sample) for path in map(Path, paths) for sample in tar_samples(path)]
+def open_tars(paths, skipped: list[str] | None = None) -> Encoded:
+    "The set in one or several tar files; `skipped`: see `tar_samples`"
+    samples = [(path, *sample) for path in map(Path, paths) for sample in tar_samples(path, skipped)]
     if not samples:
         raise ValueError(f"{paths[0]} has no samples")
 

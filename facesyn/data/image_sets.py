@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PLACE', 'Encoded', 'image_size', 'red_minus_blue', 'look_at', 'numbered', 'write_names', 'known_names', 'known_card',
-           'of_image', 'write_about', 'known_about', 'decoded', 'encoded_faces']
+           'of_image', 'write_about', 'known_about', 'about_some', 'some_of', 'readable', 'decoded', 'encoded_faces']
 
 # %% ../../nbs/data/07_image_sets.ipynb #c002
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Callable
@@ -28,7 +28,8 @@ class Encoded:
     file
 
     `where` says where an image comes from, for messages; `card` is the dataset's card; `about`: index -> what its
-    manifest says of an image, such as seed, attributes or prompt. None if there is no card, no manifest.
+    manifest says of an image, such as seed, attributes or prompt. None if there is no card, no manifest. `place`: the
+    file or folder that it was opened from.
     """
 
     labels: np.ndarray
@@ -37,6 +38,7 @@ class Encoded:
     where: Callable = "image {}".format
     card: dict | None = None
     about: Callable | None = None
+    place: Path | None = None
 
     def __len__(self):
         return len(self.labels)
@@ -152,6 +154,34 @@ def known_about(folder, labels) -> Callable | None:
             " each with the identity of the image in its place"
         )
     return lambda k: of_image(rows[k])
+
+# %% ../../nbs/data/07_image_sets.ipynb #n704
+def about_some(folder, lines: np.ndarray) -> Callable | None:
+    "`Encoded.about` of the images at some `lines` (n,) of `folder/manifest.jsonl`; None if it has too few, or none"
+    rows = read_manifest(folder) if (Path(folder) / "manifest.jsonl").is_file() else []
+    return (lambda k: of_image(rows[lines[k]])) if max(lines) < len(rows) else None
+
+# %% ../../nbs/data/07_image_sets.ipynb #n702
+def some_of(encoded: Encoded, kept) -> Encoded:
+    "The images at `kept` (integers, in their order), people renumbered without gaps"
+    kept = np.asarray(kept, np.int64)
+    people, labels = np.unique(np.asarray(encoded.labels)[kept], return_inverse=True)
+    about = encoded.about
+    return replace(
+        encoded,
+        labels=labels,
+        names=[encoded.names[i] for i in people],
+        read=lambda k: encoded.read(int(kept[k])),
+        where=lambda k: encoded.where(int(kept[k])),
+        about=about and (lambda k: about(int(kept[k]))),
+    )
+
+
+def readable(encoded: Encoded, skipped: list[str]) -> Encoded:
+    "The set without the images that cannot be decoded; a sentence on each of them goes into `skipped`"
+    corrupt = look_at(encoded.read, range(len(encoded)), encoded.where)["corrupt"]
+    skipped += corrupt.values()
+    return some_of(encoded, [k for k in range(len(encoded)) if k not in corrupt]) if corrupt else encoded
 
 # %% ../../nbs/data/07_image_sets.ipynb #c040
 def decoded(encoded: Encoded, size: int) -> Faces:

@@ -246,7 +246,7 @@ def inspect_bin(path, most: int | None = None) -> dict:
         format="bin",
         pairs=len(answers),
         genuine=sum(is_answer(a) and bool(a) for a in answers),
-        **dict(report, images=len(pictures)),
+        **{k: v for k, v in dict(report, images=len(pictures)).items() if k not in ("identities", "per_identity")},
     )
 
 # %% ../../nbs/data/14_inspection.ipynb #c014
@@ -266,8 +266,8 @@ def _folder_numbers(path, kind, names) -> tuple:
 def inspect_dataset(
     path: str | Path, images: int | None = None, identities: int | None = None, most: int | None = None
 ) -> dict:
-    """What a set is and what is wrong with it: path, format, images, identities, per_identity, sizes, encodings,
-    corrupt {key or index: reason}, problems (sentences)
+    """What a set is and what is wrong with it: path, format, images, identities, per_identity (of a .bin: pairs and
+    genuine), sizes, encodings, corrupt {key or index: reason}, problems (sentences)
 
     `images`, `identities`: what a configuration claims. `most`: at most so many images are decoded. FileNotFoundError
     if there is nothing there.

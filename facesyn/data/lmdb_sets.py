@@ -8,9 +8,11 @@ __all__ = ['write_lmdb', 'open_lmdb']
 # %% ../../nbs/data/11_lmdb_sets.ipynb #n543
 from pathlib import Path
 
+import numpy as np
+
 from ..core.files import atomic, bar
 from .containers import begin, needs
-from .image_sets import Encoded, known_about, known_card, known_names, numbered, write_about
+from .image_sets import Encoded, about_some, known_about, known_card, known_names, numbered, write_about
 
 # %% ../../nbs/data/11_lmdb_sets.ipynb #n545
 def write_lmdb(encoded: Encoded, folder, order, shard: int = 0):
@@ -66,9 +68,12 @@ def _is_row(row) -> bool:
     )
 
 
-def open_lmdb(path) -> Encoded:
+def open_lmdb(path, skipped: list[str] | None = None) -> Encoded:
     """The set in an LMDB of (image, label) or (image, feature, label); opened for each read, since LMDB must not be
-    open across a fork or twice in a process"""
+    open across a fork or twice in a process
+
+    ValueError names a key that is missing or no such row, or a sentence on it goes into `skipped`, if there is such a
+    list."""
     path = Path(path)
     needs("lmdb"), needs("msgpack")
     if not path.exists():
@@ -90,6 +95,18 @@ def open_lmdb(path) -> Encoded:
         ((image, _),) = rows([k])
         return image
 
+    kept = [k for k in range(len(keys)) if skipped is None or _holds(rows, k, skipped)]
+    keys = [keys[k] for k in kept]
     labels = [label for _, label in bar(rows(range(len(keys))), "LMDB labels", len(keys))]
     labels, names = numbered(labels, where, known_names(path.parent))
-    return Encoded(labels, names, read, where, known_card(path.parent), known_about(path.parent, labels))
+    about = about_some(path.parent, np.array(kept)) if skipped else known_about(path.parent, labels)
+    return Encoded(labels, names, read, where, known_card(path.parent), about)
+
+
+def _holds(rows, k, skipped) -> bool:
+    "Does key k hold a row? A sentence goes into `skipped` if it does not"
+    try:
+        return len(list(rows([k]))) == 1
+    except ValueError as e:
+        skipped.append(str(e))
+        return False

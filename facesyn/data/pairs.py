@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUILTIN', 'Pairs', 'everyday', 'frontal_profile', 'thirty_years', 'cross_age', 'cross_pose', 'impostors',
-           'plan_pairs', 'builtin_pairs', 'array_pairs', 'load_bin', 'write_bin', 'open_pairs']
+           'plan_pairs', 'builtin_pairs', 'side_of', 'array_pairs', 'load_bin', 'write_bin', 'open_pairs']
 
 # %% ../../nbs/data/06_pairs.ipynb #c002
 from dataclasses import dataclass
@@ -15,7 +15,18 @@ import torch
 
 from ..core.files import atomic
 from .array_files import read_arrays
-from .bins import LIMIT, as_jpeg, as_png, decode_face, decode_faces, fold_order, read_bin, save_bin
+from facesyn.data.bins import (
+    LIMIT,
+    as_jpeg,
+    as_png,
+    checked_picture,
+    decode_face,
+    decode_faces,
+    fold_order,
+    read_bin,
+    save_bin,
+)
+from .image_sets import image_size
 from ..rendered.faces import render_faces
 from ..rendered.traits import TRAITS, people
 
@@ -23,11 +34,14 @@ from ..rendered.traits import TRAITS, people
 @dataclass
 class Pairs:
     """Verification pairs: `issame` (n,) bool and `images` uint8 (2n, h, w, 3), where images 2i and 2i+1 are pair i;
-    ValueError if the numbers do not fit"""
+    ValueError if the numbers do not fit
+
+    `stored`: pixels of the first picture in its file, which may be of another size; None if there is no file."""
 
     name: str
     images: np.ndarray
     issame: np.ndarray
+    stored: int | None = None
 
     def __post_init__(self):
         n = len(self.issame)
@@ -138,6 +152,12 @@ def builtin_pairs(
     return Pairs(name, images.numpy(), issame)
 
 # %% ../../nbs/data/06_pairs.ipynb #c046
+def side_of(item) -> int:
+    "Pixels of the longer side of a picture, encoded (JPEG, PNG) or uint8 (h, w, 3)"
+    item = checked_picture(item, "the first picture")
+    return max(item.shape[:2] if getattr(item, "ndim", 0) == 3 else image_size(bytes(item))[:2])
+
+
 def array_pairs(path, size: int = 112, prefix: str = "") -> Pairs:
     """The pair set inside an .npz file of aligned JPEGs, fold by fold, at `size` pixels (averaged or enlarged where
     the pictures have another size); `prefix` of the names `pairs`, `issame` and `fold` in the file
@@ -166,6 +186,7 @@ def array_pairs(path, size: int = 112, prefix: str = "") -> Pairs:
         prefix + Path(path).stem,
         np.stack([decode_face(jpeg[offsets[i] : offsets[i + 1]], size, f"{path}: picture {i}") for i in unique])[back],
         issame[order],
+        side_of(jpeg[offsets[unique[0]] : offsets[unique[0] + 1]]) if len(unique) else None,
     )
 
 # %% ../../nbs/data/06_pairs.ipynb #c061
@@ -176,7 +197,8 @@ def load_bin(path: str | Path, size: int = 112, limit: int = LIMIT) -> Pairs:
     pair that is wrong (see `read_bin`).
     """
     pictures, issame = read_bin(path, limit)
-    return Pairs(Path(path).name.split(".")[0], decode_faces(pictures, size, f"{path}: picture", limit), issame)
+    images = decode_faces(pictures, size, f"{path}: picture", limit)
+    return Pairs(Path(path).name.split(".")[0], images, issame, side_of(pictures[0]) if len(pictures) else None)
 
 
 def write_bin(pairs: Pairs, path: str | Path, quality: int | None = None, repeats: bool = False) -> None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXACT', 'LAYOUTS', 'plan_records', 'payloads', 'write_rec', 'rec_header', 'rec_label', 'missing_key', 'rec_images',
-           'open_rec', 'RecDataset', 'joined']
+           'left_images', 'open_rec', 'RecDataset', 'joined']
 
 # %% ../../nbs/data/09_rec_sets.ipynb #n522
 import struct
@@ -20,6 +20,7 @@ from ..core.images import decode_image, to_float
 from .dataset import begin_dataset, rank_within
 from facesyn.data.image_sets import (
     Encoded,
+    about_some,
     image_size,
     known_about,
     known_card,
@@ -28,7 +29,7 @@ from facesyn.data.image_sets import (
     write_about,
     write_names,
 )
-from .recordio import Records, check_index, pack, unpack, write_records
+from .recordio import Records, check_index, pack, read_idx, unpack, walk, write_records
 
 # %% ../../nbs/data/09_rec_sets.ipynb #c023
 EXACT = 2**24  # whole numbers that float32 holds
@@ -174,23 +175,55 @@ def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray]:
         raise ValueError(f"{path} has no images")
     return records, places, np.array([rec_label(records, int(k)) for k in places])
 
+# %% ../../nbs/data/09_rec_sets.ipynb #n712
+def left_images(path, skipped: list[str]) -> tuple[Records, np.ndarray, np.ndarray]:
+    "As `rec_images`, of a file that may be damaged: a sentence on each record that is left out goes into `skipped`"
+    records, labels = _left_records(Path(path), skipped), {}
+    images = rec_header(records)[0] if rec_header(records) else None
+    for k in map(int, np.argsort(records.keys) if images else np.arange(len(records))):
+        try:
+            if images is None or 0 < records.keys[k] < images:
+                labels[k] = rec_label(records, k)
+        except ValueError as e:
+            skipped.append(str(e))
+    if not labels:
+        raise ValueError(f"{path} has no images that can be read")
+    return records, np.array([*labels]), np.array([*labels.values()])
+
+
+def _left_records(path, skipped) -> Records:
+    "The records of a file that may be cut off: those that its index names and that begin in it, or all up to its end"
+    try:
+        records = Records(path)
+        check_index(records)
+        return records
+    except ValueError as e:
+        skipped.append(str(e))
+    offsets, end = walk(path, strict=False)
+    keys, size = np.arange(len(offsets)), path.stat().st_size
+    if path.with_suffix(".idx").is_file():
+        keys, offsets = read_idx(path.with_suffix(".idx"))
+        inside = offsets < size
+        skipped += [f"{path} (key {key}) is missing" for key in keys[~inside]]
+        keys, offsets = keys[inside], offsets[inside]
+    elif end < size:
+        skipped.append(f"{path}: bytes {end} to {size}, since no .idx says where the next record begins")
+    return Records(path, (keys, offsets))
+
 # %% ../../nbs/data/09_rec_sets.ipynb #c036
-def open_rec(path) -> Encoded:
-    "The set in a .rec of either layout, with the names, the card and the manifest that lie beside it"
-    records, places, values = rec_images(path)
+def open_rec(path, skipped: list[str] | None = None) -> Encoded:
+    """The set in a .rec of either layout, with the names, the card and the manifest that lie beside it
+
+    `skipped`: see `left_images`."""
+    records, places, values = rec_images(path) if skipped is None else left_images(path, skipped)
 
     def where(k):
         return f"{path} (key {records.keys[places[k]]})"
 
-    labels, names = numbered(values, where, known_names(Path(path).parent))
-    return Encoded(
-        labels,
-        names,
-        lambda k: unpack(records[places[k]], where(k))[1],
-        where,
-        known_card(Path(path).parent),
-        known_about(Path(path).parent, labels),
-    )
+    folder, first = Path(path).parent, int(rec_header(records) is not None)
+    labels, names = numbered(values, where, known_names(folder))
+    about = about_some(folder, records.keys[places] - first) if skipped else known_about(folder, labels)
+    return Encoded(labels, names, lambda k: unpack(records[places[k]], where(k))[1], where, known_card(folder), about)
 
 # %% ../../nbs/data/09_rec_sets.ipynb #c042
 class RecDataset(Dataset):

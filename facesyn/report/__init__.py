@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "logs": ["training_curves"],
         "pieces": ["picture", "picture_rows", "table"],
         "accuracies": ["accuracy_bars", "verification_table"],
-        "answers": ["dataset_answer", "methods_answer"],
+        "answers": ["dataset_answer", "facts", "methods_answer"],
         "page": ["write_report"],
     },
 )

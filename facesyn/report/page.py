@@ -153,19 +153,24 @@ def write_report(
     sections: list[tuple[str, Any]],
     record: dict | list[dict] | None = None,
     answer: Html | None = None,
+    facts: str = "",
 ) -> Path:
     """One self-contained HTML file at `path`, written atomically; returns it.
 
     `intro`: text or `Html`. `sections`: [(heading, [text | Html | plotly figure | PIL image, ...]), ...]. `record`: a
     run record of `records.write_record` or a list of them, for the section "Runs". `answer`: what stands on the first
-    screen, before the contents, such as a `dataset_answer`.
+    screen, before the contents, such as a `dataset_answer`; above it stand the records' profiles and `facts`, one line.
     TypeError names section and item."""
     made = []
     for k, (heading, items) in enumerate(sections, 1):
         items = [items] if isinstance(items, (str, go.Figure)) else items
         made.append((heading, "".join(_piece(item, f"section {k}, item {j}") for j, item in enumerate(items, 1))))
-    if record:
-        made.append(("Runs", _runs([record] if isinstance(record, dict) else record)))
+    records = [record] if isinstance(record, dict) else record or []
+    if records:
+        made.append(("Runs", _runs(records)))
+    named = [f"profile {name}" for name in dict.fromkeys(r.get("profile") for r in records) if name]
+    facts = escape("; ".join(filter(None, [*named, facts])))
+    first = [f"<p class='note'>{facts}</p>"] * bool(facts) + [_piece(answer, "answer")] * bool(answer)
     contents = "".join(f"<li><a href='#s{k}'>{escape(h)}</a></li>" for k, (h, _) in enumerate(made, 1))
     body = "".join(f"<section id='s{k}'><h2>{escape(h)}</h2>{html}</section>" for k, (h, html) in enumerate(made, 1))
     page = f"""<!DOCTYPE html>
@@ -173,7 +178,7 @@ def write_report(
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script></head>
-<body><h1>{escape(title)}</h1>{_piece(answer, 'answer') if answer else ''}{_piece(intro, 'intro')}
+<body><h1>{escape(title)}</h1>{"".join(first)}{_piece(intro, 'intro')}
 <nav aria-label="Contents"><ol>{contents}</ol></nav>{body}<script>{_NARROW}</script></body></html>
 """
     with atomic(path) as temporary:

@@ -22,7 +22,7 @@ RUN_LINES, PARAMETERS = 5, 15  # of a function of a run notebook, of a run noteb
 # (lines, arguments) of functions over LINES or ARGUMENTS
 FUNCTIONS = {}
 ROOM_LINES = {}
-NOTEBOOK_CELLS = {"docs/results.ipynb": 71}
+NOTEBOOK_CELLS = {}
 REFUSED = {}
 
 # test text of a notebook, in per cent of its exported text

@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from facesyn import __version__ as facesyn_version
 from facesyn.cli import app
-from facesyn.core.profiles import profile_names
+from facesyn.core.profiles import profile_names, read_profile
 from facesyn.data.dataset import write_image
 from facesyn.data.pairs import Pairs, write_bin
 from facesyn.rendered.faces import render_faces
@@ -50,12 +54,14 @@ def faces(tmp_path_factory):
     return folder
 
 
-def test_profiles_are_listed_one_a_line(copy, monkeypatch):
+def test_profiles_are_listed_in_full(copy, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shown = facesyn("profiles")
-    lines = [line for line in shown.output.splitlines() if line.startswith("  ")]
-    assert shown.exit_code == 0 and all(len(line) <= 80 for line in lines)
-    assert sorted(line.split()[0] for line in lines) == profile_names(ROOT) and lines[0].split()[0] == "demo"
+    assert shown.exit_code == 0 and all(len(line) <= 80 for line in shown.output.splitlines())
+    said = " ".join(shown.output.split())
+    assert all(read_profile(name, ROOT).shows in said for name in profile_names(ROOT)), "cut off"
+    lines = [line for line in shown.output.splitlines() if re.match(r"  \S", line)]
+    assert sorted(line.split()[0] for line in lines) == profile_names(ROOT) and lines[0].split()[0] == "demo_small"
     assert "facesyn profiles NAME" in shown.output
 
 
@@ -68,14 +74,14 @@ def test_a_profile_is_told_in_full(copy):
 
 @pytest.mark.parametrize("command", ["run", "doctor"])
 def test_a_mistyped_profile_or_parameter_lists_the_known_ones(command, copy):
-    refused(facesyn(command, "dmo"), "no profile 'dmo'", "demo", "cemiface_table2")
-    refused(facesyn(command, "demo", "-p", "encod.people=3"), "no run 'encod'", "encode", "id3_report")
-    refused(facesyn(command, "demo", "-p", "encode.peopel=3"), "unknown parameter 'peopel'", "people", "attributes")
+    refused(facesyn(command, "dmo"), "no profile 'dmo'", "do you mean demo", "cemiface_table2")
+    refused(facesyn(command, "demo", "-p", "encod.people=3"), "no run 'encod'", "do you mean encode?", "id3_report")
+    refused(facesyn(command, "demo", "-p", "encode.peopel=3"), "'peopel'", "do you mean people?", "attributes")
     refused(facesyn(command, "demo", "-p", "encode.people=many"), "people", "int", "many")
     refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value")
     refused(facesyn(command, "demo", "-p", "encode.people=3", "-p", "encode.people=4"), "encode.people is given twice")
     refused(facesyn(command, "demo", "-p", "encode.people=-1"), "people=-1", "people >= 1")
-    refused(facesyn(command, "demo", "-p", "all.jugde=x"), "'jugde'", "judge")
+    refused(facesyn(command, "demo", "-p", "all.jugde=x"), "'jugde'", "do you mean judge")
     assert not (copy / "data/runs").exists()
 
 
@@ -90,6 +96,26 @@ def test_doctor_lists_all_that_is_missing(copy):
     (copy / "data/photos/judge.onnx").write_text("encoder.onnx")
     refused(facesyn("doctor", "photos"), "encoder and judge are the same network")
     assert facesyn("doctor", "demo").output == "demo: 4 runs, nothing is missing\n"
+
+
+@pytest.mark.parametrize(
+    "file, content, parameter, words",
+    [
+        ("net.onnx", b"no network", "encode.encoder", "net.onnx as ONNX"),
+        ("net.pth", b"no network", "encode.encoder", "net.pth as a file of tensors"),
+        ("net/config.json", b'{"_class_name": "IResNet", "size": 3', "encode.encoder", "config.json is not JSON"),
+        ("net/config.json", b'{"_class_name": "UNet"}', "id3_report.judge", "class UNet"),
+        ("net/diffusion_pytorch_model.safetensors", b"no weights", "encode.attributes", "net does not open"),
+        ("net/model_index.json", b"[]", "id3_generate.pipeline", "model_index.json: expected an object"),
+        ("net/model_index.json", b'{"_class_name": "ID3Pipeline"}', "id3_generate.pipeline", "net does not open"),
+    ],
+)
+def test_doctor_opens_networks(file, content, parameter, words, copy):
+    (copy / "data" / file).parent.mkdir(parents=True, exist_ok=True)
+    (copy / "data" / file).write_bytes(content)
+    path = copy / "data" / file.partition("/")[0]
+    sized = ["-p", "encode.preprocessing={size: 112}"] if path.suffix == ".onnx" else []
+    refused(facesyn("doctor", "demo", "-p", f"{parameter}={path}", *sized), parameter, words)
 
 
 def test_outside_of_a_checkout(tmp_path, monkeypatch):
@@ -114,32 +140,142 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     assert ended.exit_code == 0, ended.output
     assert "[1/1] encode" in ended.output and "record: data/runs/mine/encoded/encode.json" in ended.output
     assert "images 12; " in ended.output, "what came of the run"
-    loud = facesyn("run", "mine", "-p", "encode.people=4").output
-    assert len(loud.splitlines()) == len(ended.output.splitlines()), f"a run of seconds says what libraries say: {loud}"
+    loud = facesyn("run", "mine", "-p", "encode.people=4", "--again", "encode").output
+    assert len(loud.splitlines()) == len(ended.output.splitlines()) + 1, f"a run of seconds says much: {loud}"
+    assert loud.startswith("removed data/runs/mine/encoded\n")
     record = json.loads((copy / "data/runs/mine/encoded/encode.json").read_text())
     assert record["parameters"]["people"] == 4 and record["results"]["images"] == 12 and record["profile"] == "mine"
     assert (copy / "data/runs/mine/encode.ipynb").exists()
     seen = facesyn("status", copy / "data/runs/mine")
     assert "encode: ended" in seen.output and "minutes" in seen.output
 
-    failed = refused(facesyn("run", "mine", "-p", "encode.source=deep"), "encode failed", "deep", "encode.ipynb")
-    assert len(failed.output.splitlines()) < 8
+    wrong = ("run", "mine", "-p", "encode.source=deep", "--again", "encode")
+    failed = refused(facesyn(*wrong), "encode failed", "deep", "encode.ipynb")
+    assert len(failed.output.splitlines()) < 9
+    assert facesyn("run", "mine", "-p", "encode.people=3").exit_code == 0, "what failed before it wrote is nothing"
 
 
-def test_a_run_whose_kernel_dies_stops_the_profile(copy):
-    (copy / "nbs").unlink()
-    (copy / "nbs/runs/params").mkdir(parents=True)
-    cells = [('x = "a"', ["parameters"]), ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", [])]
+HEAD = "# A.\n# Needs: b.\n# Takes: c.\n"
+MAKES = """import os, time
+from pathlib import Path
+from facesyn.core.files import read_json
+from facesyn.core.records import run_parameters, write_record
+assert steps > 0
+began, folder = time.time() - 0.5, Path(out)
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "made.txt").write_text(f"{steps} of {Path(source).read_text() if source else ''}")
+write_record(folder / f"{NAME}.json", NAME, run_parameters(globals()), dict(steps=steps), began)"""
+
+
+def write_run(root, name, source, code):
+    "A run notebook with the parameters `source`, `out` and `steps`"
+    first = f'source = "{source}"\nout = "data/runs/smoke/{name}"\nsteps = 4'
+    cells = [(first, ["parameters"]), (code.replace("NAME", repr(name)), [])]
     cells = [
         dict(cell_type="code", id=f"c{k}", source=source, metadata=dict(tags=tags), outputs=[], execution_count=None)
         for k, (source, tags) in enumerate(cells)
     ]
-    for run in ("first", "second"):
-        notebook = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
-        (copy / f"nbs/runs/{run}.ipynb").write_text(json.dumps(notebook))
-    (copy / "nbs/runs/params/mine.yaml").write_text("# A.\n# Needs: b.\n# Takes: c.\nfirst:\nsecond:\n")
+    notebook = dict(cells=cells, metadata=dict(language_info=dict(name="python")), nbformat=4, nbformat_minor=5)
+    (root / f"nbs/runs/{name}.ipynb").write_text(json.dumps(notebook))
+
+
+@pytest.fixture
+def chain(copy):
+    "A checkout with one profile, mine, of two runs: `second` reads what `first` wrote, `first` reads faces.txt"
+    (copy / "nbs").unlink()
+    (copy / "nbs/runs/params").mkdir(parents=True)
+    (copy / "faces.txt").write_text("Ada")
+    write_run(copy, "first", "faces.txt", MAKES)
+    write_run(copy, "second", "data/runs/smoke/first/made.txt", MAKES)
+    (copy / "nbs/runs/params/mine.yaml").write_text(HEAD + "first:\nsecond:\n")
+    return copy
+
+
+def test_a_run_whose_kernel_dies_stops_the_profile(chain):
+    write_run(chain, "first", "", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     refused(facesyn("run", "mine"), "first was killed", "memory")
-    assert not (copy / "data/runs/mine/second.ipynb").exists()
+    assert not (chain / "data/runs/mine/second.ipynb").exists()
+
+
+def made(root, run):
+    return (root / f"data/runs/mine/{run}/made.txt").read_text()
+
+
+def test_a_finished_profile_is_kept(chain):
+    assert facesyn("run", "mine").exit_code == 0
+    record = chain / "data/runs/mine/second/second.json"
+    before = record.read_bytes()
+    shown = facesyn("run", "mine")
+    assert shown.output.count("kept") == 2 and record.read_bytes() == before, shown.output
+    (chain / "data/runs/mine/second/made.txt").unlink()  # a part is lost: it is made again, and only that
+    shown = facesyn("run", "mine")
+    assert shown.output.count("kept") == 1 and made(chain, "second") == "4 of 4 of Ada", shown.output
+    former, again = json.loads(before)["seconds"], json.loads(record.read_text())["seconds"]
+    assert again >= former > 0, "the seconds of all starts"
+
+
+@pytest.mark.parametrize("change", ["parameter", "file", "without a note"])
+def test_what_is_finished_is_not_replaced(chain, change):
+    assert facesyn("run", "mine").exit_code == 0
+    asked = [] if change == "file" else ["-p", "first.steps=5"]
+    if change == "file":
+        (chain / "faces.txt").write_text("Ben")
+    if change == "without a note":
+        for note in (chain / "data/runs/mine").glob("*.run.json"):
+            note.unlink()
+    words = ["faces.txt has changed" if change == "file" else "steps: 4 -> 5", "--again first", "first, second"]
+    for command in ("run", "doctor"):
+        refused(facesyn(command, "mine", *asked), *words, "mine.yaml")
+    refused(facesyn("run", "mine", *asked, "--again", "second"), *words)
+    refused(facesyn("run", "mine", *asked, "--again", "frist"), "do you mean first?")
+    assert made(chain, "first") == "4 of Ada", "nothing was lost"
+    if change != "without a note":
+        assert facesyn("run", "mine", *asked, "--again", "first").exit_code == 0
+        assert made(chain, "second") == ("4 of 4 of Ben" if change == "file" else "4 of 5 of Ada")
+
+
+def test_what_was_begun_is_not_replaced(chain):
+    "A run that failed after it wrote something, with other parameters"
+    write_run(chain, "second", "data/runs/smoke/first/made.txt", MAKES + "\nraise ValueError('stopped')")
+    refused(facesyn("run", "mine"), "second failed", "stopped")
+    refused(facesyn("run", "mine", "-p", "second.steps=5"), "second was begun", "steps: 4 -> 5", "--again second")
+    assert made(chain, "second") == "4 of 4 of Ada"
+
+
+def test_again_removes_only_what_a_profile_made(chain):
+    (chain / "data/mine").mkdir()
+    (chain / "data/mine/photo.txt").write_text("the only one")
+    away = ["-p", "second.out=data/mine"]
+    assert facesyn("run", "mine", *away).exit_code == 0
+    refused(facesyn("run", "mine", *away, "--again", "second"), "data/mine, outside of data/runs/mine")
+    inside = ["-p", "first.source=./first/faces.txt"]
+    assert facesyn("run", "mine", "--again", "first", "-p", "second.steps=3").exit_code == 1, "data/mine again"
+    (chain / "data/runs/mine/second.run.json").unlink()
+    assert facesyn("run", "mine").exit_code == 0
+    (chain / "data/runs/mine/first/faces.txt").write_text("Ada")
+    refused(
+        facesyn("run", "mine", *inside, "--again", "first"),
+        "holds data/runs/mine/first/faces.txt",
+        "nothing is removed",
+    )
+    assert (chain / "data/mine/photo.txt").exists() and made(chain, "first") == "4 of Ada"
+
+
+@pytest.mark.parametrize("where", ["in Python", "in C"])
+def test_a_profile_that_is_stopped_by_hand_says_so_in_one_line(chain, where):
+    slow = dict([("in Python", "time.sleep(60)"), ("in C", "sum(range(10**10))")])[where]
+    write_run(chain, "first", "faces.txt", f"import time\nprint('began', flush=True)\n{slow}")
+    command = [sys.executable, "-m", "facesyn", "run", "mine"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line == "began\n":
+            os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() == 130 and len(said) == 3, said
+    assert "stopped in first" in said[2] and "the same command goes on" in said[2]
 
 
 def without_make():
@@ -187,14 +323,33 @@ def test_verify(tmp_path):
     images = render_faces(who, np.arange(80) % 2, 112)[0]
     write_bin(Pairs("mine", np.asarray(images), issame), tmp_path / "mine.bin")
     measured = facesyn("verify", ROOT / "data/models/identity", tmp_path / "mine.bin")
-    assert measured.exit_code == 0 and measured.output.startswith("mine: ")
-    words = measured.output.split()
+    assert measured.exit_code == 0, measured.output
+    words = measured.output.splitlines()[-1].split()
+    assert words[0] == "mine:"
     assert float(words[1]) > 80 and words[2] == "±" and "10 folds, 40 pairs" in measured.output
+    assert "pictures of 112 pixels are resized for a network of 32" in measured.output
+    seen = facesyn("inspect", tmp_path / "mine.bin").output
+    assert "pairs: 40" in seen and "genuine: 20" in seen and "identit" not in seen, seen
     refused(facesyn("verify", tmp_path / "no.onnx", tmp_path / "mine.bin"), "no.onnx", "size")
     refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "no.bin"), "no.bin")
     refused(facesyn("verify", ROOT / "data/models/identity", ROOT / "settings.ini"), "settings.ini", ".bin")
     refused(facesyn("verify", ROOT / "data/models/identity", ROOT / "data/records"), "records", "a .bin or an .npz")
     refused(facesyn("verify", ROOT / "data/models/identity", tmp_path / "mine.bin", "--size", 112), "identity", "size")
+
+
+def test_a_network_that_wants_another_crop(tmp_path):
+    "The middle 96 of 112 columns, as CosFace's networks take them"
+    images = render_faces(np.arange(40) // 2, np.arange(40) % 2, 112)[0]
+    write_bin(Pairs("mine", np.asarray(images), np.arange(20) % 2 == 0), tmp_path / "mine.bin")
+    net = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(3 * 14 * 12, 8))
+    torch.onnx.export(net, (torch.zeros(2, 3, 112, 96),), tmp_path / "net.onnx", dynamo=False)
+    command = ["verify", tmp_path / "net.onnx", tmp_path / "mine.bin", "--size", 112]
+    measured = facesyn(*command, "--crop", 8, 0, 104, 112)
+    assert measured.exit_code == 0 and "mine: " in measured.output and "resized" not in measured.output
+
+
+def test_version():
+    assert facesyn("--version").output == f"facesyn {facesyn_version}\n"
 
 
 def test_python_m_facesyn():
