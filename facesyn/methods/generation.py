@@ -19,7 +19,8 @@ import torch
 
 from ..core.files import arrays_digest, atomic, bar, locked, read_json, weights_digest
 from ..core.images import generator, to_uint8
-from ..data.dataset import check_card, finish_dataset, image_file, is_whole, manifest_row, write_image, writing
+from ..data.cards import check_card, is_ours
+from ..data.dataset import finish_dataset, image_file, is_whole, manifest_row, write_image, writing
 from ..data.faces import Faces, folder_faces, read_manifest
 from ..diffusion.pipeline import FacePipeline
 
@@ -166,7 +167,7 @@ def generate(
         return finish_dataset(out, manifest_rows(rows, files), card) if all((out / f).exists() for f in files) else None
 
 
-WRITTEN = re.compile(r"\d{6,}/\d{4,}\.png|settings\.json|embeddings\.npy|manifest\.jsonl|card\.(md|json)")
+WRITTEN = re.compile(r"\d{6,}/\d{4,}\.png|settings\.json|embeddings\.npy|(manifest|metadata)\.jsonl|card\.json")
 
 
 def _remove_other(out: Path, settings: dict):
@@ -179,7 +180,8 @@ def _remove_other(out: Path, settings: dict):
             return
         if not {"plan", "weights"} <= set(there):
             raise ValueError(f"{out} was not written by `generate`: it is not replaced, give another folder")
-        for path in [p for p in out.rglob("*") if WRITTEN.fullmatch(str(p.relative_to(out)))]:
+        written = [p for p in out.rglob("*") if WRITTEN.fullmatch(str(p.relative_to(out)))]
+        for path in [*written, *([out / "README.md"] if is_ours(out / "README.md") else [])]:
             path.unlink()
         for path in [p for p in out.iterdir() if p.is_dir() and not any(p.iterdir())]:
             path.rmdir()

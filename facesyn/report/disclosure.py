@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.files import read_json
 from ..core.profiles import Profile, Run
-from ..data.dataset import inherited
+from ..data.cards import inherited
 from ..data.faces import folder_images
 
 # %% ../../nbs/report/12_disclosure.ipynb #k002

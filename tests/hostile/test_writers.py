@@ -129,7 +129,7 @@ def test_after_a_power_cut(left, tmp_path):
     "Names reached the disk, bytes did not: the card is not there, some pictures are empty"
     whole = made(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    for name in ("card.md", "card.json", "manifest.jsonl"):
+    for name in ("README.md", "card.json", "manifest.jsonl", "metadata.jsonl"):
         (tmp_path / "cut" / name).unlink()
     for path in sorted((tmp_path / "cut").rglob("*.png"))[::3]:
         path.write_bytes(path.read_bytes()[:100] if left is None else left)
