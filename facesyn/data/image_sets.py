@@ -127,8 +127,9 @@ def of_image(row: dict) -> dict:
 def image_numbers(encoded: Encoded) -> np.ndarray:
     """The number of each image within its identity, (n,): what is known as its `image`, else its place among those of
     its identity; known numbers that do not tell all images of an identity apart count as unknown"""
-    about, n = encoded.about or (lambda k: {}), len(encoded)
-    said = [j if type(j := about(k).get("image")) is int and 0 <= j < 2**31 else None for k in range(n)]
+    n = len(encoded)
+    known = [encoded.about(k).get("image") if encoded.about else None for k in range(n)]
+    said = [j if type(j) is int and 0 <= j < 2**31 else None for j in known]
     apart = len({*zip(np.asarray(encoded.labels).tolist(), said)}) == n
     return np.array(said) if apart and None not in said else rank_within(encoded.labels)
 
@@ -138,7 +139,11 @@ def with_numbers(encoded: Encoded) -> Encoded:
     if (about := encoded.about) is None:
         return encoded
     numbers = image_numbers(encoded).tolist()
-    return replace(encoded, about=lambda k: dict(image=numbers[k]) | about(k) | dict(image=numbers[k]))
+
+    def numbered_about(k):
+        return dict(image=numbers[k]) | about(k) | dict(image=numbers[k])
+
+    return replace(encoded, about=numbered_about)
 
 
 def write_about(folder, encoded: Encoded, order, files=None):

@@ -14,6 +14,7 @@ import datasets
 import lmdb  # noqa: F401
 import numpy as np
 import pytest
+import torch
 import webdataset
 import yaml
 
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from readers import LMDB, ImageFolder, MXReader, adaface_dataset, arcface_config, arcface_dataset, dali, load_bin, rgb  # noqa: E402
 
 from facesyn.core.checks import refused  # noqa: E402
+from facesyn.data.cards import RENDERED, inherited  # noqa: E402
 from facesyn.data.conversion import convert, open_encoded  # noqa: E402
 from facesyn.data.dataset import encode_image, rank_within, write_folder  # noqa: E402
 from facesyn.data.faces import Faces, parametric_faces, read_manifest  # noqa: E402
@@ -309,3 +311,42 @@ def test_a_readme_of_the_users_own_stays(tmp_path):
     with pytest.warns(UserWarning, match="README.md is somebody else's"):
         convert(noise(), tmp_path / "set", "folder", card=CARD)
     assert (tmp_path / "set/README.md").read_text() == "mine" and (tmp_path / "set/card.json").exists()
+
+
+# Networks
+
+
+def test_plain_diffusers_opens_what_ships():
+    from diffusers import StableDiffusionPipeline
+
+    from facesyn import shipped
+
+    pipe = StableDiffusionPipeline.from_pretrained(shipped("idbooth"), safety_checker=None, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("portrait photo of person", num_inference_steps=1).images[0].size == (32, 32)
+
+
+@pytest.mark.parametrize("name", ["identity", "judge", "attributes", "id3", "cemiface", "idbooth"])
+def test_shipped_networks_have_cards(name):
+    "Short and true: licence, and rendered faces as the data of the record"
+    folder = ROOT / "data/models" / name
+    about = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert about["license"] == "apache-2.0" and 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text()
+    assert inherited(folder) == RENDERED
+    card = json.loads((folder / "card.json").read_text())
+    records = {"id3": "id3/id3_train.json", "cemiface": "cemiface/cemiface_train.json", "idbooth": "idbooth/base.json"}
+    p = json.loads((ROOT / "data/models" / records.get(name, "encoders.json")).read_text())["parameters"]
+    numbers = [p["steps"], p["batch"]] if name in records else [p["people"], p["images"]]
+    assert all(re.search(rf"\b{n}\b", card["method"]) for n in numbers)
+
+
+def test_every_folder_of_a_network_that_runs_write_gets_a_card():
+    runs = [*(ROOT / "nbs/runs").glob("*.ipynb")]
+    saved = {p.stem for p in runs if re.search(r"save_pretrained\(|train_person\(", p.read_text())}
+    carded = {p.stem for p in runs if "write_model_card(" in p.read_text()}
+    assert saved == carded == {"encoders", "base", "id3_train", "cemiface_train", "idbooth_train"}
+
+
+def test_a_built_wheel_leaves_nothing_to_commit():
+    said = subprocess.run(["git", "check-ignore", "build/", "dist/"], cwd=ROOT, capture_output=True, text=True)
+    assert said.stdout.split() == ["build/", "dist/"]
