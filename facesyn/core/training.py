@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 
 from .files import arrays_digest, atomic, bar, locked, plain, same_settings, to_disk
 from .images import generator
+from .records import note_work
 
 # %% ../../nbs/core/05_training.ipynb #c005
 @lru_cache(4)
@@ -214,6 +215,11 @@ class Keep:
         "The checkpoint's"
         return None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
 
+    def note(self, done: int, seconds: float) -> None:
+        "Adds updates and the seconds they took to `work.jsonl`, see `core.records.work_done`"
+        if self.folder is not None and self.main:
+            note_work(Path(self.folder) / "work.jsonl", done, seconds)
+
     def write_log(self, lines: list[dict]) -> None:
         "`log.jsonl`, whole: lines that a killed training wrote after its last checkpoint are gone"
         if self.folder is not None and self.main:
@@ -265,6 +271,7 @@ def _loop(update, steps, optimiser, parts, settings, keep, line) -> list[dict]:
         state, tensors = found
         restore(keep.path, tensors, optimiser, parts)
     saved, first = time.time(), state["step"]
+    noted = first
     track = bar(range(first, steps), keep.label, steps, initial=first, disable=not keep.main)
     for _ in track:
         _add(state, update(state["step"]))
@@ -274,5 +281,6 @@ def _loop(update, steps, optimiser, parts, settings, keep, line) -> list[dict]:
             keep.write_log(state["log"])
         if keep.main and (time.time() - saved >= keep.seconds or step == steps):
             save_checkpoint(keep.path, settings, state, training_tensors(optimiser, parts))
-            saved = time.time()
+            keep.note(step - noted, time.time() - saved)
+            saved, noted = time.time(), step
     return state["log"]

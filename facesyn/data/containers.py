@@ -19,9 +19,18 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import atomic, bar
-from .dataset import begin_dataset, rank_within
+from .dataset import begin_dataset
 from .faces import SUFFIXES, folder_images, read_manifest
-from .image_sets import Encoded, known_card, known_names, numbered, of_image, write_about, write_names
+from facesyn.data.image_sets import (
+    Encoded,
+    image_numbers,
+    known_card,
+    known_names,
+    numbered,
+    of_image,
+    write_about,
+    write_names,
+)
 
 # %% ../../nbs/data/10_containers.ipynb #c010
 def begin(encoded: Encoded, folder, order, **settings):
@@ -80,10 +89,10 @@ def image_root(root) -> Path:
 def write_images(encoded: Encoded, folder, order, shard: int = 0):
     "`imgs/000012/0003.jpg`: image 3 of identity 12"
     begin(encoded, folder, order, format="folder")
-    rank, written = rank_within(encoded.labels), []
-    wide, long = max(6, len(str(len(encoded.names) - 1))), max(4, len(str(rank.max())))
+    number, written = image_numbers(encoded), []
+    wide, long = max(6, len(str(len(encoded.names) - 1))), max(4, len(str(number.max())))
     for k in bar(order, "images"):
-        stem = f"imgs/{encoded.labels[k]:0{wide}d}/{rank[k]:0{long}d}"
+        stem = f"imgs/{encoded.labels[k]:0{wide}d}/{number[k]:0{long}d}"
         there = [stem + s for s in (".jpg", ".png") if (Path(folder) / (stem + s)).exists()]
         if not there:
             data = encoded.read(int(k))

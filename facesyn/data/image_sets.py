@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACE', 'Encoded', 'image_size', 'red_minus_blue', 'look_at', 'numbered', 'write_names', 'known_names', 'known_card',
-           'of_image', 'write_about', 'known_about', 'about_some', 'some_of', 'readable', 'decoded', 'encoded_faces']
+           'of_image', 'image_numbers', 'with_numbers', 'write_about', 'known_about', 'about_some', 'some_of',
+           'readable', 'decoded', 'encoded_faces']
 
 # %% ../../nbs/data/07_image_sets.ipynb #c002
 from collections import Counter
@@ -18,7 +19,7 @@ from PIL import Image
 
 from ..core.files import atomic, bar, read_json, read_text
 from ..core.images import FORMATS, check_pixels, decode_image
-from .dataset import encode_image, rank_within, write_manifest
+from .dataset import MANIFESTS, encode_image, rank_within, write_manifest
 from .faces import Faces, attribute_row, known_attributes, read_manifest
 
 # %% ../../nbs/data/07_image_sets.ipynb #c032
@@ -118,7 +119,7 @@ def known_card(folder) -> dict | None:
     return read_json(Path(folder) / "card.json") if (Path(folder) / "card.json").is_file() else None
 
 # %% ../../nbs/data/07_image_sets.ipynb #c038b
-PLACE = ("file", "identity", "image", "label")
+PLACE = ("file", "identity", "label")
 
 
 def of_image(row: dict) -> dict:
@@ -126,20 +127,38 @@ def of_image(row: dict) -> dict:
     return {k: v for k, v in row.items() if k not in PLACE and v is not None and v == v}
 
 
+def image_numbers(encoded: Encoded) -> np.ndarray:
+    """The number of each image within its identity, (n,): what is known as its `image`, else its place among those of
+    its identity; known numbers that do not tell all images of an identity apart count as unknown"""
+    n = len(encoded)
+    known = [encoded.about(k).get("image") if encoded.about else None for k in range(n)]
+    said = [j if type(j) is int and 0 <= j < 2**31 else None for j in known]
+    apart = len({*zip(np.asarray(encoded.labels).tolist(), said)}) == n
+    return np.array(said) if apart and None not in said else rank_within(encoded.labels)
+
+
+def with_numbers(encoded: Encoded) -> Encoded:
+    "The same set, of each of whose images its number is known, if anything is"
+    if (about := encoded.about) is None:
+        return encoded
+    numbers = image_numbers(encoded).tolist()
+
+    def numbered_about(k):
+        return dict(image=numbers[k]) | about(k) | dict(image=numbers[k])
+
+    return replace(encoded, about=numbered_about)
+
+
 def write_about(folder, encoded: Encoded, order, files=None):
     """The manifest of the images that were written in `order`: `files`, if each has one, identity, number within it,
     and what `encoded` knows of it; no file if it knows nothing"""
     if encoded.about is None:
-        return (Path(folder) / "manifest.jsonl").unlink(missing_ok=True)
-    labels = np.asarray(encoded.labels)[order]
-    places = zip(order, labels.tolist(), rank_within(labels).tolist(), files or [None] * len(order))
-    write_manifest(
-        folder,
-        (
-            ({"file": file} if file else {}) | dict(identity=i, image=j) | encoded.about(int(k))
-            for k, i, j, file in places
-        ),
-    )
+        for name in MANIFESTS:
+            (Path(folder) / name).unlink(missing_ok=True)
+        return
+    known, labels = with_numbers(encoded).about, np.asarray(encoded.labels)[order].tolist()
+    places = zip(order, labels, files or [None] * len(order))
+    write_manifest(folder, (({"file": f} if f else {}) | dict(identity=i) | known(int(k)) for k, i, f in places))
 
 
 def known_about(folder, labels) -> Callable | None:

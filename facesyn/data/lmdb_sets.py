@@ -6,6 +6,8 @@
 __all__ = ['write_lmdb', 'open_lmdb']
 
 # %% ../../nbs/data/11_lmdb_sets.ipynb #n543
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ from .containers import begin, needs
 from .image_sets import Encoded, about_some, known_about, known_card, known_names, numbered, write_about
 
 # %% ../../nbs/data/11_lmdb_sets.ipynb #n545
-def write_lmdb(encoded: Encoded, folder, order, shard: int = 0):
-    "`train.lmdb`"
+def write_lmdb(encoded: Encoded, folder, order, shard: int = 0, features: Callable | None = None):
+    """`train.lmdb` of (image, label), or of (image, feature, label) with `features`: index -> array, kept as the bytes
+    of an .npy file, which is what Vec2Face is trained on"""
     lmdb, msgpack = needs("lmdb"), needs("msgpack")
-    begin(encoded, folder, order, format="lmdb")
+    begin(encoded, folder, order, format="vec2face" if features else "lmdb")
     write_about(folder, encoded, order)
     if (Path(folder) / "train.lmdb").exists():
         return
@@ -30,13 +33,21 @@ def write_lmdb(encoded: Encoded, folder, order, shard: int = 0):
         for chunk in range(0, len(order), 1000):
             with base.begin(write=True) as txn:
                 for k in range(chunk, min(chunk + 1000, len(order))):
-                    row = encoded.read(int(order[k])), int(encoded.labels[order[k]])
+                    i = int(order[k])
+                    feature = [_npy(features(i))] if features else []
+                    row = encoded.read(i), *feature, int(encoded.labels[i])
                     txn.put(b"%d" % next(ranks), msgpack.packb(row))
         about = dict(keys=[b"%d" % k for k in range(len(order))], len=len(order), classnum=len(encoded.names))
         with base.begin(write=True) as txn:
             for key, value in about.items():
                 txn.put(f"__{key}__".encode(), msgpack.packb(value))
         base.sync(True)
+
+
+def _npy(array) -> bytes:
+    out = BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return out.getvalue()
 
 # %% ../../nbs/data/11_lmdb_sets.ipynb #c020
 def _values(path, keys):

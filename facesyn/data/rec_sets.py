@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 
 from ..core.files import atomic
 from ..core.images import decode_image, to_float
-from .dataset import begin_dataset, rank_within
+from .dataset import begin_dataset
 from facesyn.data.image_sets import (
     Encoded,
     about_some,
+    image_numbers,
     image_size,
     known_about,
     known_card,
@@ -90,7 +91,7 @@ def _write_beside(encoded, folder, name, order, first, width, height, kind):
     with atomic(folder / "property") as temporary:
         temporary.write_text(f"{len(encoded.names)},{height},{width}\n")
     labels = np.asarray(encoded.labels, np.int64)[order]
-    rows = enumerate(zip(labels, rank_within(labels)), first)
+    rows = enumerate(zip(labels, image_numbers(encoded)[order]), first)
     with atomic(folder / f"{name}.lst") as temporary, open(temporary, "w") as f:
         f.writelines(f"{r}\t{i:.6f}\t{i:06d}/{j:04d}.{kind.lower()}\n" for r, (i, j) in rows)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import atomic, bar
+from ..core.files import atomic, bar, to_disk
 
 # %% ../../nbs/data/08_recordio.ipynb #c005
 WORD = 0xCED7230A
@@ -252,4 +252,6 @@ def write_records(path, payload, total: int, finish=lambda: None):
     with atomic(path.with_suffix(".idx")) as temporary, open(temporary, "w") as f:
         f.writelines(f"{r}\t{at}\n" for r, at in enumerate(offsets))
     finish()
+    to_disk(part)  # a file that has its name is whole, even after a loss of power
     os.replace(part, path)
+    to_disk(path.parent)

@@ -9,6 +9,7 @@ __all__ = ['WRITTEN', 'bootstrap_attributes', 'known_bootstrap', 'Plan', 'plan',
 # %% ../../nbs/methods/08_generation.ipynb #c003
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ import torch
 
 from ..core.files import arrays_digest, atomic, bar, locked, read_json, weights_digest
 from ..core.images import generator, to_uint8
-from ..data.dataset import check_card, finish_dataset, image_file, is_whole, manifest_row, write_image, writing
+from ..core.records import note_work
+from ..data.cards import check_card, is_ours
+from ..data.dataset import finish_dataset, image_file, is_whole, manifest_row, write_image, writing
 from ..data.faces import Faces, folder_faces, read_manifest
 from ..diffusion.pipeline import FacePipeline
 
@@ -141,7 +144,8 @@ def generate(
     """Writes the images of a plan as a dataset in `out`; returns its card, or None while other shards still have to
     write
 
-    `card`: the entries of `dataset.CARD`; `shard`: (k, n); `options` go to the pipeline, such as `gamma` and `encoder`.
+    `card`: the entries of `cards.CARD`; `shard`: (k, n); `options` go to the pipeline, such as `gamma` and `encoder`,
+    but for `log`, a file in which pictures and seconds add up, see `core.records.work_done`.
     A dataset begun there with other settings is a ValueError, or removed first with `replace`, if `generate` made it.
     ValueError also while another process writes there with other settings.
     """
@@ -149,6 +153,7 @@ def generate(
     out, (k, n) = Path(out), shard
     if not 0 <= k < n:
         raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
+    log = options.pop("log", None)
     settings = dataset_settings(pipe, rows, batch, steps, options)
     if replace:
         _remove_other(out, settings)
@@ -157,16 +162,18 @@ def generate(
         with atomic(out / "embeddings.npy") as temporary:
             np.save(temporary, rows.conditions["y"])
         for start in bar(range(0, len(rows), batch)[k::n], "batches"):
-            index = np.arange(start, min(start + batch, len(rows)))
+            index, began = np.arange(start, min(start + batch, len(rows))), time.time()
             missing = {r for r in index if not is_whole(out / files[r])}
-            images = sample(pipe, rows, index, num_inference_steps=steps, **options) if missing else []
-            for r, image in zip(index, images):
+            if not missing:
+                continue
+            for r, image in zip(index, sample(pipe, rows, index, num_inference_steps=steps, **options)):
                 if r in missing:
                     write_image(image, out / files[r])
+            note_work(log, len(index), time.time() - began)
         return finish_dataset(out, manifest_rows(rows, files), card) if all((out / f).exists() for f in files) else None
 
 
-WRITTEN = re.compile(r"\d{6,}/\d{4,}\.png|settings\.json|embeddings\.npy|manifest\.jsonl|card\.(md|json)")
+WRITTEN = re.compile(r"\d{6,}/\d{4,}\.png|settings\.json|embeddings\.npy|(manifest|metadata|work)\.jsonl|card\.json")
 
 
 def _remove_other(out: Path, settings: dict):
@@ -179,7 +186,8 @@ def _remove_other(out: Path, settings: dict):
             return
         if not {"plan", "weights"} <= set(there):
             raise ValueError(f"{out} was not written by `generate`: it is not replaced, give another folder")
-        for path in [p for p in out.rglob("*") if WRITTEN.fullmatch(str(p.relative_to(out)))]:
+        written = [p for p in out.rglob("*") if WRITTEN.fullmatch(str(p.relative_to(out)))]
+        for path in [*written, *([out / "README.md"] if is_ours(out / "README.md") else [])]:
             path.unlink()
         for path in [p for p in out.iterdir() if p.is_dir() and not any(p.iterdir())]:
             path.rmdir()

@@ -18,7 +18,8 @@ from PIL import Image
 
 from ..core.files import arrays_digest, bar, read_json
 from ..core.images import PHOTOGRAPHS, generator, read_image
-from ..data.dataset import check_card, finish_dataset, is_whole, manifest_row, rank_within, write_image, writing
+from ..data.cards import check_card
+from ..data.dataset import finish_dataset, is_whole, manifest_row, rank_within, write_image, writing
 from ..data.faces import Faces, folder_faces, folder_images
 from ..diffusion.text_to_image import token_ids
 from .idbooth_pictures import PromptSampling, check_pipeline, prompted, sampling_settings

@@ -18,7 +18,8 @@ import torch
 
 from ..core.files import atomic, bar, read_lines, read_text
 from ..core.images import PHOTOGRAPHS, decode_image, to_float, to_uint8
-from ..data.dataset import check_card, finish_dataset, image_file, is_whole, write_image, writing
+from ..data.cards import check_card
+from ..data.dataset import finish_dataset, image_file, is_whole, write_image, writing
 from ..data.faces import SUFFIXES, attribute_row, visible
 from .alignment import align, similarity, template, warp
 from ..rendered.camera import TEMPLATE

@@ -1,8 +1,12 @@
 """What is written survives others: two writers, a power cut, a foreign folder, pictures that somebody changed."""
 
 import multiprocessing
+import os
 import shutil
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,8 +42,21 @@ def people(seed=0):
     return plan(y / np.linalg.norm(y, axis=2, keepdims=True), seed)
 
 
-def made(out, seed=0, **options):
-    return generate(pipeline(), people(seed), out, CARD, batch=4, steps=2, **options)
+class Slow(ID3Pipeline):
+    "The same pipeline, which takes its time"
+
+    def __call__(self, *args, **kw):
+        time.sleep(0.1)
+        return super().__call__(*args, **kw)
+
+
+Slow.__name__ = "ID3Pipeline"
+
+
+def made(out, seed=0, slowly=False, **options):
+    pipe = Slow(**pipeline().components) if slowly else pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    return generate(pipe, people(seed), out, CARD, batch=4, steps=2, **options)
 
 
 def content(folder):
@@ -129,7 +146,7 @@ def test_after_a_power_cut(left, tmp_path):
     "Names reached the disk, bytes did not: the card is not there, some pictures are empty"
     whole = made(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    for name in ("card.md", "card.json", "manifest.jsonl"):
+    for name in ("README.md", "card.json", "manifest.jsonl", "metadata.jsonl"):
         (tmp_path / "cut" / name).unlink()
     for path in sorted((tmp_path / "cut").rglob("*.png"))[::3]:
         path.write_bytes(path.read_bytes()[:100] if left is None else left)
@@ -160,3 +177,70 @@ def test_settings_are_written_by_one(tmp_path):
 
     said = at_once(*[lambda k=k: begin(k) for k in range(8)])
     assert said.count("made") == 1 and all("other settings" in s for s in said if s != "made"), said
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "generate"])
+def test_bytes_are_on_the_disk_before_a_card_says_so(kind, tmp_path, monkeypatch):
+    "And a file that is renamed is on the disk before it has its name; power.py tries it on a disk, for who may mount"
+    synced, fsync, replace, early = {}, os.fsync, os.replace, []
+
+    def state(path):
+        there = os.stat(path)
+        return there.st_ino, (there.st_size, there.st_mtime_ns)
+
+    def noted(handle):
+        fsync(handle)
+        there = os.fstat(handle)
+        synced[there.st_ino] = (there.st_size, there.st_mtime_ns)
+
+    def renamed(source, target):
+        number, now = state(source)
+        if synced.get(number) != now and not (kind == "generate" and str(target).endswith(".png")):
+            early.append(str(target))
+        if Path(target).name == "card.json":
+            files = [p for p in Path(target).parent.rglob("*") if p.is_file() and not p.name.startswith(".facesyn")]
+            early.extend(str(p) for p in files if synced.get(state(p)[0]) != state(p)[1])
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", renamed)
+    made(tmp_path / "set") if kind == "generate" else convert(FACES, tmp_path / "set", kind, card=CARD)
+    assert (tmp_path / "set/card.json").exists() and early == []
+
+
+def race(kind, folder):
+    "Two writers at once into one folder: what they said, and whether what is there is one of the valid results"
+    if kind == "generate":
+        said = at_once(lambda: made(folder, 0), lambda: made(folder, 1))
+        alone = [made(folder.with_name(f"alone{seed}"), seed)["sha256"] for seed in (0, 1)]
+        return said, read_json(folder / "card.json")["sha256"] in alone
+    if kind == "same":
+        said = at_once(*[lambda: made(folder, 0)] * 2)
+        return said, read_json(folder / "card.json") == made(folder.with_name("alone"), 0)
+    said = at_once(*[lambda: convert(FACES, folder, kind, card=CARD)] * 2)
+    convert(FACES, folder.with_name("alone"), kind, card=CARD)
+    ours, alone = (open_faces(str(p), 32).read(np.arange(12)) for p in (folder, folder.with_name("alone")))
+    return said, np.array_equal(ours, alone)
+
+
+def main(rounds=20):
+    "python tests/hostile/test_writers.py [ROUNDS]: every format and `generate`, as often as asked"
+    for kind in (*FORMATS, "generate", "same"):
+        good = refusals = 0
+        for _ in range(int(rounds)):
+            with tempfile.TemporaryDirectory() as d:
+                said, valid = race(kind, Path(d) / "set")
+                clear = [s for s in said if s != "made" and ("another process" in s or "other settings" in s)]
+                good += valid and "made" in said and said.count("made") + len(clear) == 2
+                refusals += len(clear)
+        print(f"{kind}: {good} of {rounds} ended in a valid set; {refusals} clear refusals", flush=True)
+
+
+@pytest.mark.parametrize("kind", ["generate", "same"])
+def test_two_generations_at_once(kind, tmp_path):
+    said, valid = race(kind, tmp_path / "set")
+    assert valid and "made" in said, said
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

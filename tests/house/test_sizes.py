@@ -33,7 +33,7 @@ RUN_FUNCTIONS = {}
 RUN_PARAMETERS = {
     "base": 32,
     "cemiface_experiment": 34,
-    "cemiface_generate": 21,
+    "cemiface_generate": 22,
     "cemiface_report": 16,
     "cemiface_train": 32,
     "encoders": 19,

@@ -118,7 +118,9 @@ def test_people_whatever_the_batch(tmp_path):
         assert np.abs(one - other).max() <= 1
     late = {made(f"until{hi}", 1, guidance_interval=(0.0, hi))["sha256"] for hi in (0.0, 0.3, 1.0)}
     assert len(late) == 3  # guided at no step, at the last, at both
-    assert not re.search(r"\bada\b", (tmp_path / "two/card.md").read_text())  # no name leaves the folders and manifest
+    assert not re.search(
+        r"\bada\b", (tmp_path / "two/README.md").read_text()
+    )  # no name leaves the folders and manifest
 
 
 @pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler])
