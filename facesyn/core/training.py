@@ -214,6 +214,11 @@ class Keep:
         "The checkpoint's"
         return None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
 
+    def remove(self) -> None:
+        "Takes both checkpoints away, when the training has ended and what it made is written"
+        for path in (self.path, _former(self.path)) if self.path else ():
+            path.unlink(missing_ok=True)
+
     def write_log(self, lines: list[dict]) -> None:
         "`log.jsonl`, whole: lines that a killed training wrote after its last checkpoint are gone"
         if self.folder is not None and self.main:
@@ -264,6 +269,7 @@ def _loop(update, steps, optimiser, parts, settings, keep, line) -> list[dict]:
     if found := load_checkpoint(keep.path, settings):
         state, tensors = found
         restore(keep.path, tensors, optimiser, parts)
+        keep.write_log(state["log"])
     saved, first = time.time(), state["step"]
     track = bar(range(first, steps), keep.label, steps, initial=first, disable=not keep.main)
     for _ in track:

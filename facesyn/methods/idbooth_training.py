@@ -22,7 +22,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from ..core.files import arrays_digest, write_json
+from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
 from ..core.training import Keep, Optim, shuffled_rows
 from ..data.dataset import begin_dataset
@@ -196,7 +196,7 @@ def train_person(
     by what is finished there, goes on with what is not
 
     person, anybody: from `know`, anybody's of the priors. `align`: see `booth_loss`. `settings`: what else must not
-    change between restarts, such as digests of the base and the encoder.
+    change between restarts; digests `base` and `encoder` in it are not computed again.
     The pipeline's networks come back frozen. ValueError: see `check_trainable`, and for a folder begun with other
     settings or other pictures.
     """
@@ -207,20 +207,22 @@ def train_person(
     words = [words_of(pipe, [prompt]) for prompt in (recipe.prompt, recipe.prompt_prior)]
     batch_at = person_batches(pipe.vae, person, anybody, words, recipe)
     about = dict(settings or {}, **asdict(recipe)) | _digests(person, anybody) | dict(alpha=recipe.alpha or recipe.rank)
+    bound: dict = dict(base=pipe.components, encoder=dict(encoder=encoder))
+    about |= {k: weights_digest(nets) for k, nets in bound.items() if k not in about}
     begin_dataset(out, about)
     if (out / LORA_FILE).exists():
         return out
     for net in (pipe.vae, pipe.text_encoder):
         net.requires_grad_(False)
-    lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
     try:
+        lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
         objective = booth_objective(pipe, encoder, recipe.loss, align)
         device = "cpu" if pipe.unet.device.type == "cpu" else "auto"
         train(lora, batch_at, objective, recipe.steps, optim, keep, device, about)
         save_lora(pipe.unet, out, about)
     finally:
         pipe.unet.unload_lora()
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+    keep.remove()
     return out
 
 
