@@ -88,7 +88,7 @@ def denoise(
 ) -> torch.Tensor:
     """The network's output, in x_t's precision; `tokens` (n, k, condition_dim), `pooled` (n, condition_dim) is used if
     the network was built with it"""
-    x, labels = x_t.to(unet.dtype), pooled if unet.config.class_embed_type else None
+    x, labels = x_t.to(getattr(unet, "dtype", x_t.dtype)), pooled if unet.config.class_embed_type else None
     return unet(x, t, encoder_hidden_states=tokens, class_labels=labels).sample.to(x_t.dtype)
 
 # %% ../../nbs/diffusion/02_unet.ipynb #c008

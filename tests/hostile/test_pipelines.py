@@ -32,7 +32,7 @@ from facesyn.methods import CemiFacePipeline, ID3Pipeline
 from facesyn.methods.cemiface import CemiFaceConditions
 from facesyn.methods.generation import bootstrap_attributes
 from facesyn.methods.id3 import ID3Conditions
-from facesyn.methods.idbooth_pictures import check_pipeline
+from facesyn.methods.idbooth_pictures import check_drawing, check_pipeline
 from facesyn.nets.attributes import AttributeNet
 from facesyn.nets.backbones import IResNet, MobileFaceNet, recogniser
 from facesyn.nets.encoders import Encoder, embed, load_encoder
@@ -133,7 +133,7 @@ def test_the_shipped_base_in_plain_diffusers(tmp_path, offline):
     sizes = [sum(p.stat().st_size for p in d.rglob("*.safetensors")) for d in (tmp_path, shipped("idbooth"))]
     assert abs(sizes[0] - sizes[1]) < 1e4
     again.text_encoder.half()
-    refused(lambda: check_pipeline(again), "text_encoder torch.float16", "unet torch.float32")
+    refused(lambda: check_drawing(again), "text_encoder torch.float16", "unet torch.float32")
 
 
 def test_none_is_unknown_and_people_are_rows():
