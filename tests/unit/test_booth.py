@@ -144,7 +144,7 @@ def person(looks, pictures, tmp_path_factory):
 def renamed(name, key):
     "A key of a LoRA file as others write it"
     if name == "kohya":
-        key = key.replace("unet.", "lora_unet_", 1).replace(".lora_A.weight", "|down").replace(".lora_B.weight", "|up")
+        key = key.replace("unet.", "lora_unet_", 1).replace(".lora.down.weight", "|down").replace(".lora.up.weight", "|up")
         return key.replace(".", "_").replace("|", ".lora_") + ".weight"
     return {"without unet": key.removeprefix("unet."), "peft": "base_model.model." + key.removeprefix("unet.")}[name]
 
