@@ -196,9 +196,10 @@ def weights_digest(modules: dict) -> str:
 
 def _config(part) -> dict:
     "What the configuration of a part of a pipeline says of its function: not where it came from, or which version"
-    if hasattr(part, "backend_tokenizer"):
-        of_last_call = ("padding", "truncation")
-        return {k: v for k, v in json.loads(part.backend_tokenizer.to_str()).items() if k not in of_last_call}
+    if hasattr(part, "get_vocab"):  # a tokenizer: how it cuts and fills up, not how it last did
+        made = json.loads(part.backend_tokenizer.to_str()) if hasattr(part, "backend_tokenizer") else part.get_vocab()
+        own = {k: getattr(part, k, None) for k in ("model_max_length", "padding_side", "truncation_side")}
+        return made | own | dict(padding=None, truncation=None)
     config = getattr(part, "config", {})
     config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     return {k: v for k, v in config.items() if not k.startswith("_") and k not in ("transformers_version", "dtype")}

@@ -220,6 +220,11 @@ class Keep:
         if self.folder is not None and self.main:
             note_work(Path(self.folder) / "work.jsonl", done, seconds)
 
+    def remove(self) -> None:
+        "Takes both checkpoints away, when the training has ended and what it made is written"
+        for path in (self.path, _former(self.path)) if self.path else ():
+            path.unlink(missing_ok=True)
+
     def write_log(self, lines: list[dict]) -> None:
         "`log.jsonl`, whole: lines that a killed training wrote after its last checkpoint are gone"
         if self.folder is not None and self.main:
@@ -270,6 +275,7 @@ def _loop(update, steps, optimiser, parts, settings, keep, line) -> list[dict]:
     if found := load_checkpoint(keep.path, settings):
         state, tensors = found
         restore(keep.path, tensors, optimiser, parts)
+        keep.write_log(state["log"])
     saved, first = time.time(), state["step"]
     noted = first
     track = bar(range(first, steps), keep.label, steps, initial=first, disable=not keep.main)

@@ -125,7 +125,7 @@ class FacePipeline(DiffusionPipeline):
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         "Images of latents, or what there is without an autoencoder"
-        return decode_latents(self.vae, x) if self.vae else x
+        return decode_latents(self.vae, x.to(self.vae.dtype)) if self.vae else x
 
     def rows(self, latents, generator, *conditions) -> int:
         "How many images are asked for: the most rows that anything given has"
@@ -138,22 +138,23 @@ class FacePipeline(DiffusionPipeline):
         """`v` as float32 rows (n, *shape) on the device, see `as_rows`; one row serves all `n`; ValueError for another
         shape"""
         v = as_rows(name, v, len(shape)).to(self._execution_device)
-        v = v.expand(n, *shape) if v.ndim == len(shape) or (v.ndim == len(shape) + 1 and len(v) == 1) else v
+        v = v.expand(n, *shape) if tuple(v.shape) in (shape, (1, *shape)) else v
         if tuple(v.shape) != (n, *shape):
             raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(n, *shape)}")
         return v
 
     def noise(self, n: int, generator, latents) -> torch.Tensor:
-        "The noise that `n` images start from, or the `latents` given for them; ValueError if they are not as many"
+        """The noise that `n` images start from, or the `latents` given for them, in float32 whatever the networks
+        compute in; ValueError if they are not as many"""
         unet = self.unet.config
         shape, device = (n, unet.in_channels, unet.sample_size, unet.sample_size), self._execution_device
         if isinstance(generator, list) and len(generator) != n:
             raise ValueError(f"{len(generator)} generators for {n} images: give one for each, or a single one")
         if latents is None:
-            return randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+            return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         if tuple(latents.shape) != shape or not torch.isfinite(latents).all():
             raise ValueError(f"latents {tuple(latents.shape)}: expected finite numbers of shape {shape}")
-        return latents.to(device, self.unet.dtype)
+        return latents.to(device, torch.float32)
 
     def sample(self, n: int, output_at: Callable, steps: int, eta: float, generator, latents, output_type: str):
         """`n` images by the scheduler, from the network's `output_at(x_t, t)`; an object with `images`: pil, np (uint8,

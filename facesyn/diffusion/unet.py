@@ -86,11 +86,10 @@ def _check_levels(size, channels, attending, head_dim, kind):
 def denoise(
     unet, x_t: torch.Tensor, t: torch.Tensor | int, tokens: torch.Tensor, pooled: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The network's output; `tokens` (n, k, condition_dim), `pooled` (n, condition_dim) is used if the network was
-    built with it"""
-    return unet(
-        x_t, t, encoder_hidden_states=tokens, class_labels=pooled if unet.config.class_embed_type else None
-    ).sample
+    """The network's output, in x_t's precision; `tokens` (n, k, condition_dim), `pooled` (n, condition_dim) is used if
+    the network was built with it"""
+    x, labels = x_t.to(getattr(unet, "dtype", x_t.dtype)), pooled if unet.config.class_embed_type else None
+    return unet(x, t, encoder_hidden_states=tokens, class_labels=labels).sample.to(x_t.dtype)
 
 # %% ../../nbs/diffusion/02_unet.ipynb #c008
 class Denoiser(nn.Module):

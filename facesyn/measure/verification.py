@@ -18,7 +18,7 @@ from ..data.bins import repeated_pairs
 from ..data.faces import Faces
 from ..data.pairs import Pairs
 from .scores import check_differ, unit_rows
-from ..nets.backbones import NETWORKS, recogniser
+from ..nets.backbones import NETWORKS, Network, recogniser
 from ..nets.encoders import Encoder, embed
 from ..nets.recogniser import Recipe, train_recogniser
 
@@ -163,14 +163,14 @@ def _issame(issame, n_folds) -> np.ndarray:
     return issame
 
 # %% ../../nbs/measure/03_verification.ipynb #c049
-def verify_set(encoder: Encoder, test: Pairs) -> dict:
-    "`verify` of an encoder on a set of pairs"
+def verify_set(encoder: Encoder | Network, test: Pairs) -> dict:
+    "`verify` of an encoder, or of a trained network, on a set of pairs"
     emb = embed(encoder, test.images)
     return verify(emb[::2], emb[1::2], test.issame, repeats=True)
 
 
-def verify_pairs(encoder: Encoder, tests: Iterable[Pairs]) -> dict[str, float]:
-    "Accuracy in 0..1 of an encoder on pair sets, by name"
+def verify_pairs(encoder: Encoder | Network, tests: Iterable[Pairs]) -> dict[str, float]:
+    "Accuracy in 0..1 of an encoder, or of a trained network, on pair sets, by name"
     return {test.name: verify_set(encoder, test)["accuracy"] for test in tests}
 
 

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import cast_training_params
-from diffusers.utils import convert_state_dict_to_diffusers
+from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from ..core.files import arrays_digest, write_json
+from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
 from ..core.training import Keep, Optim, shuffled_rows
 from ..data.dataset import begin_dataset
@@ -66,11 +66,17 @@ def save_lora(unet, out: str | Path, about: dict):
         (Path(d) / LORA_FILE).rename(out / LORA_FILE)
 
 # %% ../../nbs/methods/11_idbooth_training.ipynb #k202
+def _kind(layer: str) -> str:
+    "`to_q` of `unet.mid_block.attn1.to_q`, `to_out.0` of `unet.mid_block.attn1.to_out.0`"
+    *before, last = layer.split(".")
+    return f"{before[-1]}.{last}" if last.isdigit() else last
+
+
 def load_lora(pipe: StableDiffusionPipeline, folder: str | Path):
     """Adds the LoRA in `folder`/LORA_FILE to the U-Net, as the adapter `person`
 
     FileNotFoundError; ValueError if it is damaged, if a layer of it fits none of the U-Net, or if it lacks some of the
-    layers that its own description names."""
+    layers that its own description names, or without one, some layers of the kinds that it holds."""
     file = Path(folder) / LORA_FILE
     if not file.is_file():
         raise FileNotFoundError(f"no {file}: train this person first")
@@ -78,7 +84,7 @@ def load_lora(pipe: StableDiffusionPipeline, folder: str | Path):
         state, alphas, about = pipe.lora_state_dict(str(folder), weight_name=LORA_FILE, return_lora_metadata=True)
     except Exception as e:  # diffusers' converters raise what they run into
         raise ValueError(f"{file} is no LoRA that diffusers can read: {e}") from e
-    wanted = {k.rpartition(".lora")[0] for k in state}
+    wanted = {k.rpartition(".lora_")[0] for k in convert_unet_state_dict_to_peft(state)}
     others = sorted(k for k in wanted if not k.startswith("unet."))
     if others or not wanted:
         raise ValueError(f"{file}: {len(others)} layers are none of a U-Net ({', '.join(others[:2]) or 'it has none'})")
@@ -86,8 +92,9 @@ def load_lora(pipe: StableDiffusionPipeline, folder: str | Path):
         pipe.unet.load_lora_adapter(state, network_alphas=alphas, metadata=about, adapter_name="person", prefix="unet")
         layers = {f"unet.{name}": layer for name, layer in pipe.unet.named_modules()}
         adapted = {name for name, layer in layers.items() if "person" in getattr(layer, "lora_A", ())}
-        targets = tuple((about or {}).get("unet.target_modules", ("nothing",)))
-        described = {name for name in layers if name.endswith(targets) and ".lora_" not in name}
+        targets = (about or {}).get("unet.target_modules") or {_kind(k) for k in wanted}
+        kinds = tuple(f".{kind}" for kind in targets)
+        described = {name for name in layers if name.endswith(kinds) and ".lora_" not in name}
         if lost := sorted((wanted ^ adapted) | (described - adapted)):
             raise ValueError(f"{len(lost)} layers of it or of the U-Net are left over, such as {lost[0]}")
     except (ValueError, RuntimeError, KeyError) as e:
@@ -196,7 +203,7 @@ def train_person(
     by what is finished there, goes on with what is not
 
     person, anybody: from `know`, anybody's of the priors. `align`: see `booth_loss`. `settings`: what else must not
-    change between restarts, such as digests of the base and the encoder.
+    change between restarts; digests `base` and `encoder` in it are not computed again.
     The pipeline's networks come back frozen. ValueError: see `check_trainable`, and for a folder begun with other
     settings or other pictures.
     """
@@ -207,20 +214,22 @@ def train_person(
     words = [words_of(pipe, [prompt]) for prompt in (recipe.prompt, recipe.prompt_prior)]
     batch_at = person_batches(pipe.vae, person, anybody, words, recipe)
     about = dict(settings or {}, **asdict(recipe)) | _digests(person, anybody) | dict(alpha=recipe.alpha or recipe.rank)
+    bound: dict = dict(base=pipe.components, encoder=dict(encoder=encoder))
+    about |= {k: weights_digest(nets) for k, nets in bound.items() if k not in about}
     begin_dataset(out, about)
     if (out / LORA_FILE).exists():
         return out
     for net in (pipe.vae, pipe.text_encoder):
         net.requires_grad_(False)
-    lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
     try:
+        lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
         objective = booth_objective(pipe, encoder, recipe.loss, align)
         device = "cpu" if pipe.unet.device.type == "cpu" else "auto"
         train(lora, batch_at, objective, recipe.steps, optim, keep, device, about)
         save_lora(pipe.unet, out, about)
     finally:
         pipe.unet.unload_lora()
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+    keep.remove()
     return out
 
 

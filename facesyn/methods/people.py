@@ -22,7 +22,7 @@ from ..data.cards import check_card
 from ..data.dataset import finish_dataset, is_whole, manifest_row, rank_within, write_image, writing
 from ..data.faces import Faces, folder_faces, folder_images
 from ..diffusion.text_to_image import token_ids
-from .idbooth_pictures import PromptSampling, check_pipeline, prompted, sampling_settings
+from .idbooth_pictures import PromptSampling, check_drawing, prompted, sampling_settings
 from .idbooth_training import LORA_FILE, load_lora
 from ..rendered.camera import PLACES
 
@@ -121,7 +121,7 @@ def generate_people(
     people: dicts of name, number, sex and `lora`, the folder by `train_person` (None: the base as it is). `shard`: (k,
     n), by people. Goes on where it was stopped; ValueError if it was begun with other settings.
     """
-    check_pipeline(pipe)
+    check_drawing(pipe)
     check_card(card)
     out, (k, n) = Path(out), shard
     if not 0 <= k < n:

@@ -150,9 +150,10 @@ def train_attributes(
         raise ValueError("none of the faces has a known attribute")
     recipe = replace(recipe, batch=min(recipe.batch, len(known)))
     settings = dict(asdict(recipe), net=config, attributes=arrays_digest(dict(s=s)))
-    settings |= dict(pixels=pixels_digest(faces)) if keep.folder else {}
+    read = reader(faces, memory)
+    settings |= dict(pixels=pixels_digest(len(s), read)) if keep.folder else {}
     net = _network(faces, config, recipe.seed, pick_device(device))
-    weights, read = [p for p in net.parameters() if p.requires_grad], reader(faces, memory)
+    weights = [p for p in net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, recipe.lr, weight_decay=recipe.weight_decay)
     per_epoch = len(known) // recipe.batch
     steps, warmup = recipe.epochs * per_epoch, ceil(recipe.warmup * per_epoch)

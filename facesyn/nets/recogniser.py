@@ -196,11 +196,12 @@ def _step(net, head, optimiser, images, labels, recipe, step):
     return dict(loss=loss.item(), accuracy=(logits.argmax(1) == labels).float().mean().item())
 
 # %% ../../nbs/nets/04_recogniser.ipynb #n002
-def pixels_digest(faces: Faces) -> str:
-    "sha256 of 64 pictures of `faces`, evenly over them; of all, if there are fewer"
-    n = len(faces.labels)
-    some = faces.read(np.linspace(0, n - 1, min(n, 64)).astype(int))
-    return sha256(np.ascontiguousarray(some).tobytes()).hexdigest()
+def pixels_digest(n: int, read: Callable[[torch.Tensor], torch.Tensor]) -> str:
+    "sha256 of all `n` pictures that a `reader` reads"
+    digest = sha256()
+    for index in torch.arange(n).split(2048):
+        digest.update(np.ascontiguousarray(read(index)))
+    return digest.hexdigest()
 
 
 def _networks(faces, config, recipe, device):
@@ -233,11 +234,12 @@ def train_recogniser(
     n, config = len(faces.labels), (NETWORKS.get(net) or recogniser(net)) if isinstance(net, str) else dict(net)
     recipe = replace(recipe, batch=min(recipe.batch, n))
     net, head = _networks(faces, config, recipe, pick_device(device))
-    settings = dict(asdict(recipe), net=config, labels=arrays_digest(dict(labels=np.asarray(faces.labels))))
-    settings |= dict(pixels=pixels_digest(faces)) if keep.folder else {}
+    settings, read = dict(asdict(recipe), net=config), reader(faces, memory)
+    settings |= dict(labels=arrays_digest(dict(labels=np.asarray(faces.labels))))
+    settings |= dict(pixels=pixels_digest(n, read)) if keep.folder else {}
     weights = [p for p in (*net.parameters(), *head.parameters()) if p.requires_grad]
     optimiser = torch.optim.SGD(weights, recipe.rate(0, 1), recipe.momentum, weight_decay=recipe.weight_decay)
-    labels, read, per_epoch = torch.as_tensor(np.asarray(faces.labels)).long(), reader(faces, memory), n // recipe.batch
+    labels, per_epoch = torch.as_tensor(np.asarray(faces.labels)).long(), n // recipe.batch
     look = {k: getattr(recipe, k) for k in ("flip", "shift", "erase", "crop", "jitter", "rand")}
 
     def update(step):
