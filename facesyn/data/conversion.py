@@ -286,7 +286,7 @@ def new_card(card, source, folder, how: dict, encoded: Encoded) -> dict:
     """The source's card with what was done to it; its digest, which covers the source's files, goes into `converted`, a
     list of steps"""
     unknown = "unknown: the source has no card"
-    origin = place_of(source).name if place_of(source) else unknown
+    origin = place.name if (place := place_of(source)) else unknown
     blank = dict(name=Path(folder).resolve().name, source=origin, method=unknown, licence=unknown, limits=unknown)
     card = dict(card or blank)
     steps, before = card.pop("converted", []), {k: card.pop(k) for k in ("sha256", "settings") if k in card}
