@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Parameters', 'Name', 'STARTERS', 'PICTURES', 'say_version', 'main', 'plainly', 'checkout', 'asked_for',
-           'examined', 'run', 'going_on', 'doctor', 'profiles', 'shown', 'details', 'convert', 'inspect', 'verify',
-           'status', 'run_record', 'picture_folders']
+           'examined', 'run', 'going_on', 'doctor', 'profiles', 'convert', 'inspect', 'verify', 'status', 'run_record',
+           'picture_folders']
 
 # %% ../nbs/cli.ipynb #c002
 import shutil
@@ -25,7 +25,7 @@ import yaml
 from .core.doctor import problems
 from .core.execution import execute, hush, result, results
 from .core.files import read_json, repo_root
-from .core.profiles import Profile, notebook_of, profile_names, read_profile
+from .core.profiles import Profile, details, notebook_of, profile_names, read_profile, shown
 from .core.resumption import finished, forget, noted, replaced
 from .report.disclosure import contents
 from .report.networks import unopened
@@ -132,6 +132,8 @@ def run(
             continue
         began = time.time()
         typer.secho(place, bold=True)
+        if wrong := problems(chosen, root):  # a run that ended may have found fewer faces than the next ones need
+            raise ValueError("\n".join(wrong))
         with going_on(each.name), noted(root, chosen, each):
             execute(root, profile, each, quiet)
         typer.secho(f"{place}: {(time.time() - began) / 60:.1f} minutes", bold=True)
@@ -174,27 +176,6 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Say all about this
             first = f"  {each:{longest}}  "
             typer.echo(fill(shown(each, root), width, initial_indent=first, subsequent_indent=" " * len(first)))
     typer.echo("\nfacesyn profiles NAME says all about one, facesyn run NAME runs it.")
-
-
-def shown(name: str, root: Path) -> str:
-    "What a profile shows, or what is wrong with its file"
-    try:
-        return read_profile(name, root).shows
-    except ValueError as e:
-        return str(e)
-
-
-def details(p: Profile, root: Path) -> list[str]:
-    "Lines on a profile: what it shows, needs and takes, its runs, file and record"
-    record = root / "data/records" / p.name
-    return [
-        f"{p.name}: {p.shows}",
-        f"needs: {p.needs}",
-        f"takes: {p.takes}",
-        f"runs: {', '.join(run.name for run in p.runs)}",
-        f"file: nbs/runs/params/{p.name}.yaml",
-        f"record: {record.relative_to(root) if record.is_dir() else 'none'}",
-    ]
 
 # %% ../nbs/cli.ipynb #c013
 @app.command()

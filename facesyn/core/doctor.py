@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READ', 'NAMED', 'TEXT', 'WORDS', 'HOLDS', 'EXTRAS', 'OWN', 'strings', 'reads', 'writes', 'is_hub_name', 'idle',
            'problems', 'for_nobody', 'judges_itself', 'numbers_as_text', 'missing_paths', 'half_written', 'too_few',
-           'below', 'packages', 'where_from', 'makes']
+           'encoded_faces', 'below', 'packages', 'where_from', 'makes']
 
 # %% ../../nbs/core/07_doctor.ipynb #d002
 import filecmp
@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 
+from .files import read_json
 from .profiles import Profile, Run, profile_names, read_profile, unmet
 from .records import among, misfits, same_type
 
@@ -98,7 +99,7 @@ def problems(profile: Profile, root) -> list[str]:
         f"no {path} ({', '.join(users)}): {where_from(path, users, profile, root)}"
         for path, users in missing_paths(profile, root).items()
     ]
-    found += half_written(profile, root) + too_few(profile)
+    found += half_written(profile, root) + too_few(profile, root)
     found += [f"{run.name}: encoder and judge are the same network" for run in profile.runs if judges_itself(run, root)]
     needs = {package: run.name for run in profile.runs for package in packages(run) if not find_spec(package)}
     return found + [
@@ -163,16 +164,27 @@ def half_written(profile: Profile, root) -> list[str]:
     return list(found.values())
 
 
-def too_few(profile: Profile) -> list[str]:
-    "One sentence for each run whose `subspace` has more dimensions than the faces that are rendered for it"
+def too_few(profile: Profile, root) -> list[str]:
+    """One sentence for each run whose `subspace` has more dimensions than the faces that are encoded for it, as far as
+    their number is known: they are rendered, or encoded already"""
     made, found = {}, []
     for run in profile.runs:
         p = run.parameters
-        if run.notebook == "encode" and p["source"] == "parametric" and not p["more"]:
-            made[p["out"]] = p["people"] * p["images"]
-        if p.get("subspace", 0) > (n := made.get(p.get("encoded"), inf)):
-            found.append(f"{run.name}: subspace: {p['subspace']} dimensions, of only {n} faces in {p['encoded']}")
+        if run.notebook == "encode":
+            rendered = p["source"] == "parametric" and not p["more"]
+            made[p["out"]] = p["people"] * p["images"] if rendered else encoded_faces(p["out"], root, p)
+        n = made.get(path := p.get("encoded"), encoded_faces(path, root) if path else inf)
+        if p.get("subspace", 0) > n:
+            found.append(f"{run.name}: subspace: {p['subspace']} dimensions, of only {n} faces in {path}")
     return found
+
+
+def encoded_faces(folder: str, root, parameters: dict | None = None) -> float:
+    "How many faces a run encoded in a folder, with these parameters if they are given; infinity if that is not known"
+    record = Path(root) / folder / "encode.json"
+    told = read_json(record, dict) if record.is_file() else {}
+    fits = parameters is None or told.get("parameters") == parameters
+    return told["results"]["images"] if told and fits else inf
 
 
 def below(path: str, folders) -> bool:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SMOKE', 'run_defaults', 'run_names', 'profile_names', 'require', 'run_conditions', 'unmet', 'known', 'placed', 'Run',
-           'Profile', 'read_profile', 'header', 'yaml_mapping', 'keys_twice', 'notebook_of', 'open_run']
+           'Profile', 'read_profile', 'header', 'yaml_mapping', 'keys_twice', 'notebook_of', 'open_run', 'shown',
+           'details']
 
 # %% ../../nbs/core/06_profiles.ipynb #p002
 import ast
@@ -182,3 +183,24 @@ def open_run(root, profile: str, name: str, common: dict, said: dict) -> Run:
     own = {k: placed(v, profile) for k, v in defaults.items() if v != placed(v, profile)}
     given = own | placed(shared | said, profile)
     return Run(name, notebook_of(name), given, defaults, tuple(run_conditions(notebook)))
+
+# %% ../../nbs/core/06_profiles.ipynb #p022
+def shown(name: str, root: Path) -> str:
+    "What a profile shows, or what is wrong with its file"
+    try:
+        return read_profile(name, root).shows
+    except ValueError as e:
+        return str(e)
+
+
+def details(p: Profile, root: Path) -> list[str]:
+    "Lines on a profile: what it shows, needs and takes, its runs, file and record"
+    record = Path(root) / "data/records" / p.name
+    return [
+        f"{p.name}: {p.shows}",
+        f"needs: {p.needs}",
+        f"takes: {p.takes}",
+        f"runs: {', '.join(run.name for run in p.runs)}",
+        f"file: nbs/runs/params/{p.name}.yaml",
+        f"record: {record.relative_to(root) if record.is_dir() else 'none'}",
+    ]

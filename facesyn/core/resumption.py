@@ -69,8 +69,9 @@ def begun(root: Path, profile: str, run: Run) -> dict[str, Any]:
         there = read_json(file, dict)
         return there if any((root / folder).exists() for folder in places(there)) else {}
     record = record_of(root, run)
-    inside = record and file.parent in record.parents  # what a profile writes into data/models has git's history
-    return {k: v for k, v in read_json(record, dict).items() if k == "parameters"} if inside else {}
+    if record is None or file.parent not in record.parents:  # what a profile writes into data/models has git's history
+        return {}
+    return {k: v for k, v in read_json(record, dict).items() if k == "parameters"}
 
 
 def places(there: dict) -> list[str]:

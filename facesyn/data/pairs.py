@@ -142,7 +142,8 @@ def builtin_pairs(
     other = "" if first == 1_000_000 else f"_from{first}"
     file = Path(cache) / f"{name}_{size}px_{n}_of_{pool}_seed{seed}{other}.npz" if cache else None
     if file and file.is_file():
-        return Pairs(name, **read_arrays(file, ["images", "issame"]))
+        arrays = read_arrays(file, ["images", "issame"])
+        return Pairs(name, arrays["images"], arrays["issame"])
     who, pictures, yaw, age, issame = plan_pairs(name, n, pool, seed, first)
     yaw, age = torch.tensor(yaw.ravel()).float(), torch.tensor(age.ravel()).float()
     images, _, _ = render_faces(who.ravel(), pictures.ravel(), size, seed, yaw=yaw, age=age)

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from facesyn import __version__ as facesyn_version
 from facesyn.cli import app
+from facesyn.core.doctor import too_few
+from facesyn.core.files import write_json
 from facesyn.core.profiles import profile_names, read_profile
 from facesyn.data.dataset import write_image
 from facesyn.data.pairs import Pairs, write_bin
@@ -362,3 +364,14 @@ def test_doctor_names_what_lies_near_and_what_is_too_little():
     assert mistyped.exit_code == 1 and "do you mean data/models/judge?" in mistyped.output
     few = facesyn("doctor", "demo", "-p", "encode.people=2", "-p", "encode.images=3")
     assert few.exit_code == 1 and "id3_generate: subspace: 12 dimensions, of only 6 faces" in few.output
+
+
+def test_too_few_faces_are_found_when_they_are_encoded(copy):
+    "How many faces there are in photographs is known only then, and the training that follows would take hours"
+    profile = read_profile("demo", copy, dict(encode=dict(source="data/faces", attributes="")))
+    record = copy / "data/runs/demo/encoded/encode.json"
+    assert not too_few(profile, copy)
+    write_json(dict(parameters=profile.runs[0].parameters, results=dict(images=7)), record)
+    assert "of only 7 faces" in too_few(profile, copy)[0]
+    write_json(dict(parameters=profile.runs[0].parameters | dict(seed=1), results=dict(images=7)), record)
+    assert not too_few(profile, copy), "a record of other parameters"

@@ -12,6 +12,9 @@ import papermill
 import pytest
 import yaml
 
+from facesyn.core.doctor import problems
+from facesyn.core.profiles import read_profile
+
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "nbs/runs/params"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "nbs/docs").glob("*.ipynb"))]
@@ -105,6 +108,23 @@ def check_profile(said):
 def test_profiles_on_a_page_fit_their_runs(page):
     for block in blocks(page, "yaml"):
         check_profile(yaml.safe_load(block))
+
+
+WHOLE = [(p.stem, b) for p in PAGES for b in blocks(p, "yaml") if b.startswith("# ") and "# Takes: " in b]
+
+
+@pytest.mark.parametrize("page, block", WHOLE, ids=[page for page, _ in WHOLE])
+def test_whole_profiles_on_a_page_lack_only_the_readers_files(page, block, tmp_path):
+    (tmp_path / "nbs/runs/params").mkdir(parents=True)
+    for run in (ROOT / "nbs/runs").glob("*.ipynb"):
+        (tmp_path / "nbs/runs" / run.name).symlink_to(run)
+    (tmp_path / "nbs/runs/params/x.yaml").write_text(block)
+    wrong = problems(read_profile("x", tmp_path), tmp_path)
+    assert wrong and all(sentence.startswith("no data/") for sentence in wrong), wrong
+
+
+def test_a_page_shows_a_whole_profile():
+    assert "your_faces" in dict(WHOLE)
 
 
 def profiles_of(page):
