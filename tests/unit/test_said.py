@@ -32,6 +32,8 @@ from facesyn.nets.encoders import Encoder
 from facesyn.report.accuracies import verification_table
 from facesyn.report.answers import methods_answer, verified_on, worth_warnings
 from facesyn.report.disclosure import contents
+from facesyn.sphere.anchors import tammes_anchors
+from facesyn.sphere.geometry import levenshtein_bound, max_cosine, random_max_cosine
 
 ROOT = Path(__file__).parents[2]
 RUNS = sorted((ROOT / "nbs/runs").glob("*.ipynb"))
@@ -239,3 +241,16 @@ def test_a_judge_is_another_network():
     one, other = (Encoder(recogniser("tiny32").eval(), 32) for _ in range(2))
     check_judge(one, other)
     refused(lambda: check_judge(one, other, one), "the judge is the encoder of the loss")
+
+
+def test_anchors_of_the_demos_record_are_those_of_this_code():
+    "Records are made by the committed code: its anchors are cheap to make again, and are the same to the last digit"
+    record = json.loads((ROOT / "data/records/demo/id3_generate.json").read_text())
+    p, said = record["parameters"], record["results"]["separation"]
+    low = tammes_anchors(p["identities"], p["subspace"], p["seed"])
+    assert said == dict(
+        dimensions=p["subspace"],
+        max_cosine=pytest.approx(max_cosine(low), abs=1e-7),
+        random=pytest.approx(float(random_max_cosine(p["identities"], p["subspace"])), abs=1e-7),
+        limit=pytest.approx(float(levenshtein_bound(p["identities"], p["subspace"])), abs=1e-9),
+    )
