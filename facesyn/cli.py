@@ -10,6 +10,7 @@ __all__ = ['app', 'Parameters', 'Name', 'STARTERS', 'PICTURES', 'plainly', 'chec
 # %% ../nbs/cli.ipynb #c002
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,8 +37,14 @@ app = typer.Typer(
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    "What bad input raises ends as one red line and exit code 1"
+    "What bad input raises ends as one red line and exit code 1, a warning of ours as a yellow line"
+    shown = warnings.showwarning
     try:
+        warnings.showwarning = lambda message, category, *where, **more: (
+            typer.secho(str(message), fg="yellow", err=True)
+            if category is UserWarning
+            else shown(message, category, *where, **more)
+        )
         yield
     except (ValueError, OSError, ImportError) as e:
         typer.secho(str(e), fg="red", err=True)
@@ -45,6 +52,8 @@ def plainly() -> Iterator[None]:
     except KeyboardInterrupt as e:
         typer.secho("stopped; the same command goes on from here", fg="red", err=True)
         raise typer.Exit(130) from e
+    finally:
+        warnings.showwarning = shown
 
 
 def checkout() -> Path:
@@ -168,7 +177,7 @@ def details(p: Profile, root: Path) -> list[str]:
 def convert(
     source: Annotated[str, typer.Argument(help="A folder, .rec, .tar, .lmdb or .parquet.")],
     out: Annotated[str, typer.Argument(help="The folder to write.")],
-    format: Annotated[str, typer.Option(help="rec, flat, folder, webdataset, lmdb or parquet.")] = "rec",
+    format: Annotated[str, typer.Option(help="rec, flat, folder, webdataset, lmdb, vec2face or parquet.")] = "rec",
     size: Annotated[int | None, typer.Option(help="Pixels; as they are if not given.", min=1)] = None,
     shuffle: Annotated[int | None, typer.Option(help="Seed of a random order, for flat, webdataset, parquet.")] = None,
 ):
