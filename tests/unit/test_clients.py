@@ -99,6 +99,7 @@ def test_arcface_torch_by_its_rules(written, format, moved, tmp_path):
     os.symlink(place / "arcface_torch.py", f"{configs.parent / name}.py")
     config = arcface_config(configs.parent, name)
     assert (config.num_image, config.num_classes) == (PEOPLE * PICTURES, PEOPLE)
+    assert config.num_image // config.batch_size >= 1  # the steps of an epoch
     assert Path(config.rec).samefile(place / "imgs" if format == "folder" else place)
     assert holds_all(everything(arcface_dataset(config.rec)))
 
