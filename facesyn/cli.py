@@ -10,6 +10,7 @@ __all__ = ['app', 'Parameters', 'Name', 'STARTERS', 'PICTURES', 'say_version', '
 # %% ../nbs/cli.ipynb #c002
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +53,14 @@ def main(
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    "What bad input raises ends as one red line and exit code 1"
+    "What bad input raises ends as one red line and exit code 1, a warning of ours as a yellow line"
+    shown = warnings.showwarning
     try:
+        warnings.showwarning = lambda message, category, *where, **more: (
+            typer.secho(str(message), fg="yellow", err=True)
+            if category is UserWarning
+            else shown(message, category, *where, **more)
+        )
         yield
     except (ValueError, OSError, ImportError) as e:
         typer.secho(str(e), fg="red", err=True)
@@ -61,6 +68,8 @@ def plainly() -> Iterator[None]:
     except KeyboardInterrupt as e:
         typer.secho(f"stopped{e}", fg="red", err=True)
         raise typer.Exit(130) from e
+    finally:
+        warnings.showwarning = shown
 
 
 def checkout() -> Path:
@@ -183,7 +192,7 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Say all about this
 def convert(
     source: Annotated[str, typer.Argument(help="A folder, .rec, .tar, .lmdb or .parquet.")],
     out: Annotated[str, typer.Argument(help="The folder to write.")],
-    format: Annotated[str, typer.Option(help="rec, flat, folder, webdataset, lmdb or parquet.")] = "rec",
+    format: Annotated[str, typer.Option(help="rec, flat, folder, webdataset, lmdb, vec2face or parquet.")] = "rec",
     size: Annotated[int | None, typer.Option(help="Pixels; as they are if not given.", min=1)] = None,
     shuffle: Annotated[int | None, typer.Option(help="Seed of a random order, for flat, webdataset, parquet.")] = None,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out and list what cannot be read.")] = False,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'WRITERS', 'FORMATS', 'VEC2FACE', 'HUB', 'prepared', 'kind_of', 'files_of', 'open_encoded', 'open_faces',
-           'open_sources', 'convert', 'one_suffix', 'features_of', 'embeddings_of', 'new_card']
+           'open_sources', 'convert', 'one_suffix', 'features_of', 'new_card']
 
 # %% ../../nbs/data/13_conversion.ipynb #c002
 import shutil
@@ -274,13 +274,6 @@ def features_of(source, encoded: Encoded) -> Callable:
     for k in range(len(encoded)):
         feature(k)
     return feature
-
-
-def embeddings_of(source) -> Path | None:
-    "`embeddings.npy` in or beside a set on disk, whose rows its manifest names; None if there is none"
-    place = place_of(source)
-    path = place and (place if place.is_dir() else place.parent) / "embeddings.npy"
-    return path if path and path.is_file() else None
 
 
 def new_card(card, source, folder, how: dict, encoded: Encoded) -> dict:

@@ -140,14 +140,12 @@ def image_numbers(encoded: Encoded) -> np.ndarray:
 
 def with_numbers(encoded: Encoded) -> Encoded:
     "The same set, of each of whose images its number is known, if anything is"
-    if (about := encoded.about) is None:
-        return encoded
+    return replace(encoded, about=_numbered(encoded, encoded.about)) if encoded.about else encoded
+
+
+def _numbered(encoded, about) -> Callable:
     numbers = image_numbers(encoded).tolist()
-
-    def numbered_about(k):
-        return dict(image=numbers[k]) | about(k) | dict(image=numbers[k])
-
-    return replace(encoded, about=numbered_about)
+    return lambda k: dict(image=numbers[k]) | about(k) | dict(image=numbers[k])
 
 
 def write_about(folder, encoded: Encoded, order, files=None):
@@ -157,7 +155,7 @@ def write_about(folder, encoded: Encoded, order, files=None):
         for name in MANIFESTS:
             (Path(folder) / name).unlink(missing_ok=True)
         return
-    known, labels = with_numbers(encoded).about, np.asarray(encoded.labels)[order].tolist()
+    known, labels = _numbered(encoded, encoded.about), np.asarray(encoded.labels)[order].tolist()
     places = zip(order, labels, files or [None] * len(order))
     write_manifest(folder, (({"file": f} if f else {}) | dict(identity=i) | known(int(k)) for k, i, f in places))
 

@@ -35,7 +35,7 @@ config.optimizer = "sgd"
 config.lr = 0.1
 config.momentum = 0.9
 config.weight_decay = 5e-4
-config.batch_size = 128             # on each GPU; num_image must be larger
+config.batch_size = {batch}             # on each GPU; with more than num_image there is no step
 config.num_epoch = 20
 config.warmup_epoch = 0
 config.verbose = 2000
@@ -63,7 +63,7 @@ def write_settings(folder: str | Path, format: str, images: int, people: int) ->
     "`arcface_torch.py` and `adaface.sh` beside a .rec or a folder of images"
     folder = Path(folder).resolve()
     is_folder = format == "folder"
-    about = dict(name=module_name(folder.name), images=images, people=people)
+    about = dict(name=module_name(folder.name), images=images, people=people, batch=min(128, images))
     about |= dict(below="imgs", holds="000000") if is_folder else dict(below="", holds="train.rec")
     about |= dict(record="" if is_folder else " --use_mxrecord")
     for name, text in {"arcface_torch.py": ARCFACE, "adaface.sh": ADAFACE}.items():

@@ -150,10 +150,9 @@ def generate(
     ValueError also while another process writes there with other settings.
     """
     check_card(card)
-    out, (k, n) = Path(out), shard
+    out, log, (k, n) = Path(out), options.pop("log", None), shard
     if not 0 <= k < n:
         raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
-    log = options.pop("log", None)
     settings = dataset_settings(pipe, rows, batch, steps, options)
     if replace:
         _remove_other(out, settings)

@@ -99,6 +99,7 @@ def test_arcface_torch_by_its_rules(written, format, moved, tmp_path):
     os.symlink(place / "arcface_torch.py", f"{configs.parent / name}.py")
     config = arcface_config(configs.parent, name)
     assert (config.num_image, config.num_classes) == (PEOPLE * PICTURES, PEOPLE)
+    assert config.num_image // config.batch_size >= 1  # the steps of an epoch
     assert Path(config.rec).samefile(place / "imgs" if format == "folder" else place)
     assert holds_all(everything(arcface_dataset(config.rec)))
 
@@ -324,6 +325,35 @@ def test_plain_diffusers_opens_what_ships():
     pipe = StableDiffusionPipeline.from_pretrained(shipped("idbooth"), safety_checker=None, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("portrait photo of person", num_inference_steps=1).images[0].size == (32, 32)
+
+
+def in_a_process(code, folder):
+    "What Python says to `code` in a folder that is not the repository, without having imported anything"
+    said = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200)
+    return said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("name, cls", [("id3", "ID3Pipeline"), ("cemiface", "CemiFacePipeline")])
+def test_plain_diffusers_finds_our_generators(name, cls, tmp_path):
+    "If it is told to trust the few lines in the folder; otherwise it says so, and without facesyn they do"
+    shutil.copytree(ROOT / "data/models" / name, tmp_path / "generator")
+    load = "from diffusers import DiffusionPipeline as D; p = D.from_pretrained('generator'{}); print(type(p).__name__)"
+    assert cls in in_a_process(load.format(", trust_remote_code=True"), tmp_path).splitlines()
+    assert "trust_remote_code=True" in in_a_process(load.format(""), tmp_path).splitlines()[-1]
+    alone = "import sys; sys.modules['facesyn'] = None; " + load.format(", trust_remote_code=True")
+    assert "clone its repository" in in_a_process(alone, tmp_path)
+
+
+def test_our_pipelines_run_no_code_of_a_folder(tmp_path):
+    from facesyn.methods.id3_sampling import ID3Pipeline
+
+    shutil.copytree(ROOT / "data/models/id3", tmp_path / "generator")
+    (tmp_path / "generator/pipeline.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    pipe = ID3Pipeline.from_pretrained(tmp_path / "generator")
+    assert type(pipe) is ID3Pipeline and not (tmp_path / "ran").exists()
+    pipe.save_pretrained(tmp_path / "again")
+    assert "facesyn.methods.id3_sampling" in (tmp_path / "again/pipeline.py").read_text()
+    assert type(ID3Pipeline.from_pretrained(tmp_path / "again")) is ID3Pipeline
 
 
 @pytest.mark.parametrize("name", ["identity", "judge", "attributes", "id3", "cemiface", "idbooth"])

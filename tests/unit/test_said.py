@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from facesyn.core.checks import refused
-from facesyn.core.profiles import Profile, Run
+from facesyn.core.profiles import Profile, Run, run_conditions, run_defaults, unmet
 from facesyn.core.records import note_work, work_done
 from facesyn.core.training import Keep, train_loop
 from facesyn.data.cards import RENDERED, inherited, provenance, together, write_card, write_model_card
@@ -32,6 +32,8 @@ from facesyn.nets.encoders import Encoder
 from facesyn.report.accuracies import verification_table
 from facesyn.report.answers import methods_answer, verified_on, worth_warnings
 from facesyn.report.disclosure import contents
+from facesyn.sphere.anchors import tammes_anchors
+from facesyn.sphere.geometry import levenshtein_bound, max_cosine, random_max_cosine
 
 ROOT = Path(__file__).parents[2]
 RUNS = sorted((ROOT / "nbs/runs").glob("*.ipynb"))
@@ -239,3 +241,38 @@ def test_a_judge_is_another_network():
     one, other = (Encoder(recogniser("tiny32").eval(), 32) for _ in range(2))
     check_judge(one, other)
     refused(lambda: check_judge(one, other, one), "the judge is the encoder of the loss")
+
+
+def test_anchors_of_the_demos_record_are_those_of_this_code():
+    "Records are made by the committed code: its anchors are cheap to make again, and are the same to the last digit"
+    record = json.loads((ROOT / "data/records/demo/id3_generate.json").read_text())
+    p, said = record["parameters"], record["results"]["separation"]
+    low = tammes_anchors(p["identities"], p["subspace"], p["seed"])
+    assert said == dict(
+        dimensions=p["subspace"],
+        max_cosine=pytest.approx(max_cosine(low), abs=1e-7),
+        random=pytest.approx(float(random_max_cosine(p["identities"], p["subspace"])), abs=1e-7),
+        limit=pytest.approx(float(levenshtein_bound(p["identities"], p["subspace"])), abs=1e-9),
+    )
+
+
+@pytest.mark.parametrize("profile", ["demo", "cemiface"])
+def test_the_people_of_the_readmes_table_are_unseen(profile):
+    "By number: neither the real pictures nor the faces behind the shipped networks are of people who are verified"
+    p = json.loads((ROOT / f"data/records/{profile}/recognise.json").read_text())["parameters"]
+    assert p["real"] == p["benchmarks"] == "parametric"
+    first = p.get("pool_first", 1_000_000)  # the records before that parameter have its default
+    networks = json.loads((ROOT / "data/models/encoders.json").read_text())["parameters"]["people"]
+    trained = [range(p["first"], p["first"] + 250), *(range(k, k + networks) for k in (10_000, 20_000))]
+    assert unseen(range(first, first + p["pool"]), *trained)
+
+
+def test_photographs_are_asked_for_their_card_before_anything_runs():
+    "`prepare` without name, source, licence or limits: refused by the condition that the doctor reads too"
+    notebook = ROOT / "nbs/runs/prepare.ipynb"
+    given = run_defaults(notebook) | dict(photos="data/photos", weights=["detector.onnx"])
+    told = dict(name="mine", source="my photographs", licence="private", limits="few")
+    for lacking in (*told, None):
+        p = given | {k: v for k, v in told.items() if k != lacking}
+        wrong = [w for w in (unmet(c, p) for c in run_conditions(notebook)) if w]
+        assert len(wrong) == (lacking is not None), (lacking, wrong)
