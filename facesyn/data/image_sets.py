@@ -47,7 +47,7 @@ def image_size(data: bytes, name="the image") -> tuple[int, int, str]:
     or claims more than MAX_PIXELS pixels"""
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as im:
-            check_pixels(*im.size)
+            check_pixels(im)
             return im.width, im.height, str(im.format)
     except Exception as e:  # as in `decode_image`
         raise ValueError(f"cannot read {name} as an image: {e}") from e

@@ -141,9 +141,9 @@ def photograph(suffix):
         return file
 
     def read(folder):
-        from facesyn.nets.photographs import read_photo
+        from facesyn.core.images import PHOTOGRAPHS, read_image
 
-        read_photo(folder / f"0{suffix}")
+        read_image(folder / f"0{suffix}", formats=PHOTOGRAPHS)
 
     return make, read
 
@@ -273,7 +273,7 @@ def network(name, kind="identity"):
         return folder / "net" / name
 
     def read(folder):
-        from facesyn.methods.id3 import ID3Pipeline
+        from facesyn.methods.id3_sampling import ID3Pipeline
         from facesyn.nets.attributes import AttributeNet
         from facesyn.nets.encoders import load_encoder
 
@@ -289,14 +289,14 @@ def onnx_file():
         from facesyn.nets.encoders import Encoder
         from facesyn.nets.onnx_export import export_onnx
 
-        net = IResNet(size=32, dim=8, layers=[1, 1, 1, 1], widths=[16, 16, 16, 16, 16])
-        export_onnx(Encoder(net.eval(), 32), folder / "net.onnx")
+        net = IResNet(112, (1, 1, 1, 1), (16, 16, 16, 16), 16)
+        export_onnx(Encoder(net.eval(), 112), folder / "net.onnx")
         return folder / "net.onnx"
 
     def read(folder):
         from facesyn.nets.encoders import load_encoder
 
-        load_encoder(folder / "net.onnx", size=32)
+        load_encoder(folder / "net.onnx", size=112)
 
     return make, read
 
