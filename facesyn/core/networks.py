@@ -55,13 +55,11 @@ def check_networks(folder: str | Path) -> None:
     FileNotFoundError for a network without weights, ValueError as in `check_sizes`."""
     for place in (Path(folder), *(p for p in sorted(Path(folder).iterdir()) if p.is_dir())):
         if (place / "config.json").is_file():
-            config, (tensors, numbers) = read_json(place / "config.json", dict), weights_size(place)
-            if not tensors:
+            if not any(place.glob("*.safetensors")):
                 raise FileNotFoundError(f"no weights as safetensors in {place}")
-            check_sizes(config, tensors, numbers, place / "config.json")
+            check_sizes(read_json(place / "config.json", dict), *weights_size(place), place / "config.json")
         if (place / "scheduler_config.json").is_file():
-            config = read_json(place / "scheduler_config.json", dict)
-            check_sizes(config, 2**16, 0, place / "scheduler_config.json")
+            check_sizes(read_json(place / "scheduler_config.json", dict), 2**16, 0, place / "scheduler_config.json")
 
 
 def opened(open_folder: Callable, folder: str | Path, **options: Any) -> Any:

@@ -22,13 +22,13 @@ from PIL import Image
 from ..core.files import atomic, bar, locked, read_json, same_settings, to_disk, write_json
 from ..core.images import read_image
 from .array_files import read_array
-from .faces import Faces, attribute_row
+from .faces import Faces, attribute_row, people_of
 
 # %% ../../nbs/data/03_dataset.ipynb #c005
 def encode_image(image, suffix: str) -> bytes:
     "8-bit RGB (h, w, 3) as the bytes of a .png or .jpg"
     out = BytesIO()
-    if suffix == ".jpg":
+    if (suffix := suffix.lower()) in (".jpg", ".jpeg"):
         Image.fromarray(np.asarray(image)).save(out, "JPEG", quality=95, subsampling=0)
     elif suffix == ".png":
         Image.fromarray(np.asarray(image)).save(out, "PNG")
@@ -93,9 +93,9 @@ def inherited(source) -> dict:
         return RENDERED
     for name in ("card.json", "index.json"):
         if (Path(source) / name).is_file():
-            about = read_json(Path(source) / name)
-            about = about if name == "card.json" else about["about"]
-            return {k: about[k] for k in RENDERED if about.get(k)}
+            about = read_json(Path(source) / name, dict)
+            about = about if name == "card.json" else about.get("about")
+            return {k: about[k] for k in RENDERED if about.get(k)} if isinstance(about, dict) else {}
     return {}
 
 
@@ -223,11 +223,19 @@ def read_encoded(path: str | Path) -> tuple[Faces, np.ndarray, np.ndarray]:
     path = Path(path)
     if not (path / "index.json").exists():
         raise FileNotFoundError(f"no index.json in {path}: not a folder of encoded faces, or half-written")
-    index = read_json(path / "index.json")
+    index = read_json(path / "index.json", dict)
     images, labels, y, s = (
         read_array(path / f"{name}.npy", mapped=name == "images") for name in ("images", "labels", "y", "s")
     )
-    n, size = index["images"], index["size"]
-    if images.shape != (n, size, size, 3) or {len(labels), len(y), len(s)} != {n}:
-        raise ValueError(f"{path}: the arrays do not fit its index.json ({n} images)")
-    return Faces(labels, index["names"], s, size, lambda k: np.asarray(images[k])), y, s
+    n, size, names = (index.get(k) for k in ("images", "size", "names"))
+    shapes = dict(images=(n, size, size, 3), labels=(n,), y=(n, *y.shape[1:2]), s=(n, 4))
+    for (name, shape), x, kinds in zip(shapes.items(), (images, labels, y, s), ("u", "iu", "f", "f")):
+        if x.shape != shape or x.dtype.kind not in kinds or x.dtype.hasobject:
+            raise ValueError(
+                f"{path / name}.npy has shape {x.shape} and type {x.dtype}, index.json asks for {n} images of {size} px"
+            )
+    names = people_of(names, str(path / "index.json"))
+    try:
+        return Faces(labels, names, s, size, lambda k: np.asarray(images[k])), y, s
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e

@@ -18,6 +18,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from ..core.images import to_uint8
+from ..core.networks import opened
 from .latents import decode_latents
 from .schedule import prediction_type
 from ..nets.backbones import check_finite
@@ -35,7 +36,7 @@ class FacePipeline(DiffusionPipeline):
         (all but `owner/name` is local)"""
         if not Path(path).is_dir() and (not isinstance(path, str) or not re.fullmatch(r"[\w-]+/[\w.-]+", path)):
             raise FileNotFoundError(f"no generator in {path}: there is no such folder")
-        return super().from_pretrained(str(path), **options)
+        return opened(super().from_pretrained, str(path), **options)
 
     def __init__(self, unet, conditions, scheduler, vae=None):
         super().__init__()

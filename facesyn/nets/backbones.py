@@ -16,6 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ..core.files import read_json
+from ..core.networks import opened
 
 # %% ../../nbs/nets/03_backbones.ipynb #c005
 Net = TypeVar("Net", bound=nn.Module)
@@ -90,7 +91,7 @@ class Network(ModelMixin, ConfigMixin):
         folder = Path(path) / (kwargs.get("subfolder") or "")
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"no network in {folder}: config.json is missing")
-        return check_finite(super().from_pretrained(path, **kwargs), str(folder))
+        return check_finite(opened(super().from_pretrained, path, **kwargs), str(folder))
 
 # %% ../../nbs/nets/03_backbones.ipynb #c015
 class IResNet(Network):

@@ -11,14 +11,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.doors import check_bytes, ending
 from ..core.files import bar
 from ..core.images import pick_device, to_float
+from ..core.networks import check_sizes
 from ..data.faces import Faces
 from .backbones import IResNet, MobileFaceNet, Network, check_finite, load_recogniser
 from .onnx_nets import RuntimeNet, onnx_to_torch
@@ -132,6 +135,7 @@ def iresnet_like(state: dict, pool: bool = False) -> IResNet:
     widths = [len(state[f"layer{s}.0.conv2.weight"]) for s in range(1, stages + 1)]
     dim, flat = state["fc.weight"].shape
     size, se = 2**stages * math.isqrt(flat // widths[-1]), any(".se." in k for k in state)
+    check_sizes(dict(layers=layers), len(state), sum(v.numel() for v in state.values()), "its keys")
     return IResNet(size, tuple(layers), tuple(widths), dim, pool=pool, se=se)
 
 
@@ -142,9 +146,11 @@ def mobilefacenet_like(state: dict) -> MobileFaceNet:
         return 1 + max((int(key.split(".")[3]) for key in state if key.startswith(f"layers.{k}.layers.")), default=-1)
 
     first = 1 if "layers.1.layers.0.weight" in state else count(1)
+    blocks = [first, count(3), count(5), count(7)]
+    check_sizes(dict(blocks=blocks), len(state), sum(v.numel() for v in state.values()), "its keys")
     return MobileFaceNet(
         16 * state["features.layers.0.layers.0.weight"].shape[-1],
-        (first, count(3), count(5), count(7)),
+        tuple(blocks),
         len(state["layers.0.layers.0.weight"]) // 64,
         len(state["features.layers.2.weight"]),
     )
@@ -155,6 +161,9 @@ def _tensors(path) -> dict:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
+        if is_zipfile(path):
+            with ZipFile(path) as z:
+                check_bytes(sum(member.file_size for member in z.infolist()), Path(path).stat().st_size, path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         raise ValueError(f"cannot read {path} as a file of tensors: {e}") from e
@@ -162,6 +171,9 @@ def _tensors(path) -> dict:
         state = state.get("state_dict", state)
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise ValueError(f"{path}: expected a state dict of tensors, or one under state_dict")
+    if strange := [k for k in state if not isinstance(k, str)]:
+        raise ValueError(f"{path}: {strange[0]!r} is no name of a tensor")
+    check_bytes(sum(v.nbytes for v in state.values()), Path(path).stat().st_size, path)  # a tensor may repeat itself
     if any(k.startswith("model.") for k in state):
         # lightning keeps the head beside the model
         state = {k[6:]: v for k, v in state.items() if k.startswith("model.")}
@@ -192,7 +204,7 @@ def read_backbone(path) -> tuple[Network, str]:
         if ada:
             state = adaface_names(state)
         net = mobilefacenet_like(state) if "conv_sep.layers.0.weight" in state else iresnet_like(state, pool=ada)
-    except (KeyError, ValueError, IndexError) as e:
+    except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as e:
         raise ValueError(
             f"{path} is no IResNet or MobileFaceNet of arcface_torch, nor a network of AdaFace's: {e}"
         ) from e
@@ -211,11 +223,11 @@ def load_encoder(path: str | Path, device: str = "cpu", differentiable: bool = T
     """
     path = Path(path)
     net: nn.Module
-    if path.suffix == ".onnx":
+    if ending(path) == ".onnx":
         if "size" not in preprocessing:
             raise ValueError(f"{path}: give the size of its aligned face in pixels, e.g. size=112")
         net = (onnx_to_torch if differentiable else RuntimeNet)(path)
-    elif path.suffix in (".pth", ".pt", ".ckpt"):
+    elif not path.is_dir() and {".pth", ".pt", ".ckpt"} & {ending(path), ending(path.stem)}:  # also .pth.tar
         net, channels = read_backbone(path)
         preprocessing = dict(size=net.config.size, channels=channels) | preprocessing
     else:
