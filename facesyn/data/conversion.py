@@ -13,12 +13,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Callable
 
+from ..core.doors import ending
 from ..core.files import atomic, locked
 from ..core.images import decode_image
 from .array_files import array_faces
 from .containers import image_root, open_folder, open_tars, write_images, write_tars
 from .dataset import encode_image, write_card
-from .faces import Faces, at_least, folder_faces, join, parametric_faces
+from .faces import Faces, at_least, folder_faces, join, parametric_faces, visible
 from .image_sets import Encoded, decoded, encoded_faces, image_size
 from .lmdb_sets import open_lmdb, write_lmdb
 from .parquet_sets import open_parquet, write_parquet
@@ -63,10 +64,10 @@ def kind_of(path) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path}")
-    if path.is_file() and path.suffix[1:] not in ENDINGS:
+    if path.is_file() and ending(path)[1:] not in ENDINGS:
         raise ValueError(f"{path}: expected a folder or a file ending in {', '.join('.' + e for e in ENDINGS)}")
     if path.is_file():
-        return ENDINGS[path.suffix[1:]]
+        return ENDINGS[ending(path)[1:]]
     sets = [kind for ending, kind in ENDINGS.items() if kind not in ("npz", "bin") and files_of(path, ending)]
     return sets[0] if sets else "folder"
 
@@ -75,7 +76,7 @@ def files_of(path, *endings: str) -> list[Path]:
     "The file itself, or the files of a folder with one of the `endings`, sorted"
     if Path(path).is_file():
         return [Path(path)]
-    return sorted(p for e in endings for p in Path(path).glob(f"*.{e}") if not p.name.startswith("."))
+    return [p for p in visible(path) if ending(p)[1:] in endings]
 
 
 def open_encoded(path: str | Path) -> Encoded:
@@ -95,7 +96,7 @@ def open_encoded(path: str | Path) -> Encoded:
         found = files_of(path, "rec")
     else:
         found = [Path(path)] if (Path(path) / "data.mdb").exists() else files_of(path, "lmdb", "mdb")
-    if len(found) > 1 and not (found := [p for p in found if p.stem == "train"]):
+    if len(found) > 1 and not (found := [p for p in found if p.stem.lower() == "train"]):
         raise ValueError(f"{path} has several files of kind {kind}: name one of them, or join them")
     return open_rec(found[0]) if kind == "rec" else open_lmdb(found[0])
 
@@ -105,7 +106,7 @@ def open_faces(source: str | Path, size: int, min_images: int = 1, **kw: Any) ->
     any set that `open_encoded` reads; people with fewer than `min_images` are left out"""
     if source == "parametric":
         faces = parametric_faces(size=size, **kw)
-    elif str(source).endswith(".npz"):
+    elif ending(source) == ".npz":
         faces = array_faces(source, size, **kw)
     elif kind_of(source) == "folder" and image_root(source) == Path(source):
         faces = folder_faces(source, size, **kw)

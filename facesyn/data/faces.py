@@ -204,7 +204,7 @@ def folder_images(root) -> dict[str, list[Path]]:
     for p in visible(root):
         if ending(p) in SUFFIXES and not p.is_dir():
             raise ValueError(f"{p} lies outside an identity's folder: expected {root}/<identity>/<image>")
-        if (p.is_dir() or p.is_symlink()) and (why := unusable(p, deep=False)):
+        if (p.is_dir() or not p.exists()) and (why := unusable(p, deep=False)):
             raise ValueError(f"{p} {why}")
         if p.is_dir():
             if not visible(p):

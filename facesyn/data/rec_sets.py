@@ -28,7 +28,8 @@ from facesyn.data.image_sets import (
     write_about,
     write_names,
 )
-from .recordio import Records, check_index, pack, unpack, write_records
+from .rec_lists import people_of_list
+from .recordio import Records, pack, unpack, write_records
 
 # %% ../../nbs/data/09_rec_sets.ipynb #c023
 EXACT = 2**24  # whole numbers that float32 holds
@@ -163,26 +164,33 @@ def _image_places(records, first: int, end: int) -> np.ndarray:
     return found
 
 
-def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray]:
-    """The records, the places (n,) among them of the images in order of their keys, and the label (n,) of each, as they
-    are; ValueError names a key that is missing or broken"""
+def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray, dict[int, str]]:
+    """The records, the places (n,) among them of the images in order of their keys, the label (n,) of each, and the
+    names of labels in a list beside it
+
+    ValueError names a key that is missing or broken."""
     records = Records(path)
     header = rec_header(records)
-    check_index(records)
+    if header and len(records) > header[1]:
+        raise ValueError(
+            f"{path} has {len(records)} records, the header at key 0 counts {header[1]}: several files, one behind the"
+            " other? Read each by itself, with its own .idx"
+        )
     places = _image_places(records, 1, header[0]) if header else np.arange(len(records))
     if not len(places):
         raise ValueError(f"{path} has no images")
-    return records, places, np.array([rec_label(records, int(k)) for k in places])
+    values = np.array([rec_label(records, int(k)) for k in places])
+    return records, places, *people_of_list(path, records.keys[places], values)
 
 # %% ../../nbs/data/09_rec_sets.ipynb #c036
 def open_rec(path) -> Encoded:
     "The set in a .rec of either layout, with the names, the card and the manifest that lie beside it"
-    records, places, values = rec_images(path)
+    records, places, values, called = rec_images(path)
 
     def where(k):
         return f"{path} (key {records.keys[places[k]]})"
 
-    labels, names = numbered(values, where, known_names(Path(path).parent))
+    labels, names = numbered(values, where, known_names(Path(path).parent) or called)
     return Encoded(
         labels,
         names,
@@ -198,8 +206,8 @@ class RecDataset(Dataset):
     labels 0..N-1"""
 
     def __init__(self, path, transform=None):
-        self.records, self.places, values = rec_images(path)
-        self.transform, (self.labels, self.names) = transform, numbered(values, self.where)
+        self.records, self.places, values, called = rec_images(path)
+        self.transform, (self.labels, self.names) = transform, numbered(values, self.where, called)
 
     def where(self, k):
         return f"{self.records.path} (key {self.records.keys[self.places[k]]})"
