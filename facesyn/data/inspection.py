@@ -163,8 +163,8 @@ def inspect_rec(path, most: int | None = None) -> tuple:
         there, values = values, people_of_list(path, np.array(keys), values)[0]
         if len(np.unique(there)) < len(np.unique(values)):
             problems.append(
-                f"every record has the label {there[0]:g}, only {list_of(path).name} tells people apart: trainers see"
-                " one person; converting to rec writes the labels"
+                f"every record has the label {there[0]:g}, only the list beside it tells people apart, which"
+                f" trainers do not read; converting {path.name} to rec writes the labels"
             )
         known_about(path.parent, np.unique(values, return_inverse=True)[1])
     except ValueError as e:

@@ -23,8 +23,10 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def check_finite(module: Net, name: str = "the network") -> Net:
-    "Returns `module`; ValueError naming the first weight or buffer that holds NaN or infinity"
+    "Returns `module`; ValueError naming the first weight or buffer that is not there, or holds NaN or infinity"
     for key, tensor in module.state_dict().items():
+        if tensor.is_meta:
+            raise ValueError(f"{name}: tensor {key} has no values, so its configuration is of another network")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(
                 f"{name}: tensor {key} has {int((~torch.isfinite(tensor)).sum())} NaN or infinite values of"

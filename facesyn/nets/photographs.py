@@ -9,6 +9,7 @@ __all__ = ['WEIGHTS', 'TASKS', 'ALIGNED_BOX', 'Find', 'OldGenderAge', 'load_mode
 
 # %% ../../nbs/nets/09_photographs.ipynb #n703
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -175,7 +176,10 @@ def photo_files(root) -> list[tuple[int, int, str]]:
         raise ValueError(f"{p} {unusable(p)}")
     if not any(groups):
         raise ValueError(f"{root} has no photos")
-    return [(i, j, str(p.relative_to(root))) for i, g in enumerate(groups) for j, p in enumerate(g)]
+    files = [(i, j, str(p.relative_to(root))) for i, g in enumerate(groups) for j, p in enumerate(g)]
+    if twice := [p for p, n in Counter(nfc(p) for *_, p in files).items() if n > 1]:
+        raise ValueError(f"{root} has two photos called {twice[0]}, which Unicode writes in two forms")
+    return files
 
 # %% ../../nbs/nets/09_photographs.ipynb #c034
 Find = Callable[[str, np.ndarray], list[dict]]  # (file, image) -> faces
@@ -271,8 +275,7 @@ def prepare_photos(
                 done[nfc(p)] = row
         ends = [done[nfc(p)] for *_, p in photos]
         rows = [dict(seed=None, embedding=None) | row for row in ends if "file" in row]
-        rejected = [row for row in ends if "reason" in row]
-        note_rejected(out / "rejected.jsonl", rejected)
+        note_rejected(out / "rejected.jsonl", rejected := [row for row in ends if "reason" in row])
         if not rows:
             why = f"the first: {rejected[0]['reason']} (all in {out / 'rejected.jsonl'})"
             raise ValueError(f"none of the {len(photos)} photos in {root} could be used; {why}")

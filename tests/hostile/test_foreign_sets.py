@@ -139,7 +139,7 @@ def test_people_that_only_a_list_tells_apart(tmp_path):
     assert there.names == ["8", "9", "10"] and there.labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
     assert RecDataset(path)[0][1] == 2
     report = inspect_dataset(path)
-    assert report["identities"] == 3 and any("list.txt" in p and "label 0" in p for p in report["problems"])
+    assert report["identities"] == 3 and any("the list beside it" in p and "label 0" in p for p in report["problems"])
     convert(path, tmp_path / "out", "rec")
     assert open_encoded(tmp_path / "out").names == there.names
     for wrong, words in ((lines[:-2], "key 10"), (["0 a/0.jpg"], "line 1")):
