@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 
+from .doors import ending
 from .files import read_json
 from .profiles import Profile, Run, profile_names, read_profile, unmet
 from .records import among, misfits, same_type
@@ -214,7 +215,7 @@ def packages(run: Run) -> set[str]:
     if p.get("networks") or p.get("quality") or '"differentiable": false' in json.dumps(p):
         found.add("onnxruntime")
     for _, path in reads(run):
-        found |= {".lmdb": {"lmdb", "msgpack"}, ".parquet": {"pyarrow"}}.get(Path(path).suffix, set())
+        found |= {".lmdb": {"lmdb", "msgpack"}, ".parquet": {"pyarrow"}}.get(ending(path), set())
     return found
 
 
@@ -230,7 +231,7 @@ def where_from(path: str, users: list[str], profile: Profile, root) -> str:
         return f"facesyn run {makers[0]}"
     if not Path(path).suffix and {user.rpartition(".")[2] for user in users} & {"encoder", "judge", "pipeline"}:
         return "a network: data/models holds those that ship; your own is a folder, or an .onnx file of an encoder"
-    return next(what for ending, what in OWN.items() if re.search(ending, path))
+    return next(what for pattern, what in OWN.items() if re.search(pattern, path, re.IGNORECASE))
 
 
 def makes(name: str, path: str, root) -> bool:

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .doors import nfc
+
 # %% ../../nbs/core/01_files.ipynb #c005
 def repo_root(start: str | Path | None = None) -> Path:
     "The folder that holds `settings.ini`, looked for upwards from `start` (default: the working directory)"
@@ -99,23 +101,25 @@ def read_json(path: str | Path, kind: type = object) -> Any:
 
 def read_lines(path: str | Path) -> list[dict]:
     "The rows of a file of JSON lines, each a dict; FileNotFoundError, or ValueError that names file and line"
-    lines = enumerate(read_text(path).splitlines(), 1)
+    lines = enumerate(read_text(path).split("\n"), 1)  # and at no other break, which text may hold
     return [_parsed(line, f"{path} line {k}", dict) for k, line in lines if line.strip()]
 
 
 def read_text(path: str | Path) -> str:
-    "The text in a file, without a byte order mark; FileNotFoundError, or ValueError that names the file if it is none"
+    """The text in a file, in composed Unicode, without a byte order mark
+
+    FileNotFoundError, or ValueError that names the file if it is no text."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        return Path(path).read_text("utf-8-sig")
+        return nfc(Path(path).read_text("utf-8-sig"))
     except UnicodeDecodeError as e:
         raise ValueError(f"{path} is no text: byte {e.start} is not UTF-8") from e
 
 
 def _parsed(text, where, kind):
     try:
-        value = json.loads(text)
+        value = nfc(json.loads(text))
     except (ValueError, RecursionError) as e:
         raise ValueError(f"{where} is not JSON: {e}") from e
     if not isinstance(value, kind):

@@ -66,11 +66,12 @@ PHOTOGRAPHS = (*FORMATS, "GIF", "TIFF")  # of the user's own photographs
 MAX_PIXELS = int(os.environ.get("FACESYN_MAX_PIXELS", 64_000_000))  # of a picture that is read
 
 
-def check_pixels(width: int, height: int):
-    "ValueError if a picture has more than MAX_PIXELS pixels"
-    if width * height > MAX_PIXELS:
+def check_pixels(im: Image.Image):
+    "ValueError if a picture that is opened has more than MAX_PIXELS pixels, in WebP than a third of them"
+    most = MAX_PIXELS // (3 if im.format == "WEBP" else 1)
+    if im.width * im.height > most:
         raise ValueError(
-            f"it claims {width} x {height} pixels, at most {MAX_PIXELS:,} are read (set FACESYN_MAX_PIXELS for more)"
+            f"it claims {im.width} x {im.height} pixels, at most {most:,} are read (set FACESYN_MAX_PIXELS for more)"
         )
 
 # %% ../../nbs/core/03_images.ipynb #c018
@@ -85,12 +86,15 @@ def decode_image(
     data = io.BytesIO(source) if isinstance(source, (bytes, memoryview)) else source
     try:
         with Image.open(data, formats=formats) as im:
-            check_pixels(*im.size)
-            im = _upright(_rgb(im), im)
-            if size and im.size != (size, size):
-                small = min(im.size) >= 2 * size
-                im = im.resize((size, size), Image.Resampling.BOX if small else Image.Resampling.BICUBIC)
-            return np.array(im)
+            check_pixels(im)
+            turn, rgb = _turn(im), _rgb(im)
+            if rgb is not im:
+                im.close()  # of a large one there are never two
+            rgb = rgb if turn is None else rgb.transpose(turn)
+            if size and rgb.size != (size, size):
+                small = min(rgb.size) >= 2 * size
+                rgb = rgb.resize((size, size), Image.Resampling.BOX if small else Image.Resampling.BICUBIC)
+            return _pixels(rgb)
     except Exception as e:  # damaged files raise some ten kinds of error in Pillow
         said = "damaged, or no picture of " + ", ".join(formats) if isinstance(e, UnidentifiedImageError) else e
         raise ValueError(f"cannot read {name or _named(source)} as an image: {said}") from e
@@ -100,28 +104,51 @@ def _named(source):
     return source if isinstance(source, (str, Path)) else getattr(source, "name", "the bytes")
 
 
+def _strips(im: Image.Image) -> Iterable[tuple[int, Image.Image]]:
+    "A picture in strips of 64 rows, each with the row where it begins, so that work on them takes little memory"
+    for top in range(0, im.height, 64):
+        yield top, im.crop((0, top, im.width, min(top + 64, im.height)))
+
+
 def _rgb(im: Image.Image) -> Image.Image:
     "8-bit RGB; ValueError for values whose white is not known"
-    if im.mode.startswith("I;16"):
-        values = np.asarray(im).astype(np.uint16)
-        if values.max(initial=0) < 4096:
-            raise ValueError(f"of its 16 bits only 12 are used (up to {values.max()}): save it with 8 bits")
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
     if im.mode in ("I", "F"):
         raise ValueError("its values are 32-bit numbers, whose white is not known: save it with 8 bits")
-    if im.has_transparency_data:
-        im = im.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB")
-    return im.convert("RGB")
+    deep = im.mode.startswith("I;16")
+    if deep and (highest := max(np.asarray(strip).max(initial=0) for _, strip in _strips(im))) < 4096:
+        raise ValueError(f"of its 16 bits only 12 are used (up to {highest}): save it with 8 bits")
+    if not deep and not im.has_transparency_data:
+        return im if im.mode == "RGB" else im.convert("RGB")
+    rgb = Image.new("RGB", im.size)
+    for top, strip in _strips(im):
+        rgb.paste(_eight_bits(strip) if deep else _on_white(strip), (0, top))
+    return rgb
 
 
-def _upright(im: Image.Image, original: Image.Image) -> Image.Image:
-    "Turned as the EXIF data of the original asks; EXIF data that cannot be read ask for nothing"
+def _eight_bits(im: Image.Image) -> Image.Image:
+    return Image.fromarray((np.asarray(im).astype(np.uint16) / 257).round().astype(np.uint8)).convert("RGB")
+
+
+def _on_white(im: Image.Image) -> Image.Image:
+    im = im.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB")
+
+
+def _turn(im: Image.Image) -> Image.Transpose | None:
+    "How the EXIF data ask it to be turned; data that cannot be read ask for nothing"
     try:
-        turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(original.getexif().get(0x0112, 1))
+        turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(im.getexif().get(0x0112, 1))
     except Exception:
-        return im
-    return im if turn is None else im.transpose(Image.Transpose(turn))
+        return None
+    return None if turn is None else Image.Transpose(turn)
+
+
+def _pixels(im: Image.Image) -> np.ndarray:
+    "An RGB picture as an array (h, w, 3)"
+    out = np.empty((im.height, im.width, 3), np.uint8)
+    for top, strip in _strips(im):
+        out[top : top + strip.height] = np.asarray(strip)
+    return out
 
 # %% ../../nbs/core/03_images.ipynb #c019
 def read_image(path: str | Path, size: int | None = None, formats: tuple[str, ...] = FORMATS) -> np.ndarray:

@@ -6,27 +6,67 @@
 __all__ = ['read_array', 'read_arrays', 'array_names', 'check_arrays', 'within', 'array_faces']
 
 # %% ../../nbs/data/02_array_files.ipynb #n502
-import zlib
 from collections.abc import Iterable
 from io import BytesIO
+from math import prod
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 
+from ..core.doors import check_bytes
 from ..core.images import decode_image
-from .faces import Faces, select
+from .faces import Faces, people_of, select
 
 # %% ../../nbs/data/02_array_files.ipynb #n602
-def _loaded(path, take, **how):
-    "`take(np.load(path))`; FileNotFoundError, or ValueError that says what is wrong with the file"
+def _claimed(file) -> int:
+    "How many bytes the array has whose .npy begins in `file`, by its header"
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if (version := np.lib.format.read_magic(file)) not in read:
+        raise ValueError(f"an array of version {version}")
+    shape, _, dtype = read[version](file)
+    if any(n < 0 for n in shape):
+        raise ValueError(f"an array of shape {shape}")
+    return prod(shape) * dtype.itemsize
+
+
+def _check_claims(path, wanted):
+    "ValueError for arrays that claim more than the file has, or than memory is given to it; `wanted` names, None: all"
+    size = Path(path).stat().st_size
+    with open(path, "rb") as f:
+        zipped = f.read(2) == b"PK"
+    if not zipped:
+        with open(path, "rb") as f:
+            if size and (claimed := _claimed(f)) > size - f.tell():
+                raise ValueError(f"it claims {claimed:,} bytes, and has {size:,}")
+        return
+    total = 0
+    with ZipFile(path) as z:
+        for member in z.infolist():
+            if member.filename.endswith(".npy") and (wanted is None or member.filename[:-4] in wanted):
+                with z.open(member) as f:
+                    if (claimed := _claimed(f)) > member.file_size:
+                        raise ValueError(f"{member.filename} claims {claimed:,} bytes, and has {member.file_size:,}")
+                total += claimed
+    check_bytes(total, size, path)
+
+
+def _loaded(path, take, wanted=None, **how):
+    """`take(np.load(path))` once the sizes in its headers are checked
+
+    FileNotFoundError, or ValueError that says what is wrong with the file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no array file {path}")
     try:
+        _check_claims(path, wanted)
         return take(np.load(path, allow_pickle=False, **how))
-    except (OSError, EOFError, BadZipFile, zlib.error, ValueError) as e:
+    except Exception as e:  # NumPy and its parsers raise some ten kinds for damaged files
+        if str(path) in str(e):
+            raise
         why = f"cut off or damaged: {e}"
-        if "pickle" in str(e):  # NumPy's advice is to load it all the same, which would run what is in it
+        if "pickle" in str(e) or "magic string" in str(
+            e
+        ):  # NumPy's advice is to load it all the same, which would run what is in it
             objects = "Object arrays" in str(e)
             why = "it holds Python objects, expected plain arrays" if objects else "not a file of NumPy arrays"
         raise ValueError(f"cannot read {path}: {why}") from None
@@ -39,23 +79,29 @@ def read_array(path: str | Path, mapped: bool = False) -> np.ndarray:
 
 def read_arrays(path: str | Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     "The arrays of an .npz by name: all, or those of `names` that it has; errors as in `read_array`"
+    wanted = None if names is None else list(names)
 
     def take(z):
         if not isinstance(z, np.lib.npyio.NpzFile):
             raise ValueError("expected an .npz, got a single array")
         with z:
-            return {k: z[k] for k in (z.files if names is None else names) if k in z.files}
+            return {k: z[k] for k in (z.files if wanted is None else wanted) if k in z.files}
 
-    return _loaded(path, take)
+    return _loaded(path, take, wanted)
 
 
 def array_names(path: str | Path) -> list[str]:
     "What an .npz holds; errors as in `read_array`"
-    return _loaded(path, lambda z: list(getattr(z, "files", [])))
+    return _loaded(path, lambda z: list(getattr(z, "files", [])), wanted=())
 
 # %% ../../nbs/data/02_array_files.ipynb #n504
 def check_arrays(path, data, offsets, label, age=None):
     "ValueError naming the file and the array that does not fit the others"
+    for name, x, kinds in (("jpeg", data, "u"), ("offsets", offsets, "iu"), ("label", label, "iu")):
+        if x.ndim != 1 or x.dtype.kind not in kinds or (name == "jpeg" and x.dtype != np.uint8):
+            raise ValueError(f"{path}: {name} has shape {x.shape} and type {x.dtype}, expected a row of whole numbers")
+    if (label < 0).any():
+        raise ValueError(f"{path}: the label of image {(label < 0).argmax()} is {label[(label < 0).argmax()]}")
     fits = len(label) and len(offsets) == len(label) + 1 and offsets[0] == 0 and offsets[-1] == len(data)
     if not fits or (np.diff(offsets) <= 0).any():
         raise ValueError(f"{path}: offsets must rise from 0 to {len(data)} in {len(label) + 1} entries, at least 2")
@@ -108,7 +154,8 @@ def _names(path, kept, person):
         return [f"{i:06d}" for i in kept]
     if not 0 <= kept[0] <= kept[-1] < len(person):
         raise ValueError(f"{path}: labels {kept[0]}..{kept[-1]} but {len(person)} people")
-    return [person[i].decode() if isinstance(person[i], bytes) else str(person[i]) for i in kept]
+    names = [person[i].decode(errors="replace") if isinstance(person[i], bytes) else str(person[i]) for i in kept]
+    return people_of(names, str(path))
 
 
 def array_faces(path: str | Path, size: int, having: dict[str, tuple[float, float]] | None = None) -> Faces:
@@ -119,9 +166,10 @@ def array_faces(path: str | Path, size: int, having: dict[str, tuple[float, floa
     the (lowest, highest) that is kept. FileNotFoundError, or ValueError naming the file and the key or image."""
     having = having or {}
     arrays = _arrays(path, having)
-    data, offsets, age = arrays["jpeg"], arrays["offsets"].astype(np.int64), arrays.get("age")
-    label = arrays.get("label", np.arange(max(len(offsets) - 1, 0)))
+    data, offsets, age = arrays["jpeg"], arrays["offsets"], arrays.get("age")
+    label = arrays.get("label", np.arange(max(offsets.size - 1, 0)))
     check_arrays(path, data, offsets, label, age)
+    offsets = offsets.astype(np.int64)
     kept, labels = np.unique(label, return_inverse=True)
 
     def one(i):

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'MAGIC', 'SIDE', 'file_content', 'read_bin', 'bin_lists', 'is_answer', 'checked_picture', 'decode_face',
-           'decode_faces', 'fold_order', 'repeated_pairs', 'save_bin', 'as_png', 'as_jpeg', 'bin_to_npz', 'lfw_list',
-           'csv_list', 'list_to_bin']
+           'decode_faces', 'save_bin', 'as_png', 'as_jpeg', 'bin_to_npz', 'lfw_list', 'csv_list', 'list_to_bin']
 
 # %% ../../nbs/data/05_bins.ipynb #c002
 import csv
@@ -17,8 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..core.doors import check_bytes, check_name, ending, found, nfc
 from ..core.files import atomic, bar, read_text
 from ..core.images import decode_image
+from .folds import fold_order, repeated_pairs
 from .pickles import unpickle
 
 # %% ../../nbs/data/05_bins.ipynb #c021
@@ -47,6 +48,7 @@ def file_content(path, limit: int = LIMIT):
                 out += xz.decompress(chunk, 2**20)
                 if len(out) > limit:
                     raise too_large
+                check_bytes(len(out), Path(path).stat().st_size, path)
         except (lzma.LZMAError, MemoryError) as e:
             raise ValueError(f"{path} is damaged: {e}") from e
         return out
@@ -68,7 +70,9 @@ def read_bin(path, limit: int = LIMIT) -> tuple:
     for k, answer in enumerate(issame):
         if not is_answer(answer):
             raise ValueError(f"{path}: the answer of pair {k} is {_kind(answer)}, expected True or False")
-    return [checked_picture(p, f"{path}: picture {k}") for k, p in enumerate(pictures)], np.array(issame, bool)
+    first = {id(p): k for k, p in reversed([*enumerate(pictures)])}  # a picture may stand in many pairs
+    checked = {key: checked_picture(pictures[k], f"{path}: picture {k}") for key, k in first.items()}
+    return [checked[id(p)] for p in pictures], np.array(issame, bool)
 
 
 def bin_lists(path, limit: int = LIMIT) -> tuple:
@@ -79,15 +83,23 @@ def bin_lists(path, limit: int = LIMIT) -> tuple:
         raise e if str(path) in str(e) else ValueError(f"{path}: {e}") from None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ValueError(f"{path}: expected (pictures, issame), got {_kind(value)}")
-    pictures, issame = (list(v["array"]) if isinstance(v, dict) and np.ndim(v.get("array", 0)) else v for v in value)
+    pictures, issame = map(_items, value)
     if not isinstance(pictures, (tuple, list)) or not isinstance(issame, (tuple, list)):
         raise ValueError(f"{path}: expected two lists, got {_kind(pictures)} and {_kind(issame)}")
     return pictures, issame
 
 
+def _items(value):
+    "The items of an array: rows, or plain numbers; anything else as it is"
+    array = value.get("array") if isinstance(value, dict) else None
+    if isinstance(array, list):
+        return array
+    return value if array is None or not array.ndim else list(array) if array.ndim > 1 else array.tolist()
+
+
 def is_answer(x) -> bool:
-    "True, False, 1 or 0, of Python or NumPy?"
-    return isinstance(x, (int, np.generic)) and x in (0, 1)
+    "True, False, 1 or 0?"
+    return isinstance(x, (int, float)) and x in (0, 1)
 
 
 def _kind(x):
@@ -140,35 +152,6 @@ def decode_faces(items, size: int, name="picture", limit: int = LIMIT) -> np.nda
         out[k] = out[j] if j < k else decode_face(item, size, f"{name} {k}")
     return out
 
-# %% ../../nbs/data/05_bins.ipynb #c035
-def fold_order(issame, folds: int = 10) -> np.ndarray:
-    """The order (n,) in which `folds` contiguous blocks each have their share of both kinds (within one pair), genuine
-    pairs first; unchanged where the blocks have it already
-
-    ValueError if a kind has fewer pairs than there are folds."""
-    issame = np.asarray(issame, bool)
-    blocks = np.array_split(np.arange(len(issame)), folds)
-    for same, what in ((True, "genuine"), (False, "impostor")):
-        if (issame == same).sum() < folds:
-            raise ValueError(f"{(issame == same).sum()} {what} pairs for {folds} folds: each fold needs at least one")
-    if all(abs(issame[b].sum() - len(b) * issame.mean()) < 1 for b in blocks) and all(
-        0 < issame[b].sum() < len(b) for b in blocks
-    ):
-        return np.arange(len(issame))
-    place = np.empty(len(issame))
-    for same in (True, False):
-        place[issame == same] = (np.arange((issame == same).sum()) + 0.5) / (issame == same).sum()
-    dealt = np.argsort(place, kind="stable")
-    return np.concatenate([dealt[b][np.argsort(~issame[dealt[b]], kind="stable")] for b in blocks])
-
-# %% ../../nbs/data/05_bins.ipynb #c038
-def repeated_pairs(sides) -> list:
-    """`(k, j)` for each pair k with the two sides of an earlier pair j, in either order; `sides`: 2n hashable things,
-    2k and 2k+1 are pair k"""
-    first, sides = {}, list(sides)
-    seen = [first.setdefault(frozenset(pair), k) for k, pair in enumerate(zip(sides[::2], sides[1::2]))]
-    return [(k, j) for k, j in enumerate(seen) if j < k]
-
 # %% ../../nbs/data/05_bins.ipynb #c041
 def save_bin(pictures, issame, path, repeats: bool = False):
     """Writes 2n encoded pictures (JPEG or PNG bytes) and n answers as a .bin in ten balanced folds (see `fold_order`)
@@ -220,7 +203,9 @@ def bin_to_npz(path, to, limit: int = LIMIT):
     """Converts a .bin to an .npz that `array_pairs` reads: same pictures (decoded ones become PNG), same order, same
     folds; errors as in `read_bin`"""
     pictures, issame = read_bin(path, limit)
-    pictures = [as_png(p) if getattr(p, "ndim", 1) == 3 else bytes(p) for p in pictures]
+    once = {id(p): p for p in pictures}
+    files = {k: as_png(p) if getattr(p, "ndim", 1) == 3 else bytes(p) for k, p in once.items()}
+    pictures = [files[id(p)] for p in pictures]
     number = {p: k for k, p in enumerate(dict.fromkeys(pictures))}
     fold = np.concatenate([np.full(len(block), k) for k, block in enumerate(np.array_split(issame, 10))])
     with atomic(to) as temporary, open(temporary, "wb") as f:
@@ -236,15 +221,18 @@ def bin_to_npz(path, to, limit: int = LIMIT):
 # %% ../../nbs/data/05_bins.ipynb #c047
 def _picture_of(folder: Path, stem: str) -> Path:
     "The JPEG or PNG of that name, whatever its ending; the .jpg that should be there if there is none"
-    endings = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
-    return next((p for e in endings if (p := folder / f"{stem}{e}").is_file()), folder / f"{stem}.jpg")
+    wanted = folder / f"{stem}.jpg"
+    if wanted.is_file():
+        return wanted
+    there = sorted(found(folder).iterdir()) if found(folder).is_dir() else []
+    return next((p for p in there if nfc(p.stem) == stem and ending(p) in (".jpg", ".jpeg", ".png")), wanted)
 
 
 def lfw_list(path, root) -> tuple:
     """`(files, issame)` of a pairs.txt as LFW has it (words apart by tabs, or by blanks): 2n paths of JPEGs or PNGs
     under `root`, and n bools; ValueError names the line"""
     lines = [line.split("\t" if "\t" in line else None) for line in read_text(path).splitlines() if line.strip()]
-    if not lines or len(lines[0]) > 2 or not all(x.isdecimal() for x in lines[0]):
+    if not lines or len(lines[0]) > 2 or not all(map(_short_number, lines[0])):
         raise ValueError(f"{path} line 1: expected the number of folds and of pairs of a kind in each")
     folds, each = map(int, lines[0] if len(lines[0]) == 2 else ("1", lines[0][0]))
     if len(lines) - 1 != 2 * folds * each:
@@ -254,15 +242,19 @@ def lfw_list(path, root) -> tuple:
         )
     issame, files = np.tile(np.repeat([True, False], each), folds), []
     for number, (words, same) in enumerate(zip(lines[1:], issame), 2):
-        if len(words) != (3 if same else 4) or not all(w.isdecimal() for w in (words[1], words[-1])):
+        if len(words) != (3 if same else 4) or not all(map(_short_number, (words[1], words[-1]))):
             raise ValueError(
                 f"{path} line {number}: expected {'name, number, number' if same else 'name, number, name, number'}"
             )
         files += [
-            _picture_of(Path(root) / name, f"{name}_{int(k):04d}")
+            _picture_of(Path(root) / check_name(name, f"{path} line {number}"), f"{name}_{int(k):04d}")
             for name, k in ((words[0], words[1]), (words[-2] if not same else words[0], words[-1]))
         ]
     return files, issame
+
+
+def _short_number(word: str) -> bool:
+    return word.isdecimal() and len(word) < 10
 
 
 def csv_list(path, root) -> tuple:
@@ -270,22 +262,25 @@ def csv_list(path, root) -> tuple:
     false); ValueError names the line"""
     text = read_text(path)
     between = max(",;\t", key=text.partition("\n")[0].count)
-    rows, files, issame = csv.DictReader(StringIO(text, newline=""), delimiter=between), [], []
-    if missing := {"first", "second", "issame"} - set(rows.fieldnames or []):
-        raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
-    for row in rows:
-        answer = (row["issame"] or "").strip().lower()
-        if not row["first"] or not row["second"] or answer not in ("0", "1", "true", "false"):
-            raise ValueError(f"{path} line {rows.line_num}: expected two files and 0, 1, true or false")
-        files += [Path(root) / row["first"], Path(root) / row["second"]]
-        issame.append(answer in ("1", "true"))
+    rows, files, issame = csv.DictReader(StringIO(text, newline=""), delimiter=between, skipinitialspace=True), [], []
+    try:
+        if missing := {"first", "second", "issame"} - set(rows.fieldnames or []):
+            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
+        for row in rows:
+            answer = (row["issame"] or "").strip().lower()
+            if not row["first"] or not row["second"] or answer not in ("0", "1", "true", "false"):
+                raise ValueError(f"{path} line {rows.line_num}: expected two files and 0, 1, true or false")
+            files += [found(Path(root) / row[k]) for k in ("first", "second")]
+            issame.append(answer in ("1", "true"))
+    except csv.Error as e:
+        raise ValueError(f"{path} line {rows.line_num}: {e}") from e
     return files, np.array(issame, bool)
 
 # %% ../../nbs/data/05_bins.ipynb #c049
 def list_to_bin(pairs, root, path, size: int = 112, repeats: bool = False):
     """Writes the pairs of files in `pairs` (LFW's .txt or a .csv) as a .bin, see `save_bin`; ValueError names a file
     that is no JPEG or PNG of size x size, FileNotFoundError one that is missing"""
-    files, issame = (csv_list if Path(pairs).suffix.lower() == ".csv" else lfw_list)(pairs, root)
+    files, issame = (csv_list if ending(pairs) in (".csv", ".tsv") else lfw_list)(pairs, root)
     read = {}
     for file in dict.fromkeys(files):
         if not file.is_file():

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.doors import check_bytes, nfc
 from ..core.files import atomic, bar
 from .dataset import begin_dataset
-from .faces import SUFFIXES, folder_images, read_manifest
+from .faces import SUFFIXES, folder_images, people_of, read_manifest
 from facesyn.data.image_sets import (
     Encoded,
     image_numbers,
@@ -62,18 +63,22 @@ def open_folder(root) -> Encoded:
         raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
     people, called = folder_images(images), known_names(root)
     paths = [p for group in people.values() for p in group]
-    names = called if called and len(called) == len(people) else list(people)
+    names = people_of(called, str(root / "names.txt")) if called and len(called) == len(people) else list(people)
     rows = (
         {row.get("file"): of_image(row) for row in read_manifest(root)} if (root / "manifest.jsonl").is_file() else {}
     )
 
     def about(k):
-        return rows.get(str(paths[k].relative_to(root)), {})
+        return rows.get(nfc(str(paths[k].relative_to(root))), {})
+
+    def read(k):
+        check_bytes(paths[k].stat().st_size, 0, paths[k])
+        return paths[k].read_bytes()
 
     return Encoded(
         np.repeat(np.arange(len(people)), [len(group) for group in people.values()]),
         names,
-        lambda k: paths[k].read_bytes(),
+        read,
         lambda k: str(paths[k]),
         known_card(root),
         about if rows else None,
@@ -129,19 +134,59 @@ def write_tars(encoded: Encoded, folder, order, shard: int = 10_000):
                     tar.addfile(member, BytesIO(content))
 
 # %% ../../nbs/data/10_containers.ipynb #c017
-def _members(path, skipped=None):
-    "(sample, part, byte offset, length) of each file of a tar; ValueError for what is no whole tar, or a sentence"
+class _Entry(tarfile.TarInfo):
+    "An entry of a tar whose name or header of its own is not read if it is too long to be one"
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        entry = super().frombuf(buf, encoding, errors)
+        if not entry.isreg() and entry.size > 2**20:
+            raise tarfile.InvalidHeaderError(f"a header of {entry.size} bytes")
+        return entry
+
+
+def _damaged(what, skipped, cause=None):
+    "ValueError that says what is damaged, or the sentence goes into the list `skipped`, if there is one"
+    if skipped is None:
+        raise ValueError(what) from cause
+    skipped.append(what)
+
+
+def _entries(path, skipped=None):
+    "The entries of a tar; ValueError, or a sentence, for what is no whole tar"
     try:
-        with tarfile.open(path, "r:") as tar:
-            for m in tar:
-                folder, _, base = m.name.rpartition("/")
-                name, _, part = base.partition(".")
-                if m.isfile() and not base.startswith("."):
-                    yield f"{folder}/" * bool(folder) + name, part.lower(), m.offset_data, m.size
-    except (tarfile.TarError, EOFError) as e:
-        if skipped is None:
-            raise ValueError(f"{path} is not a whole tar file: {e}") from e
-        skipped.append(f"{path} is not a whole tar file: {e}")
+        with tarfile.open(path, "r:", tarinfo=_Entry) as tar:
+            yield from tar
+            end = tar.offset
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as e:
+        return _damaged(f"{path} is not a whole tar file: {e}", skipped, e)
+    with open(path, "rb") as f:
+        f.seek(end)
+        rest = f.read(2**20)
+        if len(rest) < 512:
+            return _damaged(f"{path} is not a whole tar file: its end is missing", skipped)
+        while rest:
+            if rest.strip(b"\0"):
+                return _damaged(
+                    f"{path} is damaged behind byte {end}, or several tar files lie in it, one after another", skipped
+                )
+            rest = f.read(2**20)
+
+
+def _members(path, skipped=None):
+    "(sample, part, byte offset, length) of each file of a tar; ValueError, or a sentence, for what is damaged or large"
+    size = Path(path).stat().st_size
+    for m in _entries(path, skipped):
+        folder, _, base = m.name.rpartition("/")
+        name, _, part = base.partition(".")
+        if m.isfile() and not base.startswith("."):
+            if m.issparse() or m.offset_data + m.size > size:
+                _damaged(
+                    f"{path} is not a whole tar file: {m.name} claims {m.size:,} bytes, more than are there", skipped
+                )
+                continue
+            check_bytes(m.size, 0, f"{path}: {m.name}")
+            yield f"{folder}/" * bool(folder) + name, part.lower(), m.offset_data, m.size
 
 
 def _label(file, path, name, parts) -> float:
@@ -153,25 +198,38 @@ def _label(file, path, name, parts) -> float:
 
     try:
         return float(content("cls")) if "cls" in parts else float(json.loads(content("json"))["label"])
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
         raise ValueError(f"{path}: sample {name} has no label, neither a number in cls nor `label` in json") from e
 
 
 def tar_samples(path, skipped: list[str] | None = None):
     """(name, byte offset and length of the image, those of its json or None, label) of each sample of a tar; ValueError
-    names a sample without an image or a label, or a sentence on it goes into `skipped`, if there is such a list"""
+    names a sample without a label, with no image or several, or two samples of one name; or a sentence on it goes into
+    `skipped`, if there is such a list"""
+    seen = set()
     with open(path, "rb") as f:
         for name, group in groupby(_members(path, skipped), key=lambda m: m[0]):
-            parts = {part: (offset, size) for _, part, offset, size in group}
-            image = next((parts[e[1:]] for e in sorted(SUFFIXES) if e[1:] in parts), None)
             try:
-                if not image:
-                    raise ValueError(f"{path}: sample {name} has no image ({', '.join(sorted(parts))})")
-                yield name, image, parts.get("json"), _label(f, path, name, parts)
+                yield _sample(f, path, name, list(group), seen)
             except ValueError as e:
-                if skipped is None:
-                    raise
-                skipped.append(str(e))
+                _damaged(str(e), skipped, e.__cause__)
+
+
+def _sample(f, path, name, group, seen):
+    "(name, image, json or None, label) of the files of a tar sample; ValueError if they are not those of one image"
+    parts = {part: (offset, size) for _, part, offset, size in group}
+    if name in seen or len(parts) < len(group):
+        raise ValueError(
+            f"{path}: several samples are called {name}, so that nobody can tell their files apart; a sample's files"
+            " share a name of its own and follow one another"
+        )
+    seen.add(name)
+    images = [parts[e[1:]] for e in sorted(SUFFIXES) if e[1:] in parts]
+    if len(images) != 1:
+        raise ValueError(
+            f"{path}: sample {name} has {'several images' if images else 'no image'} ({', '.join(sorted(parts))})"
+        )
+    return name, images[0], parts.get("json"), _label(f, path, name, parts)
 
 
 def open_tars(paths, skipped: list[str] | None = None) -> Encoded:
@@ -197,7 +255,7 @@ def open_tars(paths, skipped: list[str] | None = None) -> Encoded:
     def about(k):
         try:
             return of_image(json.loads(content(k, samples[k][3]))) if samples[k][3] else {}
-        except (AttributeError, ValueError) as e:
+        except (AttributeError, ValueError, RecursionError) as e:
             raise ValueError(f"{where(k)}: its json is not an object: {e}") from e
 
     folder = Path(paths[0]).parent

@@ -16,13 +16,14 @@ from typing import Any, Callable
 
 import numpy as np
 
+from ..core.doors import ending
 from ..core.files import atomic, bar, locked
 from ..core.images import decode_image
 from .array_files import array_faces, read_array
 from .cards import UNKNOWN, dataset_front, write_card
 from .containers import image_root, open_folder, open_tars, write_images, write_tars
 from .dataset import encode_image
-from .faces import Faces, at_least, folder_faces, join, parametric_faces
+from .faces import Faces, at_least, folder_faces, join, parametric_faces, visible
 from facesyn.data.image_sets import (
     SKIP,
     Encoded,
@@ -80,10 +81,10 @@ def kind_of(path) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path}")
-    if path.is_file() and path.suffix[1:] not in ENDINGS:
+    if path.is_file() and ending(path)[1:] not in ENDINGS:
         raise ValueError(f"{path}: expected a folder or a file ending in {', '.join('.' + e for e in ENDINGS)}")
     if path.is_file():
-        return ENDINGS[path.suffix[1:]]
+        return ENDINGS[ending(path)[1:]]
     sets = [kind for ending, kind in ENDINGS.items() if kind not in ("npz", "bin") and files_of(path, ending)]
     return sets[0] if sets else "folder"
 
@@ -92,7 +93,7 @@ def files_of(path, *endings: str) -> list[Path]:
     "The file itself, or the files of a folder with one of the `endings`, sorted"
     if Path(path).is_file():
         return [Path(path)]
-    return sorted(p for e in endings for p in Path(path).glob(f"*.{e}") if not p.name.startswith("."))
+    return [p for p in visible(path) if ending(p)[1:] in endings]
 
 
 def open_encoded(path: str | Path, skipped: list[str] | None = None) -> Encoded:
@@ -120,7 +121,7 @@ def _open(path, skipped) -> Encoded:
         found = files_of(path, "rec")
     else:
         found = [Path(path)] if (Path(path) / "data.mdb").exists() else files_of(path, "lmdb", "mdb")
-    if len(found) > 1 and not (found := [p for p in found if p.stem == "train"]):
+    if len(found) > 1 and not (found := [p for p in found if p.stem.lower() == "train"]):
         raise ValueError(f"{path} has several files of kind {kind}: name one of them, or join them")
     return (open_rec if kind == "rec" else open_lmdb)(found[0], skipped)
 
@@ -130,7 +131,7 @@ def open_faces(source: str | Path, size: int, min_images: int = 1, **kw: Any) ->
     any set that `open_encoded` reads; people with fewer than `min_images` are left out"""
     if source == "parametric":
         faces = parametric_faces(size=size, **kw)
-    elif str(source).endswith(".npz"):
+    elif ending(source) == ".npz":
         faces = array_faces(source, size, **kw)
     elif kind_of(source) == "folder" and image_root(source) == Path(source):
         faces = folder_faces(source, size, **kw)

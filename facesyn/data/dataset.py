@@ -23,13 +23,13 @@ from ..core.files import atomic, bar, locked, read_json, same_settings, to_disk,
 from ..core.images import read_image
 from .array_files import read_array
 from .cards import check_card, dataset_front, write_card
-from .faces import ATTRIBUTES, Faces, attribute_row
+from .faces import ATTRIBUTES, Faces, attribute_row, people_of
 
 # %% ../../nbs/data/03_dataset.ipynb #c005
 def encode_image(image, suffix: str) -> bytes:
     "8-bit RGB (h, w, 3) as the bytes of a .png or .jpg"
     out = BytesIO()
-    if suffix == ".jpg":
+    if (suffix := suffix.lower()) in (".jpg", ".jpeg"):
         Image.fromarray(np.asarray(image)).save(out, "JPEG", quality=95, subsampling=0)
     elif suffix == ".png":
         Image.fromarray(np.asarray(image)).save(out, "PNG")
@@ -205,11 +205,19 @@ def read_encoded(path: str | Path) -> tuple[Faces, np.ndarray, np.ndarray]:
     path = Path(path)
     if not (path / "index.json").exists():
         raise FileNotFoundError(f"no index.json in {path}: not a folder of encoded faces, or half-written")
-    index = read_json(path / "index.json")
+    index = read_json(path / "index.json", dict)
     images, labels, y, s = (
         read_array(path / f"{name}.npy", mapped=name == "images") for name in ("images", "labels", "y", "s")
     )
-    n, size = index["images"], index["size"]
-    if images.shape != (n, size, size, 3) or {len(labels), len(y), len(s)} != {n}:
-        raise ValueError(f"{path}: the arrays do not fit its index.json ({n} images)")
-    return Faces(labels, index["names"], s, size, lambda k: np.asarray(images[k])), y, s
+    n, size, names = (index.get(k) for k in ("images", "size", "names"))
+    shapes = dict(images=(n, size, size, 3), labels=(n,), y=(n, *y.shape[1:2]), s=(n, 4))
+    for (name, shape), x, kinds in zip(shapes.items(), (images, labels, y, s), ("u", "iu", "f", "f")):
+        if x.shape != shape or x.dtype.kind not in kinds or x.dtype.hasobject:
+            raise ValueError(
+                f"{path / name}.npy has shape {x.shape} and type {x.dtype}, index.json asks for {n} images of {size} px"
+            )
+    names = people_of(names, str(path / "index.json"))
+    try:
+        return Faces(labels, names, s, size, lambda k: np.asarray(images[k])), y, s
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.doors import beside
 from ..core.files import bar
 from .bins import as_png, bin_lists, checked_picture, is_answer
+from .colour import swapped_channels
 from .conversion import files_of, kind_of, open_encoded
 from .image_sets import known_about, known_card, known_names, look_at
+from .rec_lists import list_of, people_of_list
 from .rec_sets import rec_header
-from .recordio import Records, check_index, unpack, walk
+from .recordio import Records, unpack, walk
 
 # %% ../../nbs/data/14_inspection.ipynb #c009
 def label_problems(values, people, numbers: dict) -> list[str]:
@@ -26,6 +29,8 @@ def label_problems(values, people, numbers: dict) -> list[str]:
     problems, whole = [], np.isfinite(values) & (values == np.floor(values)) & (values >= 0)
     if not whole.all():
         problems.append(f"{(~whole).sum()} labels are no whole numbers from 0")
+    if len(people) == 1 and len(values) > 1:
+        problems.append(f"all {len(values)} images are of one person: a recogniser needs two or more")
     if len(people) and len(people) <= people[-1]:
         problems.append(
             f"labels have gaps: {len(people)} numbers from {people[0]} to {people[-1]}; the first that is missing is"
@@ -55,12 +60,7 @@ def picture_problems(sizes: dict, corrupt: dict, colour: list) -> list[str]:
         problems.append(f"images of {[*sizes][0]}: arcface_torch and AdaFace want 112 x 112")
     if corrupt:
         problems.append(f"{len(corrupt)} images are corrupt: {first_ten(corrupt)}")
-    if colour and np.mean(colour) < 0 and np.abs(colour).max() > 1:
-        problems.append(
-            f"red and blue are likely swapped: red minus blue is {np.mean(colour):.1f} in the middle of the pictures,"
-            f" and {np.mean(np.array(colour) > 0):.0%} of them are redder than blue"
-        )
-    return problems
+    return problems + ([said] if (said := swapped_channels(colour)) else [])
 
 
 def report_of(found: dict, values, numbers: dict, problems: list[str]) -> dict:
@@ -84,15 +84,9 @@ def evenly(n: int, most: int | None) -> np.ndarray:
 def _open_records(path) -> tuple:
     "`(records, problems)`: by the index, or by walking through the file where that is broken"
     try:
-        records = Records(path)
+        return Records(path), []
     except ValueError as e:
         problems = [str(e)]
-    else:
-        try:
-            check_index(records)
-        except ValueError as e:
-            return records, [str(e)]
-        return records, []
     offsets, end = walk(path, strict=False)
     if end < (size := path.stat().st_size):
         problems.append(f"{len(offsets)} records of {path} are whole, up to byte {end} of {size}; none follows there")
@@ -125,12 +119,12 @@ def _card_claims(card: dict | None) -> dict:
 
 def _claims(path) -> dict:
     "What the card, `property` and the .lst beside a .rec claim, as `numbers` of `report_of`"
-    claims, listed, noted = _card_claims(known_card(path.parent)), path.with_suffix(".lst"), path.with_name("property")
+    claims, listed, noted = _card_claims(known_card(path.parent)), list_of(path), path.with_name("property")
     if noted.is_file():
         lines = noted.read_text(errors="replace").split()
         images, people = lines[1] if len(lines) > 1 else "", lines[0].split(",")[0] if lines else ""
         claims["property"] = tuple(int(x) if x.isdigit() else None for x in (images, people))
-    if listed.is_file():
+    if listed:
         claims[listed.name] = listed.read_bytes().count(b"\n"), None
     return claims
 
@@ -150,7 +144,7 @@ def inspect_rec(path, most: int | None = None) -> tuple:
     "(layout, finds, labels, what lies beside it claims, problems) of a .rec"
     path = Path(path)
     records, problems = _open_records(path)
-    if not path.with_suffix(".idx").exists():
+    if not beside(path, ".idx").exists():
         problems.append(f"{path.stem}.idx is missing: arcface_torch and AdaFace need it; converting to rec writes one")
     labels, several, empty, broken = _sort_records(records)
     layout, of_layout = _layout_problems(records, labels, empty)
@@ -164,8 +158,14 @@ def inspect_rec(path, most: int | None = None) -> tuple:
                 f"{n} images have {k} labels instead of one: with PyTorch of today arcface_torch stops at them"
             )
     keys = sorted(labels)
-    values = [labels[key][1] for key in keys]
+    values = np.array([labels[key][1] for key in keys])
     try:
+        there, values = values, people_of_list(path, np.array(keys), values)[0]
+        if len(np.unique(there)) < len(np.unique(values)):
+            problems.append(
+                f"every record has the label {there[0]:g}, only the list beside it tells people apart, which"
+                f" trainers do not read; converting {path.name} to rec writes the labels"
+            )
         known_about(path.parent, np.unique(values, return_inverse=True)[1])
     except ValueError as e:
         problems += [str(e)] if whole else []
@@ -278,7 +278,7 @@ def inspect_dataset(
     told = {"the configuration": (images, identities)}
     if kind == "rec":
         found = files_of(path, "rec")
-        train = next((p for p in found if p.stem == "train"), found[0])
+        train = next((p for p in found if p.stem.lower() == "train"), found[0])
         layout, looks, values, numbers, problems = inspect_rec(train, most)
         return dict(
             path=str(path), format=f"rec, {layout} layout", **report_of(looks, values, numbers | told, problems)

@@ -13,19 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..core.doors import ending
 from ..core.files import atomic
-from .array_files import read_arrays
-from facesyn.data.bins import (
-    LIMIT,
-    as_jpeg,
-    as_png,
-    checked_picture,
-    decode_face,
-    decode_faces,
-    fold_order,
-    read_bin,
-    save_bin,
-)
+from .array_files import check_arrays, read_arrays
+from .bins import LIMIT, as_jpeg, as_png, checked_picture, decode_face, decode_faces, read_bin, save_bin
+from .folds import fold_order
 from .image_sets import image_size
 from ..rendered.faces import render_faces
 from ..rendered.traits import TRAITS, people
@@ -142,8 +134,10 @@ def builtin_pairs(
     other = "" if first == 1_000_000 else f"_from{first}"
     file = Path(cache) / f"{name}_{size}px_{n}_of_{pool}_seed{seed}{other}.npz" if cache else None
     if file and file.is_file():
-        arrays = read_arrays(file, ["images", "issame"])
-        return Pairs(name, arrays["images"], arrays["issame"])
+        there = read_arrays(file, ["images", "issame"])
+        if {k: x.shape for k, x in there.items()} != dict(images=(2 * n, size, size, 3), issame=(n,)):
+            raise ValueError(f"{file} does not hold {n} pairs of {size} px: remove it, it is made again")
+        return Pairs(name, there["images"], there["issame"])
     who, pictures, yaw, age, issame = plan_pairs(name, n, pool, seed, first)
     yaw, age = torch.tensor(yaw.ravel()).float(), torch.tensor(age.ravel()).float()
     images, _, _ = render_faces(who.ravel(), pictures.ravel(), size, seed, yaw=yaw, age=age)
@@ -169,6 +163,16 @@ def array_pairs(path, size: int = 112, prefix: str = "") -> Pairs:
     if missing := set(needed) - set(arrays):
         raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
     jpeg, offsets, pairs, issame = (arrays[k] for k in needed)
+    check_arrays(path, jpeg, offsets, np.arange(max(offsets.size - 1, 0)))
+    if (
+        pairs.dtype.kind not in "iu"
+        or pairs.shape != (len(pairs), 2)
+        or issame.ndim != 1
+        or issame.dtype.kind not in "biuf"
+    ):
+        raise ValueError(f"{path}: {prefix}pairs must be whole numbers (n, 2) and {prefix}issame n answers")
+    if not np.isin(issame, (0, 1)).all():
+        raise ValueError(f"{path}: an answer of {prefix}issame is neither true nor false")
     issame, fold = issame.astype(bool), arrays.get(prefix + "fold")
     if not len(pairs) == len(issame) == len(issame if fold is None else fold):
         raise ValueError(
@@ -226,6 +230,4 @@ def open_pairs(
     in a .bin (see `load_bin`) or an .npz file (see `array_pairs`)"""
     if source == "parametric":
         return [builtin_pairs(name, size, pairs, pool, first=first, cache=cache) for name in BUILTIN]
-    return [
-        load_bin(source, size) if {".bin", ".xz"} & set(Path(source).suffixes) else array_pairs(source, size, prefix)
-    ]
+    return [load_bin(source, size) if ending(source) in (".bin", ".xz") else array_pairs(source, size, prefix)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.doors import check_bytes
 from ..core.files import atomic, bar
 from .containers import begin, needs, shards, suffix_of
 from .dataset import as_columns
@@ -79,9 +80,10 @@ def plain(kind) -> bool:
 def class_names(schema) -> list[str] | None:
     "The names of the classes in a Hugging Face schema, None if it has none"
     try:
-        return json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    except (KeyError, TypeError, ValueError):
+        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 # %% ../../nbs/data/12_parquet_sets.ipynb #c023e
 def _layout(path):
@@ -104,8 +106,16 @@ def _rows(path, columns, group=None):
     pa, pq = needs("pyarrow"), needs("pyarrow.parquet")
     try:
         with pq.ParquetFile(path) as f:
+            metadata, texts = f.metadata, set()
+        for g in range(metadata.num_row_groups) if group is None else [group]:
+            need, chunks = 0, (metadata.row_group(g).column(c) for c in range(metadata.num_columns))
+            for chunk in (c for c in chunks if c.path_in_schema.split(".")[0] in columns):
+                need += chunk.total_uncompressed_size + 8 * chunk.num_values
+                texts |= {chunk.path_in_schema} if chunk.physical_type == "BYTE_ARRAY" else set()
+            check_bytes(need, Path(path).stat().st_size, path)
+        with pq.ParquetFile(path, read_dictionary=sorted(texts)) as f:  # what is repeated is kept once
             return f.read(columns) if group is None else f.read_row_group(group, columns)
-    except (pa.ArrowException, OSError, IndexError) as e:
+    except (pa.ArrowException, OSError, IndexError, KeyError) as e:
         raise ValueError(f"{path}: cannot read {', '.join(columns)}: {e}") from e
 
 
@@ -132,7 +142,10 @@ class _Groups:
         if self.last.get(what, (None,))[0] != (path, number):
             self.last[what] = (path, number), _rows(path, columns[path], number)
         table = self.last[what][1]
-        return {name: column[r].as_py() for name, column in zip(table.column_names, table.columns)}
+        try:
+            return {name: column[r].as_py() for name, column in zip(table.column_names, table.columns)}
+        except (ValueError, IndexError, needs("pyarrow").ArrowException) as e:
+            raise ValueError(f"{path}: cannot read row {r} of group {number}: {e}") from e
 
 # %% ../../nbs/data/12_parquet_sets.ipynb #n556
 def open_parquet(paths) -> Encoded:
@@ -142,10 +155,10 @@ def open_parquet(paths) -> Encoded:
     for path in map(Path, paths):
         sizes, schema = _layout(path)
         groups.add(path, sizes)
-        labels += _rows(path, ["label"]).column(0).to_pylist()
+        labels.append(_rows(path, ["label"]).column(0).to_numpy().astype(np.float64))
         called, images[path] = called or class_names(schema), ["image"]
         more[path] = [f.name for f in schema if f.name not in ("image", "label") and plain(f.type)]
-    if not labels:
+    if not sum(map(len, labels)):
         raise ValueError(f"{paths[0]} has no rows")
 
     def where(k):
@@ -163,5 +176,5 @@ def open_parquet(paths) -> Encoded:
         return from_columns(groups.row(k, "about", more))
 
     folder = Path(paths[0]).parent
-    labels, names = numbered([np.nan if v is None else v for v in labels], where, known_names(folder) or called)
+    labels, names = numbered(np.concatenate(labels), where, known_names(folder) or called)
     return Encoded(labels, names, read, where, known_card(folder), about if any(more.values()) else None)

@@ -30,6 +30,7 @@ from facesyn.data.image_sets import (
     write_about,
     write_names,
 )
+from .rec_lists import people_of_list
 from .recordio import Records, check_index, pack, read_idx, unpack, walk, write_records
 
 # %% ../../nbs/data/09_rec_sets.ipynb #c023
@@ -165,19 +166,26 @@ def _image_places(records, first: int, end: int) -> np.ndarray:
     return found
 
 
-def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray]:
-    """The records, the places (n,) among them of the images in order of their keys, and the label (n,) of each, as they
-    are; ValueError names a key that is missing or broken"""
+def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray, dict[int, str]]:
+    """The records, the places (n,) among them of the images in order of their keys, the label (n,) of each, and the
+    names of labels in a list beside it
+
+    ValueError names a key that is missing or broken."""
     records = Records(path)
     header = rec_header(records)
-    check_index(records)
+    if header and len(records) > header[1]:
+        raise ValueError(
+            f"{path} has {len(records)} records, the header at key 0 counts {header[1]}: several files, one behind the"
+            " other? Read each by itself, with its own .idx"
+        )
     places = _image_places(records, 1, header[0]) if header else np.arange(len(records))
     if not len(places):
         raise ValueError(f"{path} has no images")
-    return records, places, np.array([rec_label(records, int(k)) for k in places])
+    values = np.array([rec_label(records, int(k)) for k in places])
+    return records, places, *people_of_list(path, records.keys[places], values)
 
 # %% ../../nbs/data/09_rec_sets.ipynb #n712
-def left_images(path, skipped: list[str]) -> tuple[Records, np.ndarray, np.ndarray]:
+def left_images(path, skipped: list[str]) -> tuple[Records, np.ndarray, np.ndarray, dict[int, str]]:
     "As `rec_images`, of a file that may be damaged: a sentence on each record that is left out goes into `skipped`"
     records, labels = _left_records(Path(path), skipped), {}
     images = rec_header(records)[0] if rec_header(records) else None
@@ -189,7 +197,8 @@ def left_images(path, skipped: list[str]) -> tuple[Records, np.ndarray, np.ndarr
             skipped.append(str(e))
     if not labels:
         raise ValueError(f"{path} has no images that can be read")
-    return records, np.array([*labels]), np.array([*labels.values()])
+    places = np.array([*labels])
+    return records, places, *people_of_list(path, records.keys[places], np.array([*labels.values()]))
 
 
 def _left_records(path, skipped) -> Records:
@@ -216,13 +225,13 @@ def open_rec(path, skipped: list[str] | None = None) -> Encoded:
     """The set in a .rec of either layout, with the names, the card and the manifest that lie beside it
 
     `skipped`: see `left_images`."""
-    records, places, values = rec_images(path) if skipped is None else left_images(path, skipped)
+    records, places, values, called = rec_images(path) if skipped is None else left_images(path, skipped)
 
     def where(k):
         return f"{path} (key {records.keys[places[k]]})"
 
     folder, first = Path(path).parent, int(rec_header(records) is not None)
-    labels, names = numbered(values, where, known_names(folder))
+    labels, names = numbered(values, where, known_names(folder) or called)
     about = about_some(folder, records.keys[places] - first) if skipped else known_about(folder, labels)
     return Encoded(labels, names, lambda k: unpack(records[places[k]], where(k))[1], where, known_card(folder), about)
 
@@ -232,8 +241,8 @@ class RecDataset(Dataset):
     labels 0..N-1"""
 
     def __init__(self, path, transform=None):
-        self.records, self.places, values = rec_images(path)
-        self.transform, (self.labels, self.names) = transform, numbered(values, self.where)
+        self.records, self.places, values, called = rec_images(path)
+        self.transform, (self.labels, self.names) = transform, numbered(values, self.where, called)
 
     def where(self, k):
         return f"{self.records.path} (key {self.records.keys[self.places[k]]})"

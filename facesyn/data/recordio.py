@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORD', 'MAGIC', 'LONGEST', 'HEADER', 'pieces', 'frame', 'read_record', 'pack', 'unpack', 'read_idx', 'walk',
-           'skip_record', 'Records', 'check_index', 'resume', 'write_records']
+           'skip_record', 'Records', 'record_ends', 'check_index', 'resume', 'write_records']
 
 # %% ../../nbs/data/08_recordio.ipynb #c002
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.doors import beside
 from ..core.files import atomic, bar, to_disk
 
 # %% ../../nbs/data/08_recordio.ipynb #c005
@@ -154,21 +155,16 @@ class Records:
         self.path, self._process, self._file = Path(path), None, None
         if not self.path.is_file():
             raise FileNotFoundError(f"no record file {path}")
-        idx = self.path.with_suffix(".idx")
+        idx = beside(path, ".idx")
         if index:
             self.keys, self.offsets = index
         elif idx.is_file():
             self.keys, self.offsets = read_idx(idx)
+            check_index(self.path, idx, self.keys, self.offsets)
         else:
             self.offsets, _ = walk(self.path)
             self.keys = np.arange(len(self.offsets))
         size = self.path.stat().st_size
-        beyond = self.offsets >= size
-        if beyond.any():
-            raise ValueError(
-                f"{path} ends at byte {size}, but {idx.name} has key {self.keys[beyond][0]} at byte"
-                f" {self.offsets[beyond][0]}: the records are truncated, or the index is that of another file"
-            )
         begins = np.unique(self.offsets)
         ends = np.append(begins, size)[np.searchsorted(begins, self.offsets) + 1] if len(begins) else begins
         self.spans = np.minimum(ends - self.offsets, 2**20)  # how much to ask for at once
@@ -203,16 +199,40 @@ class Records:
         )
 
 # %% ../../nbs/data/08_recordio.ipynb #n612
-def check_index(records: Records):
-    "ValueError if the .rec goes on behind the last record of its index"
-    if not len(records):
-        return
-    last, size = int(records.offsets.max()), records.path.stat().st_size
-    end = skip_record(records.file, last, records.path)
-    if end < size:
+def record_ends(path, begins) -> np.ndarray:
+    "Where the records end that begin at the bytes `begins` (n,); ValueError where none begins, or it is cut off"
+    size, begins = Path(path).stat().st_size, np.asarray(begins, np.int64)
+    words = np.memmap(path, "<u4", "r", shape=(size // 4,)) if size >= 4 else np.zeros(0, "<u4")
+    inside = (begins % 4 == 0) & (begins // 4 + 1 < len(words))
+    at = np.where(inside, begins // 4, 0)
+    heads = words[at], words[np.minimum(at + 1, len(words) - 1)].astype(np.int64)
+    ends = begins + 8 + (heads[1] + 3) // 4 * 4
+    whole = inside & (heads[0] == WORD) & (heads[1] <= LONGEST) & (ends <= size)
+    with open(path, "rb", buffering=0) as f:
+        for k in np.flatnonzero(~whole):  # of several pieces, or broken
+            ends[k] = skip_record(f, int(begins[k]), path)
+    return ends
+
+
+def check_index(path, idx, keys, offsets) -> None:
+    "ValueError unless the offsets in an index are those of all records of its .rec, one behind the other"
+    path, size = Path(path), Path(path).stat().st_size
+    beyond = offsets >= size
+    if beyond.any():
         raise ValueError(
-            f"{records.path.with_suffix('.idx')} is truncated: it ends with the record at byte {last}, but"
-            f" {records.path.name} goes on from byte {end} to {size}. Without it all records are read, in their order"
+            f"{path} ends at byte {size}, but {idx.name} has key {keys[beyond][0]} at byte {offsets[beyond][0]}: the"
+            " records are truncated, or the index is that of another file"
+        )
+    begins = np.sort(offsets)
+    ends, follows = np.insert(record_ends(path, begins), 0, 0), np.append(begins, size)
+    if len(wrong := np.flatnonzero(ends != follows)):
+        k = wrong[0]
+        if ends[k] > follows[k]:
+            raise ValueError(f"{idx} has two keys for the record at byte {begins[k - 1]} of {path.name}")
+        cut = "is truncated: it ends" if k == len(begins) else "leaves out records: it goes on"
+        raise ValueError(
+            f"{idx} {cut} at byte {ends[k]}, but {path.name} has records from there to byte {follows[k]}. Without it"
+            " all records are read, in their order"
         )
 
 # %% ../../nbs/data/08_recordio.ipynb #c029

@@ -25,6 +25,8 @@ from torch import nn
 
 from ..core.files import atomic, read_json, weights_digest, write_json
 from ..core.images import to_float, to_uint8
+from ..core.networks import opened
+from ..data.array_files import read_array
 from ..nets.backbones import Network, check_finite
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c005
@@ -120,14 +122,10 @@ def open_vae(path: str | Path) -> nn.Module:
     FileNotFoundError without configuration or weights, ValueError for another class."""
     known = {kind.__name__: kind for kind in (Patches, EvenPatches, AutoencoderKL, AutoencoderTiny)}
     file = Path(path) / "config.json"
-    config = read_json(file)
-    name = config.get("_class_name") if isinstance(config, dict) else None
-    if name not in known:
+    name = read_json(file, dict).get("_class_name")
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"{file}: _class_name is {name!r}, expected one of {', '.join(known)}")
-    try:
-        vae = known[name].from_pretrained(path, local_files_only=True, use_safetensors=True)
-    except OSError as e:
-        raise FileNotFoundError(f"no weights as safetensors in {path}: {e}") from e
+    vae = opened(known[name].from_pretrained, path, local_files_only=True, use_safetensors=True)
     return check_finite(vae, str(path)).float().eval().requires_grad_(False)
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c019
@@ -167,7 +165,7 @@ def stored_latents(vae, images, path, batch: int = 64, device="cpu") -> np.ndarr
             out[0, k : k + batch], out[1, k : k + batch] = encode(k, False), encode(k, True)
         out.flush()
     write_json(about | dict(bytes=path.stat().st_size), path.with_suffix(".json"))
-    return np.load(path, mmap_mode="r")
+    return read_array(path, mapped=True)
 
 
 def _kept_latents(path, made_from):
@@ -178,4 +176,9 @@ def _kept_latents(path, made_from):
         return None
     if not isinstance(about, dict) or about.get("made_from") != made_from:
         return None
-    return np.load(path, mmap_mode="r") if path.is_file() and path.stat().st_size == about.get("bytes") else None
+    if not path.is_file() or path.stat().st_size != about.get("bytes"):
+        return None
+    try:
+        return read_array(path, mapped=True)
+    except ValueError:
+        return None

@@ -21,6 +21,7 @@ from PIL import Image
 
 from ..core.files import atomic, read_json, write_json
 from ..core.images import to_uint8
+from ..core.networks import opened
 from .latents import decode_latents
 from .schedule import prediction_type
 from ..nets.backbones import check_finite
@@ -84,7 +85,7 @@ class FacePipeline(DiffusionPipeline):
             folder = Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors"], **download))
         if not (folder / "model_index.json").is_file():
             raise FileNotFoundError(f"no generator in {path}: model_index.json is missing")
-        return super().from_pretrained(str(folder), **options)
+        return opened(super().from_pretrained, str(folder), **options)
 
     @classmethod
     def load_config(cls, path, **options):

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from ..core.training import Keep
-from ..data.bins import repeated_pairs
 from ..data.faces import Faces
+from ..data.folds import repeated_pairs
 from ..data.pairs import Pairs
 from .scores import check_differ, unit_rows
 from ..nets.backbones import NETWORKS, Network, recogniser

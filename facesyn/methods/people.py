@@ -16,11 +16,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from ..core.doors import check_name, nfc
 from ..core.files import arrays_digest, bar, read_json
 from ..core.images import PHOTOGRAPHS, generator, read_image
 from ..data.cards import check_card
 from ..data.dataset import finish_dataset, is_whole, manifest_row, rank_within, write_image, writing
-from ..data.faces import Faces, folder_faces, folder_images
+from ..data.faces import Faces, folder_faces, folder_images, people_of
 from ..diffusion.text_to_image import token_ids
 from .idbooth_pictures import PromptSampling, check_drawing, prompted, sampling_settings
 from .idbooth_training import LORA_FILE, load_lora
@@ -55,7 +56,7 @@ def check_consent(root: str | Path, names: Sequence[str]) -> str:
     consent = read_json(path, dict)
 
     def lacks(name):
-        entry = consent.get(name)
+        entry = consent.get(nfc(name))
         if not isinstance(entry, dict):
             return "is not in it"
         agreed = "has not agreed (agreed is not true)" if entry.get("agreed") is not True else ""
@@ -96,6 +97,8 @@ def write_people(faces: Faces, out: str | Path, card: dict) -> dict:
     check_card(card)
     pixels = arrays_digest(dict(pixels=faces.read(np.arange(len(faces))), labels=faces.labels))
     names = sha256("/".join(faces.names).encode()).hexdigest()
+    for name in faces.names:
+        check_name(name, out)
     with writing(out, dict(size=faces.size, pictures=pixels, names=names)):
         rows = []
         for j, (image, i, _) in zip(rank_within(faces.labels).tolist(), faces):
@@ -126,6 +129,7 @@ def generate_people(
     out, (k, n) = Path(out), shard
     if not 0 <= k < n:
         raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
+    people_of([check_name(p["name"], out) for p in people], str(out))
     prompts = {p["name"]: [prompt(p["number"], j, p["sex"]) for j in range(images)] for p in people}
     token_ids(pipe.tokenizer, [how.negative_prompt, *{q for each in prompts.values() for q in each}])
     told = [[p["name"], p["number"], prompts[p["name"]], p["lora"] and _lora_digest(p["lora"])] for p in people]

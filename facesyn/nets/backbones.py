@@ -16,14 +16,17 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ..core.files import read_json
+from ..core.networks import opened
 
 # %% ../../nbs/nets/03_backbones.ipynb #c005
 Net = TypeVar("Net", bound=nn.Module)
 
 
 def check_finite(module: Net, name: str = "the network") -> Net:
-    "Returns `module`; ValueError naming the first weight or buffer that holds NaN or infinity"
+    "Returns `module`; ValueError naming the first weight or buffer that is not there, or holds NaN or infinity"
     for key, tensor in module.state_dict().items():
+        if tensor.is_meta:
+            raise ValueError(f"{name}: tensor {key} has no values, so its configuration is of another network")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(
                 f"{name}: tensor {key} has {int((~torch.isfinite(tensor)).sum())} NaN or infinite values of"
@@ -94,7 +97,7 @@ class Network(ModelMixin, ConfigMixin):
         kind = read_json(folder / "config.json", dict).get("_class_name", cls.__name__)
         if kind != cls.__name__:
             raise ValueError(f"{folder} holds a network of class {kind}, expected {cls.__name__}")
-        return check_finite(super().from_pretrained(path, **kwargs), str(folder))
+        return check_finite(opened(super().from_pretrained, path, **kwargs), str(folder))
 
 # %% ../../nbs/nets/03_backbones.ipynb #c015
 class IResNet(Network):

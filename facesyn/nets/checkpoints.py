@@ -10,12 +10,15 @@ __all__ = ['HELD', 'ANCHORS', 'adaface_names', 'iresnet_like', 'mobilefacenet_li
 import math
 import re
 from pathlib import Path
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..core.doors import check_bytes, ending
 from ..core.files import read_text
+from ..core.networks import check_sizes
 from .backbones import IResNet, MobileFaceNet, Network, check_finite
 
 # %% ../../nbs/nets/12_checkpoints.ipynb #c012
@@ -52,6 +55,7 @@ def iresnet_like(state: dict, pool: bool = False) -> IResNet:
     widths = [len(state[f"layer{s}.0.conv2.weight"]) for s in range(1, stages + 1)]
     dim, flat = state["fc.weight"].shape
     size, se = 2**stages * math.isqrt(flat // widths[-1]), any(".se." in k for k in state)
+    check_sizes(dict(layers=layers), len(state), sum(v.numel() for v in state.values()), "its keys")
     return IResNet(size, tuple(layers), tuple(widths), dim, pool=pool, se=se)
 
 
@@ -62,9 +66,11 @@ def mobilefacenet_like(state: dict) -> MobileFaceNet:
         return 1 + max((int(key.split(".")[3]) for key in state if key.startswith(f"layers.{k}.layers.")), default=-1)
 
     first = 1 if "layers.1.layers.0.weight" in state else count(1)
+    blocks = (first, count(3), count(5), count(7))
+    check_sizes(dict(blocks=blocks), len(state), sum(v.numel() for v in state.values()), "its keys")
     return MobileFaceNet(
         16 * state["features.layers.0.layers.0.weight"].shape[-1],
-        (first, count(3), count(5), count(7)),
+        blocks,
         len(state["layers.0.layers.0.weight"]) // 64,
         len(state["features.layers.2.weight"]),
     )
@@ -79,8 +85,11 @@ def _load(path):
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
-        if Path(path).suffix == ".safetensors":
+        if ending(path) == ".safetensors":
             return load_file(path)
+        if is_zipfile(path):
+            with ZipFile(path) as z:
+                check_bytes(sum(member.file_size for member in z.infolist()), Path(path).stat().st_size, path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (Exception, SafetensorError) as e:
         raise ValueError(f"cannot read {path} as a file of tensors: {e}") from e
@@ -93,6 +102,9 @@ def checkpoint_tensors(path: str | Path) -> tuple[dict, str]:
         state = next((state[k] for k in HELD if k in state), state)
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise ValueError(f"{path}: expected a state dict of tensors, or one under {', '.join(HELD)}")
+    if strange := [k for k in state if not isinstance(k, str)]:
+        raise ValueError(f"{path}: {strange[0]!r} is no name of a tensor")
+    check_bytes(sum(v.nbytes for v in state.values()), Path(path).stat().st_size, path)  # a tensor may repeat itself
     before = sorted({k.removesuffix(a) for k in state for a in ANCHORS if k == a or k.endswith("." + a)})
     if len(before) > 1:
         raise ValueError(
@@ -142,7 +154,7 @@ def read_backbone(path: str | Path, channels: str | None = None) -> tuple[Networ
         if ada:
             state = adaface_names(state)
         net = mobilefacenet_like(state) if ANCHORS[2] in state else iresnet_like(state, pool=ada)
-    except (KeyError, ValueError, IndexError) as e:
+    except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as e:
         raise ValueError(
             f"{path} is no IResNet or MobileFaceNet of arcface_torch, nor a network of AdaFace's or CVLface's: {e}"
         ) from e

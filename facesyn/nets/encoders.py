@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.doors import ending
 from ..core.files import bar
 from ..core.images import pick_device, to_float
 from ..data.faces import Faces
@@ -126,11 +127,11 @@ def check_tells_apart(encoder: Encoder, name: str = "the encoder") -> Encoder:
 # %% ../../nbs/nets/06_encoders.ipynb #c016
 def open_encoder(path: str | Path, device: str = "cpu", differentiable: bool = True, **preprocessing: Any) -> Encoder:
     "`load_encoder` for a network of any kind, such as one of pose or quality: what it gives need not tell faces apart"
-    path, kind = Path(path), Path(path).suffix.lower()
+    path, kind = Path(path), ending(path)
     net: nn.Module
     if kind == ".onnx":
         net, preprocessing = onnx_network(path, differentiable, **preprocessing)
-    elif kind in (".pth", ".pt", ".ckpt", ".safetensors"):
+    elif not path.is_dir() and {".pth", ".pt", ".ckpt", ".safetensors"} & {kind, ending(path.stem)}:  # also .pth.tar
         net, channels = read_backbone(path, preprocessing.get("channels"))
         preprocessing = dict(size=net.config.size) | preprocessing | dict(channels=channels)
     else:
@@ -155,7 +156,7 @@ def load_encoder(path: str | Path, device: str = "cpu", differentiable: bool = T
     try:
         return check_tells_apart(encoder, str(path))
     except ValueError as e:
-        if Path(path).suffix.lower() == ".onnx":
+        if ending(path) == ".onnx":
             raise
         warnings.warn(str(e), stacklevel=2)  # its input is known: it has learned nothing yet
         return encoder

@@ -9,6 +9,7 @@ __all__ = ['WEIGHTS', 'TASKS', 'ALIGNED_BOX', 'Find', 'OldGenderAge', 'load_mode
 
 # %% ../../nbs/nets/09_photographs.ipynb #n703
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -16,11 +17,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
+from ..core.doors import ending, nfc
 from ..core.files import atomic, bar, read_lines, read_text
 from ..core.images import PHOTOGRAPHS, decode_image, to_float, to_uint8
 from ..data.cards import check_card
 from ..data.dataset import finish_dataset, image_file, is_whole, write_image, writing
-from ..data.faces import SUFFIXES, attribute_row, visible
+from ..data.faces import SUFFIXES, attribute_row, unusable, visible
 from .alignment import align, similarity, template, warp
 from ..rendered.camera import TEMPLATE
 
@@ -58,11 +60,11 @@ TASKS = ("detection", "landmark_3d_68", "genderage")
 def _read_models(path) -> dict:
     "insightface's models by task in a folder or an .onnx file; any error is insightface's"
     from insightface.app import FaceAnalysis
-    from insightface.model_zoo import get_model
+    from insightface.model_zoo.model_zoo import ModelRouter
 
     if path.is_dir():
         return FaceAnalysis(str(path), allowed_modules=list(TASKS), providers=["CPUExecutionProvider"]).models
-    model = get_model(str(path), providers=["CPUExecutionProvider"])
+    model = ModelRouter(str(path)).get_model(providers=["CPUExecutionProvider"])
     task = getattr(model, "taskname", None)
     if task == "recognition" and model.session.get_outputs()[0].shape[1:] == [202]:
         return dict(genderage=OldGenderAge(model.session))
@@ -82,7 +84,7 @@ def load_models(*paths, det_size=(640, 640), threshold: float = 0.5) -> dict:
         raise ImportError("photographs need insightface: pip install insightface") from e
     found = {}
     for path in map(Path, paths):
-        if not (path.is_file() and path.suffix == ".onnx") and not (path.is_dir() and list(path.glob("*.onnx"))):
+        if not (path.is_file() and ending(path) == ".onnx") and not (path.is_dir() and list(path.glob("*.onnx"))):
             raise FileNotFoundError(f"no .onnx weights in {path.absolute()}. {WEIGHTS}")
         try:
             models = _read_models(path)
@@ -158,19 +160,27 @@ def photo_files(root) -> list[tuple[int, int, str]]:
     """(identity, image, path below `root`) of every file, sorted: `root/<photo>` (each its own identity) or
     `root/<identity>/<photo>`; hidden files are left out, and files beside folders that are no pictures, such as a
     network"""
+    for p in visible(root):
+        if (p.is_dir() or not p.exists()) and (why := unusable(p, deep=False)):
+            raise ValueError(f"{p} {why}")
     flat, groups = [p for p in visible(root) if p.is_file()], [p for p in visible(root) if p.is_dir()]
-    pictures = [p for p in flat if p.suffix.lower() in SUFFIXES]
+    pictures = [p for p in flat if ending(p) in SUFFIXES]
     if groups and pictures:
         raise ValueError(
             f"{root} mixes photos ({pictures[0].name}) and folders ({groups[0].name}): expected one or the other"
         )
-    groups = [visible(g) for g in groups] if groups else [[p] for p in flat]
-    deep = [p for g in groups for p in g if p.is_dir()]
-    if deep:
-        raise ValueError(f"{deep[0]} is a folder inside an identity's folder")
+    people: dict[str, list[Path]] = {}
+    for p in groups or flat:
+        people.setdefault(nfc(p.name), []).extend(visible(p) if groups else [p])
+    groups = [people[name] for name in sorted(people)]
+    for p in (p for g in groups for p in g if p.is_dir() or not p.exists()):
+        raise ValueError(f"{p} {unusable(p)}")
     if not any(groups):
         raise ValueError(f"{root} has no photos")
-    return [(i, j, str(p.relative_to(root))) for i, g in enumerate(groups) for j, p in enumerate(g)]
+    files = [(i, j, str(p.relative_to(root))) for i, g in enumerate(groups) for j, p in enumerate(g)]
+    if twice := [p for p, n in Counter(nfc(p) for *_, p in files).items() if n > 1]:
+        raise ValueError(f"{root} has two photos called {twice[0]}, which Unicode writes in two forms")
+    return files
 
 # %% ../../nbs/nets/09_photographs.ipynb #c034
 Find = Callable[[str, np.ndarray], list[dict]]  # (file, image) -> faces
@@ -182,11 +192,14 @@ def known_landmarks(path: str | Path) -> Find:
     for number, row in enumerate(read_lines(path), 1):
         try:
             file = str(PurePosixPath(row["file"].replace("\\", "/")))
+            if file in known:
+                raise ValueError(f"{file} is there already")
             known[file] = np.array(row["landmarks"], np.float64).reshape(5, 2)
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"{path} row {number}: expected {{\"file\": ..., \"landmarks\": five pairs}}: {e}") from e
 
     def find(file, image):
+        file = nfc(file)
         for name in (file, *(k for k in known if k.endswith(f"/{file}"))):  # a name may be absolute
             if name in known:
                 return [dict(landmarks=known[name])]
@@ -253,17 +266,17 @@ def prepare_photos(
         journal = out / "photos.jsonl"
         done = {p: row for p, row in read_journal(journal).items() if "reason" in row or is_whole(out / row["file"])}
         with journal.open("a") as lines:
-            for i, j, p in bar([k for k in photos if k[2] not in done], "photos"):
+            for i, j, p in bar([k for k in photos if nfc(k[2]) not in done], "photos"):
                 row = dict(photo=p, file=image_file(i, j), identity=i, image=j)
                 try:
                     row |= prepare_photo(root, p, out / row["file"], find, attributes, size, enlarge)
                 except ValueError as e:
                     row = dict(photo=p, reason=str(e))
                 print(json.dumps(row), file=lines, flush=True)
-                done[p] = row
-        rows = [dict(seed=None, embedding=None) | done[p] for *_, p in photos if "file" in done[p]]
-        rejected = [done[p] for *_, p in photos if "reason" in done[p]]
-        note_rejected(out / "rejected.jsonl", rejected)
+                done[nfc(p)] = row
+        ends = [done[nfc(p)] for *_, p in photos]
+        rows = [dict(seed=None, embedding=None) | row for row in ends if "file" in row]
+        note_rejected(out / "rejected.jsonl", rejected := [row for row in ends if "reason" in row])
         if not rows:
             why = f"the first: {rejected[0]['reason']} (all in {out / 'rejected.jsonl'})"
             raise ValueError(f"none of the {len(photos)} photos in {root} could be used; {why}")

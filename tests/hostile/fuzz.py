@@ -141,9 +141,9 @@ def photograph(suffix):
         return file
 
     def read(folder):
-        from facesyn.nets.photographs import read_photo
+        from facesyn.core.images import PHOTOGRAPHS, read_image
 
-        read_photo(folder / f"0{suffix}")
+        read_image(folder / f"0{suffix}", formats=PHOTOGRAPHS)
 
     return make, read
 
@@ -165,6 +165,27 @@ def exported(format, pattern, check=True):
             inspect_dataset(folder / "set")
         faces = open_faces(folder / "set", 32)
         faces.read(np.arange(len(faces)))
+
+    return make, read
+
+
+def listed():
+    "DCFace's layout: every record has label 0, and list.txt says who it is"
+
+    def make(folder):
+        from facesyn.data.recordio import pack, write_records
+
+        jpegs = _jpegs()
+        write_records(folder / "file.rec", lambda r: pack(jpegs[r], 0.0, r), len(jpegs))
+        (folder / "list.txt").write_text("".join(f"{r}\t{r // 4}/{r}.jpg\n" for r in range(len(jpegs))))
+        return folder / "list.txt"
+
+    def read(folder):
+        from facesyn.data.conversion import open_encoded
+        from facesyn.data.inspection import inspect_dataset
+
+        inspect_dataset(folder / "file.rec")
+        open_encoded(folder / "file.rec")
 
     return make, read
 
@@ -273,7 +294,7 @@ def network(name, kind="identity"):
         return folder / "net" / name
 
     def read(folder):
-        from facesyn.methods.id3 import ID3Pipeline
+        from facesyn.methods.id3_sampling import ID3Pipeline
         from facesyn.nets.attributes import AttributeNet
         from facesyn.nets.encoders import load_encoder
 
@@ -289,14 +310,14 @@ def onnx_file():
         from facesyn.nets.encoders import Encoder
         from facesyn.nets.onnx_export import export_onnx
 
-        net = IResNet(size=32, dim=8, layers=[1, 1, 1, 1], widths=[16, 16, 16, 16, 16])
-        export_onnx(Encoder(net.eval(), 32), folder / "net.onnx")
+        net = IResNet(112, (1, 1, 1, 1), (16, 16, 16, 16), 16)
+        export_onnx(Encoder(net.eval(), 112), folder / "net.onnx")
         return folder / "net.onnx"
 
     def read(folder):
         from facesyn.nets.encoders import load_encoder
 
-        load_encoder(folder / "net.onnx", size=32)
+        load_encoder(folder / "net.onnx", size=112)
 
     return make, read
 
@@ -402,6 +423,7 @@ READERS = {
     "train.rec": exported("rec", "*.rec"),
     "train.idx": exported("rec", "*.idx"),
     "train.lst": exported("rec", "*.lst"),
+    "list.txt": listed(),
     "property": exported("rec", "property"),
     "tar": exported("webdataset", "*.tar"),
     "parquet": exported("parquet", "*.parquet"),
@@ -423,6 +445,8 @@ READERS = {
     "network weights": network("diffusion_pytorch_model.safetensors"),
     "attributes config.json": network("config.json", "attributes"),
     "pipeline model_index.json": network("model_index.json", "id3"),
+    "pipeline unet config.json": network("unet/config.json", "id3"),
+    "pipeline scheduler_config.json": network("scheduler/scheduler_config.json", "id3"),
     "net.onnx": onnx_file(),
     "backbone.pth": weights_file(),
     "checkpoint": checkpoint("checkpoint.safetensors"),
@@ -440,7 +464,7 @@ def _peak() -> int:
     return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-def _measured(read, folder):
+def measured(read, folder):
     "(outcome, message, bytes of memory at most above now)"
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
@@ -458,7 +482,7 @@ def _work(pipe, make, read, first, mutants, folder):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     file = make(folder)
     kept = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.is_symlink() and "nbs" not in p.parts}
-    need = _measured(read, folder)
+    need = measured(read, folder)
     pipe.send(need)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
     for k in range(first, mutants):
@@ -467,7 +491,7 @@ def _work(pipe, make, read, first, mutants, folder):
         for p, data in kept.items():
             p.parent.mkdir(parents=True, exist_ok=True)
             p.write_bytes(data if p != file else mutant(data, np.random.default_rng([k, len(data)])))
-        outcome, said, memory = _measured(read, folder)
+        outcome, said, memory = measured(read, folder)
         if outcome == "refused" and not any(str(n) in said for n in (folder, file.name, file.stem)):
             outcome = "unclear"
         if memory > need[2] + MEMORY:

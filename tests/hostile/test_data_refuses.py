@@ -366,7 +366,7 @@ def cut(path, part=0.6):
 
 CUT = [  # format, which file of the set, words of the error
     ("rec", "train.rec", "train.rec ends at byte", "the records are truncated"),
-    ("flat", "train.idx", "train.idx is truncated", "train.rec goes on"),
+    ("flat", "train.idx", "train.idx is truncated", "train.rec has records"),
     ("webdataset", "train-000000.tar", "train-000000.tar is not a whole tar"),
     ("parquet", "train-00000-of-00001.parquet", "train-00000-of-00001.parquet is not a parquet file"),
     ("lmdb", "train.lmdb", "train.lmdb: the file is truncated"),
