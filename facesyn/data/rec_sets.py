@@ -31,7 +31,7 @@ from facesyn.data.image_sets import (
     write_names,
 )
 from .rec_lists import people_of_list
-from .recordio import Records, check_index, pack, read_idx, unpack, walk, write_records
+from .recordio import Records, pack, read_idx, unpack, walk, write_records
 
 # %% ../../nbs/data/09_rec_sets.ipynb #c023
 EXACT = 2**24  # whole numbers that float32 holds
@@ -204,9 +204,7 @@ def left_images(path, skipped: list[str]) -> tuple[Records, np.ndarray, np.ndarr
 def _left_records(path, skipped) -> Records:
     "The records of a file that may be cut off: those that its index names and that begin in it, or all up to its end"
     try:
-        records = Records(path)
-        check_index(records)
-        return records
+        return Records(path)
     except ValueError as e:
         skipped.append(str(e))
     offsets, end = walk(path, strict=False)

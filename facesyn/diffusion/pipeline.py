@@ -101,7 +101,7 @@ class FacePipeline(DiffusionPipeline):
     def save_pretrained(self, path: str | Path, **options):
         """diffusers' `save_pretrained`, and beside it what plain diffusers needs: pipeline.py, which names this class
         for `DiffusionPipeline.from_pretrained(path, trust_remote_code=True)`"""
-        super().save_pretrained(path, **options)
+        DiffusionPipeline.save_pretrained(self, path, **options)
         kind, index = type(self), Path(path) / "model_index.json"
         if kind.__module__.startswith("facesyn."):
             own = {k: v for k, v in read_json(index, dict).items() if k != "_name_or_path"}

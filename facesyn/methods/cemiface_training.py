@@ -110,7 +110,8 @@ def train_cemiface(
     told = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
         images=latents_digest(vae, images), encoder=weights_digest(dict(encoder=encoder))
     )
-    seen = deepcopy(vae).to(device)  # batches are cut on the CPU, the loss looks where it trains
+    seen: torch.nn.Module = deepcopy(vae)
+    seen.to(device)  # batches are cut on the CPU, the loss looks where it trains
     similarity = similarity_seen(encoder, lambda z: decode_latents(seen, z), space)
     batch_at = face_batches(
         images, dict(y=y), recipe.batch, recipe.optim.seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x)

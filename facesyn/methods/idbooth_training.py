@@ -213,9 +213,7 @@ def train_person(
     check_trainable(pipe, encoder, optim.precision)
     words = [words_of(pipe, [prompt]) for prompt in (recipe.prompt, recipe.prompt_prior)]
     batch_at = person_batches(pipe.vae, person, anybody, words, recipe)
-    about = dict(settings or {}, **asdict(recipe)) | _digests(person, anybody) | dict(alpha=recipe.alpha or recipe.rank)
-    bound: dict = dict(base=pipe.components, encoder=dict(encoder=encoder))
-    about |= {k: weights_digest(nets) for k, nets in bound.items() if k not in about}
+    about = _about(pipe, person, anybody, encoder, recipe, settings or {})
     begin_dataset(out, about)
     if (out / LORA_FILE).exists():
         return out
@@ -233,7 +231,10 @@ def train_person(
     return out
 
 
-def _digests(person, anybody) -> dict:
-    "What is known of the pictures, for the settings"
+def _about(pipe, person, anybody, encoder, recipe, settings) -> dict:
+    "What the matrices depend on: settings, recipe, pictures, base and encoder"
     others = dict(moments=anybody["moments"], y=anybody["y"])
-    return dict(pictures=arrays_digest(person), anybody=arrays_digest(others))
+    about = dict(settings, **asdict(recipe)) | dict(pictures=arrays_digest(person), anybody=arrays_digest(others))
+    bound: dict = dict(base=pipe.components, encoder=dict(encoder=encoder))
+    about |= {k: weights_digest(nets) for k, nets in bound.items() if k not in about}
+    return about | dict(alpha=recipe.alpha or recipe.rank)
