@@ -213,9 +213,8 @@ def train_person(
     check_trainable(pipe, encoder, optim.precision)
     words = [words_of(pipe, [prompt]) for prompt in (recipe.prompt, recipe.prompt_prior)]
     batch_at = person_batches(pipe.vae, person, anybody, words, recipe)
-    about = dict(settings or {}, **asdict(recipe)) | _digests(person, anybody) | dict(alpha=recipe.alpha or recipe.rank)
-    bound: dict = dict(base=pipe.components, encoder=dict(encoder=encoder))
-    about |= {k: weights_digest(nets) for k, nets in bound.items() if k not in about}
+    about = dict(settings or {}, **asdict(recipe)) | dict(alpha=recipe.alpha or recipe.rank)
+    about |= _digests(pipe, encoder, person, anybody, about)
     begin_dataset(out, about)
     if (out / LORA_FILE).exists():
         return out
@@ -233,7 +232,9 @@ def train_person(
     return out
 
 
-def _digests(person, anybody) -> dict:
-    "What is known of the pictures, for the settings"
+def _digests(pipe, encoder, person, anybody, known) -> dict:
+    "What a training stands on, for the settings: the pictures, and what is not `known` of the networks"
     others = dict(moments=anybody["moments"], y=anybody["y"])
-    return dict(pictures=arrays_digest(person), anybody=arrays_digest(others))
+    nets: dict = dict(base=pipe.components, encoder=dict(encoder=encoder))
+    told = {k: weights_digest(parts) for k, parts in nets.items() if k not in known}
+    return dict(pictures=arrays_digest(person), anybody=arrays_digest(others)) | told
