@@ -218,8 +218,7 @@ def train_person(
     begin_dataset(out, about)
     if (out / LORA_FILE).exists():
         return out
-    for net in (pipe.vae, pipe.text_encoder):
-        net.requires_grad_(False)
+    pipe.vae.requires_grad_(False), pipe.text_encoder.requires_grad_(False)
     try:
         lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
         objective = booth_objective(pipe, encoder, recipe.loss, align)
