@@ -213,12 +213,12 @@ def train_person(
     check_trainable(pipe, encoder, optim.precision)
     words = [words_of(pipe, [prompt]) for prompt in (recipe.prompt, recipe.prompt_prior)]
     batch_at = person_batches(pipe.vae, person, anybody, words, recipe)
-    about = _about(pipe, person, anybody, encoder, recipe, settings or {})
+    about = dict(settings or {}, **asdict(recipe)) | dict(alpha=recipe.alpha or recipe.rank)
+    about |= _digests(pipe, encoder, person, anybody, about)
     begin_dataset(out, about)
     if (out / LORA_FILE).exists():
         return out
-    for net in (pipe.vae, pipe.text_encoder):
-        net.requires_grad_(False)
+    pipe.vae.requires_grad_(False), pipe.text_encoder.requires_grad_(False)
     try:
         lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
         objective = booth_objective(pipe, encoder, recipe.loss, align)
@@ -231,10 +231,9 @@ def train_person(
     return out
 
 
-def _about(pipe, person, anybody, encoder, recipe, settings) -> dict:
-    "What the matrices depend on: settings, recipe, pictures, base and encoder"
+def _digests(pipe, encoder, person, anybody, known) -> dict:
+    "What a training stands on, for the settings: the pictures, and what is not `known` of the networks"
     others = dict(moments=anybody["moments"], y=anybody["y"])
-    about = dict(settings, **asdict(recipe)) | dict(pictures=arrays_digest(person), anybody=arrays_digest(others))
-    bound: dict = dict(base=pipe.components, encoder=dict(encoder=encoder))
-    about |= {k: weights_digest(nets) for k, nets in bound.items() if k not in about}
-    return about | dict(alpha=recipe.alpha or recipe.rank)
+    nets: dict = dict(base=pipe.components, encoder=dict(encoder=encoder))
+    told = {k: weights_digest(parts) for k, parts in nets.items() if k not in known}
+    return dict(pictures=arrays_digest(person), anybody=arrays_digest(others)) | told

@@ -186,7 +186,7 @@ def test_a_lora_under_others_names_is_read_or_refused(person, tmp_path):
     for name, some in (("every key", own), ("half of them", dict(sorted(own.items())[: len(own) // 2]))):
         (tmp_path / name).mkdir()
         save_file(some, tmp_path / name / LORA_FILE)  # no description of the layers
-    refused(lambda: drawn(tmp_path / "half of them", tmp_path / "drawn half"), "half of them", "left over")
+    refused(lambda: drawn(tmp_path / "half of them", tmp_path / "drawn them"), "half of them", "left over")
     assert (drawn(tmp_path / "every key", tmp_path / "drawn all") != base).any()
 
 
