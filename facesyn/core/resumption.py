@@ -150,7 +150,7 @@ def replaced(profile: Profile, root: Path, again: str = "") -> list[str]:
             other = [p for p in old if p in now and old[p] != now[p] and not below(p, made)]
             if said := differ(there, run, profile.name) + [f"{p} has changed" for p in other]:
                 state = "was made" if there.get("finished") or "reads" not in there else "was begun"
-                found[run.name] = f"{run.name} {state} with others: {'; '.join(said)}"
+                found[run.name] = f"{run.name} {state} otherwise: {'; '.join(said)}"
         made += writes(run)
     if not found:
         return []
