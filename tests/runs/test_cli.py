@@ -284,7 +284,12 @@ def test_a_profile_that_is_stopped_by_hand_says_so_in_one_line(chain, where):
     write_run(chain, "first", "faces.txt", f"import time\nprint('began', flush=True)\n{slow}")
     command = [sys.executable, "-m", "facesyn", "run", "mine"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it is ignored where tests run behind `&`
     )
     said = []
     for line in process.stdout:
