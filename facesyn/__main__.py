@@ -1,3 +1,18 @@
-from facesyn.cli import app
+"The command `facesyn`, which `python -m facesyn` is too."
 
-app(prog_name="facesyn")
+import sys
+
+
+def main() -> None:
+    "Runs the command line; Ctrl-C is one line also while it is still being imported"
+    try:
+        from facesyn.cli import app
+
+        app(prog_name="facesyn")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -138,6 +138,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'facesyn.core.resumption.begun': ('core/resumption.html#begun', 'facesyn/core/resumption.py'),
                                          'facesyn.core.resumption.content': ('core/resumption.html#content', 'facesyn/core/resumption.py'),
                                          'facesyn.core.resumption.differ': ('core/resumption.html#differ', 'facesyn/core/resumption.py'),
+                                         'facesyn.core.resumption.file_content': ( 'core/resumption.html#file_content',
+                                                                                   'facesyn/core/resumption.py'),
                                          'facesyn.core.resumption.finished': ( 'core/resumption.html#finished',
                                                                                'facesyn/core/resumption.py'),
                                          'facesyn.core.resumption.forget': ('core/resumption.html#forget', 'facesyn/core/resumption.py'),

@@ -164,7 +164,7 @@ def going_on(run: str) -> Iterator[None]:
 @app.command()
 @plainly()
 def doctor(profile: Name, parameter: Parameters = []):  # noqa: B006
-    "Say what would stop a profile: files or packages that are missing, wrong parameters, consent and licences."
+    "Say what would stop a profile: what is missing or wrong in files, networks, parameters, consent and licences."
     _, chosen = examined(profile, parameter)
     typer.echo(f"{profile}: {len(chosen.runs)} runs, nothing is missing")
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ import torch
 from typer.testing import CliRunner
 
 from facesyn import __version__ as facesyn_version
+from facesyn.__main__ import main
 from facesyn.cli import app
 from facesyn.core.doctor import too_few
 from facesyn.core.files import write_json
-from facesyn.core.profiles import profile_names, read_profile
+from facesyn.core.profiles import Run, profile_names, read_profile
+from facesyn.core.resumption import read_now
 from facesyn.data.dataset import write_image
 from facesyn.data.pairs import Pairs, write_bin
 from facesyn.rendered.faces import render_faces
@@ -236,6 +239,18 @@ def test_what_is_finished_is_not_replaced(chain, change):
         assert made(chain, "second") == ("4 of 4 of Ben" if change == "file" else "4 of 5 of Ada")
 
 
+def test_files_beside_the_people_of_photographs_do_not_count(tmp_path):
+    "A network or pairs that are put into data/photos leave the prepared photographs as they are"
+    (tmp_path / "photos/ada").mkdir(parents=True)
+    (tmp_path / "photos/ada/0.jpg").write_bytes(b"a")
+    run = Run("prepare", "prepare", {}, dict(photos="photos", weights=[], out="out"))
+    before = read_now(run, tmp_path)
+    (tmp_path / "photos/judge.onnx").write_bytes(b"b")
+    assert read_now(run, tmp_path) == before
+    (tmp_path / "photos/ada/1.jpg").write_bytes(b"c")
+    assert read_now(run, tmp_path) != before
+
+
 def test_what_was_begun_is_not_replaced(chain):
     "A run that failed after it wrote something, with other parameters"
     write_run(chain, "second", "data/runs/smoke/first/made.txt", MAKES + "\nraise ValueError('stopped')")
@@ -269,7 +284,12 @@ def test_a_profile_that_is_stopped_by_hand_says_so_in_one_line(chain, where):
     write_run(chain, "first", "faces.txt", f"import time\nprint('began', flush=True)\n{slow}")
     command = [sys.executable, "-m", "facesyn", "run", "mine"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it is ignored where tests run behind `&`
     )
     said = []
     for line in process.stdout:
@@ -278,6 +298,17 @@ def test_a_profile_that_is_stopped_by_hand_says_so_in_one_line(chain, where):
             os.killpg(process.pid, signal.SIGINT)
     assert process.wait() == 130 and len(said) == 3, said
     assert "stopped in first" in said[2] and "the same command goes on" in said[2]
+
+
+def test_ctrl_c_while_the_program_is_imported(monkeypatch, capsys):
+    class Importing(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "facesyn.cli", Importing("facesyn.cli"))
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130 and capsys.readouterr().err == "stopped\n"
 
 
 def without_make():
