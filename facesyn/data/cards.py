@@ -26,7 +26,7 @@ def check_card(card: dict):
         raise ValueError(f"the card lacks {missing}")
 
 # %% ../../nbs/data/15_cards.ipynb #k008
-RENDERED = dict(source="rendered faces (facesyn.rendered); no photograph of a person", licence="CC0-1.0")
+RENDERED = dict(source="rendered faces (facesyn.rendered): no photograph of a person", licence="CC0-1.0")
 UNKNOWN = "unknown"  # how an entry begins that states nothing
 
 
@@ -49,7 +49,8 @@ def inherited(source) -> dict:
 def together(sources: Sequence) -> dict:
     "`source` and `licence` as all of `sources` state them, see `inherited`; without what one of them does not state"
     known = [inherited(source) for source in sources]
-    return {k: "; ".join(dict.fromkeys(d[k] for d in known)) for k in RENDERED if known and all(k in d for d in known)}
+    stated = [k for k in RENDERED if known and all(k in d for d in known)]
+    return {k: "; ".join(dict.fromkeys(part for d in known for part in d[k].split("; "))) for k in stated}
 
 
 def provenance(source, made_from: str = "", licence: str = "") -> dict:

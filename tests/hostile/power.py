@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from facesyn.core.training import Keep, train_loop
@@ -64,9 +65,20 @@ KINDS = {f: lambda folder, f=f: write(f, folder) for f in ("rec", "flat", *WRITE
 )
 
 
+def read(path):
+    "The bytes of a file; of a checkpoint the digest in it: safetensors writes its metadata in no order"
+    if path.suffix != ".safetensors":
+        return path.read_bytes()
+    try:
+        with safe_open(path, "pt") as f:
+            return f.metadata()["sha256"]
+    except SafetensorError as e:
+        return str(e)
+
+
 def content(folder):
     return {
-        str(p.relative_to(folder)): p.read_bytes()
+        str(p.relative_to(folder)): read(p)
         for p in sorted(folder.rglob("*"))
         if p.is_file() and p.name not in CLOCKS and "lost+found" not in p.parts
     }
