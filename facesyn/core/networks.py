@@ -54,7 +54,8 @@ def check_networks(folder: str | Path) -> None:
 
     FileNotFoundError for a network without weights, ValueError as in `check_sizes`."""
     for place in (Path(folder), *(p for p in sorted(Path(folder).iterdir()) if p.is_dir())):
-        if (place / "config.json").is_file():
+        pickled = place != Path(folder) and any(place.glob("*.bin"))  # a part of a pipeline of others
+        if (place / "config.json").is_file() and (any(place.glob("*.safetensors")) or not pickled):
             if not any(place.glob("*.safetensors")):
                 raise FileNotFoundError(f"no weights as safetensors in {place}")
             config, shapes = read_json(place / "config.json", dict), weights_shapes(place)
@@ -85,7 +86,8 @@ def opened(open_folder: Callable, folder: str | Path, **options: Any) -> Any:
         result = open_folder(folder, **options)
         parts = getattr(result, "components", {"": result})
         for name, part in parts.items():
-            if isinstance(part, torch.nn.Module) and (place / name).is_dir():
+            config = place / name / "config.json"
+            if isinstance(part, torch.nn.Module) and config.is_file() and "_class_name" in read_json(config, dict):
                 check_weights(part, place / name)
         return result
     except Exception as e:  # libraries raise some ten kinds for a configuration that is wrong

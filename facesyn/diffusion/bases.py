@@ -13,6 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from ..core.files import read_json, write_json
+from ..core.networks import opened
 
 # %% ../../nbs/diffusion/08_bases.ipynb #c005
 def open_base(path: str | Path, dtype: torch.dtype = torch.float32, root: str | Path = ".") -> StableDiffusionPipeline:
@@ -23,7 +24,7 @@ def open_base(path: str | Path, dtype: torch.dtype = torch.float32, root: str | 
     if not hub and not (place / "model_index.json").is_file():
         raise FileNotFoundError(f"no text-to-image pipeline in {place}: there is no {place}/model_index.json")
     options = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-    pipe = StableDiffusionPipeline.from_pretrained(name if hub else str(place), **options, dtype=dtype)
+    pipe = opened(StableDiffusionPipeline.from_pretrained, name if hub else str(place), **options, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -539,6 +540,8 @@ def trial(name: str, mutants: int) -> tuple[Counter, list]:
 
 
 def main(mutants: int = 150, wanted: str = ""):
+    for module in ("methods.id3_sampling", "methods.people", "data.inspection", "nets.onnx_export", "nets.photographs"):
+        import_module(f"facesyn.{module}")  # once, for all processes
     total, started = Counter(), time.time()
     for name in [n for n in READERS if wanted in n]:
         found, bad = trial(name, mutants)

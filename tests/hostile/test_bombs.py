@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from fuzz import MEMORY, measured
 from PIL import Image
 
 from facesyn.core import doors
 from facesyn.core.checks import refused
 from facesyn.core.images import PHOTOGRAPHS, decode_image, read_image
+from facesyn.core.networks import opened
 from facesyn.data.array_files import array_faces, read_array, read_arrays
 from facesyn.data.bins import bin_to_npz, read_bin
 from facesyn.data.containers import open_folder, open_tars
@@ -121,8 +123,8 @@ def test_pictures(tmp_path):
     outcome, said, memory = measured(lambda p: read_image(p, 32, PHOTOGRAPHS), tmp_path / "bomb.png")
     assert outcome == "read" and memory < MEMORY, (said, memory)
     out = io.BytesIO()
-    Image.new("RGB", (8000, 8000)).save(out, "WEBP")
-    refused(lambda: decode_image(out.getvalue(), name="bomb.webp"), "bomb.webp", "8000 x 8000 pixels")
+    Image.new("RGB", (4700, 4700)).save(out, "WEBP", lossless=True, quality=0, method=0)
+    refused(lambda: decode_image(out.getvalue(), name="bomb.webp"), "bomb.webp", "4700 x 4700 pixels")
 
 
 OPENED = dict(identity=load_encoder, attributes=AttributeNet.from_pretrained, id3=ID3Pipeline.from_pretrained)
@@ -130,6 +132,8 @@ CONFIGS = [
     ("identity", "config.json", dict(layers=[10**7, 1, 1, 1])),
     ("identity", "config.json", dict(dim=10**12)),
     ("identity", "config.json", dict(widths=[16] * 10**5)),
+    ("identity", "config.json", dict(layers=[1, 1, 3, 1])),  # weights that are not there, and would be random
+    ("identity", "config.json", dict(layers=[1, 1, 1, 1])),  # weights that nobody takes
     ("attributes", "config.json", dict(layers=[1, 10**7])),
     ("attributes", "config.json", dict(layers="many")),
     ("id3", "unet/config.json", dict(layers_per_block=10**7)),
@@ -150,6 +154,15 @@ def test_networks(row, tmp_path):
     started = time.monotonic()
     refused(lambda: OPENED[kind](tmp_path / "net"), str(tmp_path / "net"))
     assert time.monotonic() - started < 20
+
+
+def test_pipelines_of_others(tmp_path):
+    shutil.copytree(SHIPPED / "idbooth", tmp_path / "sd")
+    base = dict(safety_checker=None, dtype=torch.float32)
+    assert opened(StableDiffusionPipeline.from_pretrained, tmp_path / "sd", **base).unet
+    file = tmp_path / "sd" / "text_encoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(num_hidden_layers=10**7)))
+    refused(lambda: opened(StableDiffusionPipeline.from_pretrained, tmp_path / "sd", **base), str(file), "10000000")
 
 
 def test_autoencoders(tmp_path):
