@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors import safe_open
 
 from ..core.doors import check_name, nfc
 from ..core.files import arrays_digest, bar, read_json
@@ -173,4 +174,6 @@ def _lora_digest(folder) -> str:
     path = Path(folder) / LORA_FILE
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: train this person first")
-    return sha256(path.read_bytes()).hexdigest()
+    with safe_open(path, "pt") as z:
+        tensors = arrays_digest({k: z.get_tensor(k) for k in z.keys()})
+        return sha256((tensors + json.dumps(z.metadata(), sort_keys=True)).encode()).hexdigest()
