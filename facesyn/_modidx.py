@@ -1142,6 +1142,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'facesyn.nets.onnx_inputs._known': ( 'nets/onnx_inputs.html#_known',
                                                                                'facesyn/nets/onnx_inputs.py'),
                                           'facesyn.nets.onnx_inputs._next': ('nets/onnx_inputs.html#_next', 'facesyn/nets/onnx_inputs.py'),
+                                          'facesyn.nets.onnx_inputs._opened': ( 'nets/onnx_inputs.html#_opened',
+                                                                                'facesyn/nets/onnx_inputs.py'),
                                           'facesyn.nets.onnx_inputs._scaled': ( 'nets/onnx_inputs.html#_scaled',
                                                                                 'facesyn/nets/onnx_inputs.py'),
                                           'facesyn.nets.onnx_inputs._turned': ( 'nets/onnx_inputs.html#_turned',
