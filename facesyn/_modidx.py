@@ -1492,6 +1492,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'facesyn/sphere/anchors.py'),
                                         'facesyn.sphere.anchors._seed_code': ( 'sphere/anchors.html#_seed_code',
                                                                                'facesyn/sphere/anchors.py'),
+                                        'facesyn.sphere.anchors._trust': ('sphere/anchors.html#_trust', 'facesyn/sphere/anchors.py'),
                                         'facesyn.sphere.anchors.describe': ('sphere/anchors.html#describe', 'facesyn/sphere/anchors.py'),
                                         'facesyn.sphere.anchors.identity_space': ( 'sphere/anchors.html#identity_space',
                                                                                    'facesyn/sphere/anchors.py'),
