@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ class FacePipeline(DiffusionPipeline):
         """diffusers' `save_pretrained`, and beside it what plain diffusers needs: pipeline.py, which names this class
         for `DiffusionPipeline.from_pretrained(path, trust_remote_code=True)`, and, if there is none, a README.md that
         says so"""
-        super().save_pretrained(path, **options)
+        cast(Any, super()).save_pretrained(path, **options)
         kind, index = type(self), Path(path) / "model_index.json"
         if kind.__module__.startswith("facesyn."):
             said = dict(name=kind.__name__, module=kind.__module__)

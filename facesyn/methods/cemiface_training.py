@@ -9,7 +9,7 @@ __all__ = ['PARTS', 'cemiface_objective', 'CemiFaceRecipe', 'cemiface_recipe', '
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ def train_cemiface(
     told = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
         images=latents_digest(vae, images), encoder=weights_digest(dict(encoder=encoder))
     )
-    seen = deepcopy(vae).to(device)  # batches are cut on the CPU, the loss looks where it trains
+    seen = cast(Any, deepcopy(vae)).to(device)  # batches are cut on the CPU, the loss looks where it trains
     similarity = similarity_seen(encoder, lambda z: decode_latents(seen, z), space)
     batch_at = face_batches(
         images, dict(y=y), recipe.batch, recipe.optim.seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x)

@@ -200,7 +200,7 @@ def pixels_digest(n: int, read: Callable[[torch.Tensor], torch.Tensor]) -> str:
     "sha256 of all `n` pictures that a `reader` reads"
     digest = sha256()
     for index in torch.arange(n).split(2048):
-        digest.update(np.ascontiguousarray(read(index)))
+        digest.update(read(index).contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
