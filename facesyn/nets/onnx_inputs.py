@@ -132,6 +132,16 @@ def onnx_network(path: str | Path, differentiable: bool = True, **preprocessing:
     what does not fit it: a size, a type, a scaling that it does itself, a network that cannot run."""
     if "size" not in preprocessing:
         raise ValueError(f"{path}: give the size of its aligned face in pixels, e.g. size=112")
+    try:
+        return _opened(path, differentiable, preprocessing)
+    except Exception as e:  # a damaged graph fails anywhere
+        if str(path) in str(e):
+            raise
+        raise ValueError(f"{path} is no network of pictures: {type(e).__name__}: {e}") from e
+
+
+def _opened(path, differentiable, preprocessing):
+    "The network and its preprocessing"
     model, size = read_onnx(path), preprocessing["size"]
     takes = declared_input(model, path)
     left, top, right, bottom = preprocessing.get("crop") or (0, 0, size, size)

@@ -149,3 +149,17 @@ def test_a_network_fed_twice_the_scaling(tmp_path):
     with torch.no_grad():
         near = [(y @ y.T).min().item() for y in (e(unlike_pictures(32)) for e in (encoder, twice))]
     assert near[0] < 0.5 and near[1] > 0.99
+
+
+def test_damaged_graphs_are_named(tmp_path):
+    file = network(tmp_path / "net.onnx", **FORMS["subtracted"])
+    data, rng = file.read_bytes(), np.random.default_rng(0)
+    for k in range(60):
+        damaged = bytearray(data[: int(rng.integers(len(data)))] if k % 3 == 0 else data)
+        for at in rng.integers(min(500, len(damaged)), size=3):
+            damaged[at] = int(rng.integers(256))
+        file.write_bytes(damaged)
+        try:
+            load_encoder(file, size=32)
+        except ValueError as e:
+            assert "net.onnx" in str(e)

@@ -272,6 +272,12 @@ def test_small_and_odd_sizes(n, dim):
     assert n == 1 or about["bound"] - 1e-6 < about["measured"] <= about["random"] + 1e-6
 
 
+def test_describe_says_how_far_a_search_is_trusted():
+    for n, dim, words in ((90, 6, "compare seeds"), (120, 3, "compare seeds"), (33, 16, "annealed")):
+        assert words in describe(n, dim)["trust"]
+    assert "trust" not in describe(5000, 512)
+
+
 def test_small_set_of_many_dimensions():
     "Beyond the linear programs, by annealing alone"
     assert max(rankin_bound(33, 16), levenshtein_bound(33, 16)) < max_cosine(search_small(33, 16, effort=0.05)) < 0.12
