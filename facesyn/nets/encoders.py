@@ -166,7 +166,7 @@ def _tensors(path) -> dict:
                 check_bytes(sum(member.file_size for member in z.infolist()), Path(path).stat().st_size, path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        raise ValueError(f"cannot read {path} as a file of tensors: {e}") from e
+        raise ValueError(f"cannot read {path} as a file of tensors: {str(e) or 'it is cut off or empty'}") from e
     if isinstance(state, dict):
         state = state.get("state_dict", state)
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
@@ -206,7 +206,8 @@ def read_backbone(path) -> tuple[Network, str]:
         net = mobilefacenet_like(state) if "conv_sep.layers.0.weight" in state else iresnet_like(state, pool=ada)
     except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as e:
         raise ValueError(
-            f"{path} is no IResNet or MobileFaceNet of arcface_torch, nor a network of AdaFace's: {e}"
+            f"{path} is no IResNet or MobileFaceNet of arcface_torch, nor a network of AdaFace's: {e}; its tensors are"
+            f" {', '.join(list(state)[:3])} ..."
         ) from e
     if wrong := _unfit(net, state):
         raise ValueError(f"{path}: {len(wrong)} keys do not fit, {', '.join(wrong[:8])}")
@@ -237,7 +238,10 @@ def load_encoder(path: str | Path, device: str = "cpu", differentiable: bool = T
             )
         net = load_recogniser(path)
         preprocessing = dict(size=net.config.size)
-    return Encoder(net, differentiable=differentiable, name=str(path), **preprocessing).to(pick_device(device))
+    try:
+        return Encoder(net, differentiable=differentiable, name=str(path), **preprocessing).to(pick_device(device))
+    except (KeyError, IndexError, RuntimeError) as e:  # of a graph that does not hold together
+        raise ValueError(f"{path} cannot be run on two faces of {preprocessing['size']} px: {e}") from e
 
 # %% ../../nbs/nets/06_encoders.ipynb #c022
 def embed(
