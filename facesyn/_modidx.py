@@ -334,6 +334,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'facesyn.data.faces.parametric_faces': ('data/faces.html#parametric_faces', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.people_of': ('data/faces.html#people_of', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.read_manifest': ('data/faces.html#read_manifest', 'facesyn/data/faces.py'),
+                                    'facesyn.data.faces.rows_by_file': ('data/faces.html#rows_by_file', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.select': ('data/faces.html#select', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.unusable': ('data/faces.html#unusable', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.visible': ('data/faces.html#visible', 'facesyn/data/faces.py')},

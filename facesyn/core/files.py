@@ -81,8 +81,12 @@ def atomic(path: str | Path, sync: bool = True, new: bool = False) -> Iterator[P
 # %% ../../nbs/core/01_files.ipynb #c009
 def write_json(obj: Any, path: str | Path, new: bool = False) -> None:
     "JSON with two-space indentation, written atomically; `new`: see `atomic`"
+    try:
+        text = json.dumps(obj, indent=2, default=plain, allow_nan=False)
+    except ValueError as e:
+        raise ValueError(f"{path} cannot be written: {e}") from e
     with atomic(path, new=new) as temporary:
-        temporary.write_text(json.dumps(obj, indent=2, default=plain, allow_nan=False) + "\n")
+        temporary.write_text(text + "\n")
 
 
 def plain(x: Any) -> Any:

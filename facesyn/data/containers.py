@@ -21,7 +21,7 @@ import numpy as np
 from ..core.doors import check_bytes, nfc
 from ..core.files import atomic, bar
 from .dataset import begin_dataset
-from .faces import SUFFIXES, folder_images, people_of, read_manifest
+from .faces import SUFFIXES, folder_images, people_of, rows_by_file
 from facesyn.data.image_sets import (
     Encoded,
     image_numbers,
@@ -64,9 +64,7 @@ def open_folder(root) -> Encoded:
     people, called = folder_images(images), known_names(root)
     paths = [p for group in people.values() for p in group]
     names = people_of(called, str(root / "names.txt")) if called and len(called) == len(people) else list(people)
-    rows = (
-        {row.get("file"): of_image(row) for row in read_manifest(root)} if (root / "manifest.jsonl").is_file() else {}
-    )
+    rows = {file: of_image(row) for file, row in rows_by_file(root).items()}
 
     def about(k):
         return rows.get(nfc(str(paths[k].relative_to(root))), {})

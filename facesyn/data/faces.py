@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'SUFFIXES', 'people_of', 'Faces', 'select', 'fewer_than', 'at_least', 'first_images', 'best_images',
            'as_many', 'join', 'in_memory', 'parametric_faces', 'visible', 'unusable', 'folder_images', 'folder_faces',
-           'read_manifest', 'known_attributes', 'attribute_row']
+           'read_manifest', 'rows_by_file', 'known_attributes', 'attribute_row']
 
 # %% ../../nbs/data/01_faces.ipynb #c002
 import os
@@ -33,6 +33,8 @@ def people_of(names: Sequence[str], where: str = "the set") -> list[str]:
         raise ValueError(f"{where}: names must be a list of texts")
     names, first = nfc(list(names)), {}
     for k, name in enumerate(names):
+        if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
+            raise ValueError(f"{where}: the name of person {k} is no Unicode: {name!r}")
         if first.setdefault(name, k) != k:
             raise ValueError(f"{where}: people {first[name]} and {k} have one name, {name!r}")
     return names
@@ -226,8 +228,8 @@ def folder_faces(root: str | Path, size: int, check: bool = False) -> Faces:
         raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
     files = [p for group in people.values() for p in group]
     labels = np.repeat(np.arange(len(people)), [len(group) for group in people.values()])
-    rows = {row.get("file"): row for row in read_manifest(root)} if (root / "manifest.jsonl").exists() else {}
-    attributes = known_attributes([rows.get(nfc(str(p.relative_to(root))), {}) for p in files])
+    rows = rows_by_file(root)
+    attributes = known_attributes([rows.get(nfc(str(p.relative_to(root))), {}) for p in files], root / "manifest.jsonl")
     if check:
         for p in files:
             read_image(p)
@@ -239,12 +241,23 @@ def read_manifest(root: str | Path) -> list[dict]:
     return read_lines(Path(root) / "manifest.jsonl")
 
 
-def known_attributes(rows) -> np.ndarray:
-    "`attributes` of the rows of a manifest, float32 (n, 4), NaN where they are unknown"
-    return np.array(
-        [a if isinstance(a := row.get("attributes"), list) and len(a) == 4 else [np.nan] * 4 for row in rows],
-        np.float32,
-    ).reshape(-1, 4)
+def rows_by_file(root: str | Path) -> dict[str, dict]:
+    "The rows of `root/manifest.jsonl` by the file that they name, none without it; ValueError for a row without one"
+    rows = read_manifest(root) if (Path(root) / "manifest.jsonl").is_file() else []
+    for k, row in enumerate(rows):
+        if not isinstance(row.get("file"), str):
+            raise ValueError(f"{root}/manifest.jsonl row {k + 1} names no file, but {row.get('file')!r}")
+    return {row["file"]: row for row in rows}
+
+
+def known_attributes(rows, where: str | Path = "the manifest") -> np.ndarray:
+    """`attributes` of the rows of a manifest, float32 (n, 4), NaN where they are unknown; ValueError that says `where`
+    if they are no numbers"""
+    found = [a if isinstance(a := row.get("attributes"), list) and len(a) == 4 else [np.nan] * 4 for row in rows]
+    try:
+        return np.array(found, np.float32).reshape(-1, 4)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{where}: attributes must be pitch, yaw, roll and age in numbers: {e}") from e
 
 
 def attribute_row(s) -> list | None:

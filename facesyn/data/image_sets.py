@@ -8,6 +8,7 @@ __all__ = ['PLACE', 'SKIP', 'Encoded', 'image_size', 'look_at', 'numbered', 'wri
            'readable', 'place_of', 'embeddings_of', 'half_a_set', 'decoded', 'encoded_faces']
 
 # %% ../../nbs/data/07_image_sets.ipynb #c002
+import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -115,8 +116,16 @@ def known_names(folder) -> list[str] | None:
 
 
 def known_card(folder) -> dict | None:
-    "The card in `folder/card.json`, None without the file"
-    return read_json(Path(folder) / "card.json") if (Path(folder) / "card.json").is_file() else None
+    "The card in `folder/card.json`, None without the file; ValueError for what cannot be written again"
+    path = Path(folder) / "card.json"
+    if not path.is_file():
+        return None
+    card = read_json(path, dict)
+    try:
+        json.dumps(card, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as e:
+        raise ValueError(f"{path} holds what is no number, or no text: {e}") from e
+    return card
 
 # %% ../../nbs/data/07_image_sets.ipynb #c038b
 PLACE = ("file", "identity", "label")
@@ -233,7 +242,8 @@ def decoded(encoded: Encoded, size: int) -> Faces:
     def one(k):
         return decode_image(BytesIO(encoded.read(k)), size, name=encoded.where(k))
 
-    attributes = known_attributes(encoded.about(k) if encoded.about else {} for k in range(len(encoded)))
+    rows = (encoded.about(k) if encoded.about else {} for k in range(len(encoded)))
+    attributes = known_attributes(rows, encoded.where(0) if len(encoded) else "the set")
     return Faces(encoded.labels, encoded.names, attributes, size, lambda index: np.stack([one(int(k)) for k in index]))
 
 # %% ../../nbs/data/07_image_sets.ipynb #c041

@@ -158,6 +158,7 @@ def inspect_rec(path, most: int | None = None) -> tuple:
                 f"{n} images have {k} labels instead of one: with PyTorch of today arcface_torch stops at them"
             )
     keys = sorted(labels)
+    problems += [] if keys or problems else [f"{path.name} has no images"]
     values = np.array([labels[key][1] for key in keys])
     try:
         there, values = values, people_of_list(path, np.array(keys), values)[0]

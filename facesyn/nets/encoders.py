@@ -141,7 +141,10 @@ def open_encoder(path: str | Path, device: str = "cpu", differentiable: bool = T
             )
         net = load_recogniser(path)
         preprocessing = dict(size=net.config.size)
-    return Encoder(net, differentiable=differentiable, name=str(path), **preprocessing).to(pick_device(device))
+    try:
+        return Encoder(net, differentiable=differentiable, name=str(path), **preprocessing).to(pick_device(device))
+    except (KeyError, IndexError, RuntimeError) as e:  # of a graph that does not hold together
+        raise ValueError(f"{path} cannot be run on two faces of {preprocessing['size']} px: {e}") from e
 
 
 def load_encoder(path: str | Path, device: str = "cpu", differentiable: bool = True, **preprocessing: Any) -> Encoder:

@@ -228,13 +228,7 @@ def test_lists_of_pictures_with_any_ending(tmp_path):
 
 
 ANSWERS = [np.array([1, 0], kind) for kind in ("i1", "u1", "i2", "i4", "u4", "i8", "f4", "f8", "?")]
-ANSWERS += [
-    [np.int32(1), np.int32(0)],
-    [np.True_, np.False_],
-    [1.0, 0.0],
-    (True, False),
-    np.array([True, False], object),
-]
+ANSWERS += [[np.int32(1), np.int32(0)], [np.True_, np.False_], (True, False), np.array([True, False], object)]
 
 
 @pytest.mark.parametrize("answers", ANSWERS, ids=lambda v: str(getattr(v, "dtype", type(v[0]).__name__)))
@@ -370,3 +364,32 @@ def test_grey_sets_are_not_swapped(tmp_path):
                 image = Image.fromarray(x.clip(0, 255).astype(np.uint8)).convert(mode)
                 image.save(tmp_path / mode / who / f"{k}.jpg")
         assert not any("swapped" in p for p in inspect_dataset(tmp_path / mode)["problems"])
+
+
+# --- what lies beside pictures ---
+
+
+ROWS = [
+    ("manifest.jsonl", lambda row: row | dict(file=["x"]), "row 1 names no file"),
+    ("manifest.jsonl", lambda row: row | dict(attributes=["a", 1, 2, 3]), "attributes must be"),
+    ("card.json", lambda card: card | dict(note=float("inf")), "no number"),
+    ("card.json", lambda card: card | dict(note="\ud800"), "no text"),
+    ("card.json", lambda card: [card], "expected an object"),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[2])
+def test_what_is_said_of_pictures(row, tmp_path):
+    name, change, words = row
+    write_folder(DRAWN, tmp_path / "set", CARD)
+    file = tmp_path / "set" / name
+    rows = file.read_text().splitlines() if name.endswith("l") else [file.read_text()]
+    file.write_text("\n".join([json.dumps(change(json.loads(rows[0]))), *rows[1:]]))
+    call = convert if name == "card.json" else lambda p, _: folder_faces(p, 32)
+    refused(lambda: call(tmp_path / "set", tmp_path / "out"), name, words)
+
+
+def test_a_file_without_images(tmp_path):
+    path = records(tmp_path, "train", [])
+    refused(lambda: open_encoded(path), "train.rec has no images")
+    assert "train.rec has no images" in inspect_dataset(path)["problems"]

@@ -86,6 +86,17 @@ def test_settings_are_refused_in_one_wording():
     assert texts == {"core/files.py"}
 
 
+def test_endings_are_read_in_one_place():
+    "`ending` takes NET.ONNX for net.onnx; what is left passes a suffix on"
+    seen = {
+        room
+        for room, tree in ROOMS.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("suffix", "suffixes")
+    }
+    assert {room for room in seen if room.split("/")[0] in ("data", "nets")} == {"data/dataset.py"}
+
+
 MOST = 8
 
 
