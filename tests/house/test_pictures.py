@@ -16,7 +16,7 @@ LEADS = [
     "methods/04_cemiface",
     "methods/09_idbooth",
     "measure/03_verification",
-    "data/13_conversion",
+    "data/18_conversion",
 ]
 
 
