@@ -205,7 +205,8 @@ def weights_digest(modules: dict) -> str:
 def _config(part) -> dict:
     "What the configuration of a part of a pipeline says of its function: not where it came from, or which version"
     if hasattr(part, "backend_tokenizer"):
-        return json.loads(part.backend_tokenizer.to_str())
+        of_last_call = ("padding", "truncation")
+        return {k: v for k, v in json.loads(part.backend_tokenizer.to_str()).items() if k not in of_last_call}
     config = getattr(part, "config", {})
     config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     return {k: v for k, v in config.items() if not k.startswith("_") and k not in ("transformers_version", "dtype")}

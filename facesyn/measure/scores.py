@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAR_RULES', 'unit_rows', 'check_differ', 'score_pairs', 'rows_of', 'cross_pairs', 'ScoreSet', 'score_set',
-           'error_curves', 'eer', 'fmr_threshold', 'fnmr_at_fmr', 'tar_at_far', 'auc', 'fdr', 'rates', 'plot_scores']
+           'error_curves', 'finite', 'eer', 'fmr_threshold', 'fnmr_at_fmr', 'tar_at_far', 'auc', 'fdr', 'rates',
+           'plot_scores']
 
 # %% ../../nbs/measure/01_scores.ipynb #c002
 from dataclasses import dataclass
@@ -157,14 +158,19 @@ def error_curves(genuine, impostor) -> tuple:
     return t, 1 - np.searchsorted(impostor, t) / len(impostor), np.searchsorted(genuine, t) / len(genuine)
 
 
+def finite(values: ArrayLike, name: str) -> np.ndarray:
+    "Values (n,) as float64; ValueError calls them `name` if there are none or one is not finite"
+    found = np.asarray(values, np.float64).ravel()
+    if len(found) == 0:
+        raise ValueError(f"{name}: no values")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name}: value {int((~np.isfinite(found)).argmax())} is not finite")
+    return found
+
+
 def _sorted(scores, name) -> np.ndarray:
-    "Scores (n,) as sorted float64; ValueError if there are none or one is not finite"
-    scores = np.asarray(scores, np.float64).ravel()
-    if len(scores) == 0:
-        raise ValueError(f"no {name} scores")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{name} score {int((~np.isfinite(scores)).argmax())} is not finite")
-    return np.sort(scores)
+    "Scores (n,) as rising float64; errors of `finite`"
+    return np.sort(finite(scores, f"{name} scores"))
 
 # %% ../../nbs/measure/01_scores.ipynb #c031
 def eer(genuine: ArrayLike, impostor: ArrayLike) -> float:

@@ -226,9 +226,11 @@ def _add_copies(root, images, copies):
     people, suffix = sorted({row["identity"] for row in rows}), Path(rows[0]["file"]).suffix
     if len(images) != len(people):
         raise ValueError(f"{len(images)} images for {len(people)} identities of {root}")
+    last = {i: -1 for i in people}
+    for row in rows:
+        last[row["identity"]] = max(last[row["identity"]], row["image"])
     for i, image in zip(people, images):
-        last = max(row["image"] for row in rows if row["identity"] == i)
-        for j in range(last + 1, last + 1 + copies):
+        for j in range(last[i] + 1, last[i] + 1 + copies):
             rows.append(manifest_row(image_file(i, j, suffix), i, j, copy=True))
             write_image(image, root / rows[-1]["file"])
     counted = ("images", "identities", "sha256", "settings")

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
-from ..measure.scores import eer
-from .style import COLOURS, DASHES, finite, house_style, rgba
+from ..measure.scores import eer, finite
+from .style import COLOURS, DASHES, house_style, rgba
 
 # %% ../../nbs/report/02_histograms.ipynb #h005
 def _edges(values: ArrayLike, bins: int = 60) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from .style import COLOURS, DASHES, finite, house_style
+from ..measure.scores import finite
+from .style import COLOURS, DASHES, house_style
 
 # %% ../../nbs/report/03_responses.ipynb #r005
 def control_plot(

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from facesyn.core.checks import refused
+from facesyn.measure.scores import finite
 from facesyn.report.accuracies import accuracy_bars, by_dataset, verification_table
 from facesyn.report.answers import dataset_answer
 from facesyn.report.histograms import attribute_histogram, separation_plot, similarity_histogram
 from facesyn.report.logs import read_log, training_curves
 from facesyn.report.pieces import picture, picture_rows, table
 from facesyn.report.responses import control_plot, curves
-from facesyn.report.style import finite
 
 RNG = np.random.default_rng(0)
 FACES = RNG.normal(0, 20, (50, 4))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from facesyn.core.checks import refused
+from facesyn.core.files import weights_digest
 from facesyn.core.images import generator, read_image
 from facesyn.core.training import Keep
 from facesyn.diffusion.schedule import add_noise, estimate_x0, target
@@ -155,10 +156,12 @@ def drawn(lora, out):
     return np.stack([read_image(out / "ada" / f"{j:04d}.png") for j in range(2)]).astype(int)
 
 
-def other(person, folder, tensors):
+def other(person, folder, tensors, alpha=6):
     folder.mkdir()
     with safe_open(person / LORA_FILE, "pt") as f:
-        about = f.metadata()
+        about = {
+            k: re.sub(r'"unet.lora_alpha": \d+', f'"unet.lora_alpha": {alpha}', v) for k, v in f.metadata().items()
+        }
     save_file(tensors, folder / LORA_FILE, metadata=about)
     return folder
 
@@ -180,9 +183,24 @@ def test_a_lora_under_others_names_is_read_or_refused(person, tmp_path):
     assert not [p for p in tmp_path.glob("drawn */ada/*")] or (tmp_path / "drawn kohya" / "card.json").exists()
 
 
+def test_another_alpha_is_another_lora(person, tmp_path):
+    strong = other(person, tmp_path / "strong", load_file(person / LORA_FILE), 9)
+    assert (strong / LORA_FILE).read_bytes() != (person / LORA_FILE).read_bytes()
+    drawn(person, tmp_path / "out")
+    refused(lambda: drawn(strong, tmp_path / "out"), "told")
+
+
 def test_a_lora_of_the_users_own_stays(person, tmp_path):
     pipe = small()
     pipe.unet.load_lora_adapter(load_file(person / LORA_FILE), adapter_name="mine", prefix="unet")
     before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
     refused(lambda: generate_people(pipe, [], 1, tmp_path, CARD, HOW), "LoRA of its own (mine)", "fuse_lora")
     assert all(v.equal(before[k]) for k, v in pipe.unet.state_dict().items())
+
+
+def test_what_a_tokenizer_was_asked_last_is_not_part_of_its_digest():
+    one, other = build_tokenizer(), build_tokenizer()
+    one("a face", padding="max_length", max_length=9, truncation=True)
+    assert weights_digest(dict(t=one)) == weights_digest(dict(t=other))
+    other.add_tokens(["nobody"])
+    assert weights_digest(dict(t=one)) != weights_digest(dict(t=other))
