@@ -145,7 +145,7 @@ def _read(path) -> tuple[dict, Any, dict]:
 
 def load_checkpoint(path: str | Path | None, settings: dict) -> tuple[Any, dict] | None:
     """`(state, tensors)` that `save_checkpoint` wrote, None if there is no path or no file yet; a damaged one is warned
-    of, and the one before it is read
+    of, and the one before it is read and takes its place
 
     ValueError for a file of other settings, or if what is there is no checkpoint."""
     if path is None:
@@ -161,7 +161,8 @@ def load_checkpoint(path: str | Path | None, settings: dict) -> tuple[Any, dict]
             continue
         same_settings(place, there, settings)
         if damaged:
-            warnings.warn(f"{damaged}: going on from {place.name}", stacklevel=2)
+            warnings.warn(f"{damaged}: going on from {place.name}, which takes its place", stacklevel=2)
+            os.replace(place, path)  # or else the next one to be written would move the damaged over the whole
         return state, tensors
     if damaged:
         raise damaged

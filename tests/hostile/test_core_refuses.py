@@ -242,14 +242,16 @@ def test_checkpoints_that_are_damaged(tmp_path):
     path, settings = tmp_path / "checkpoint.safetensors", dict(lr=0.1)
     for step in (1, 2):
         save_checkpoint(path, settings, dict(step=step), dict(x=torch.arange(40)))
-    whole = path.read_bytes()
+    former = path.with_name("checkpoint.former.safetensors")
+    whole, before = path.read_bytes(), former.read_bytes()
     for k in range(0, 8 * len(whole), 97):
         bits = bytearray(whole)
         bits[k // 8] ^= 1 << k % 8
-        path.write_bytes(bits)
+        path.write_bytes(bits), former.write_bytes(before)
         with pytest.warns(UserWarning, match="going on from checkpoint.former.safetensors"):
             assert load_checkpoint(path, settings)[0] == dict(step=1)
-    path.with_name("checkpoint.former.safetensors").unlink()
+        assert path.read_bytes() == before and not former.exists()  # the next one does not bury it under the damaged
+    path.write_bytes(bits)
     refused(lambda: load_checkpoint(path, settings), str(path), "is not a checkpoint")
     path.write_bytes(whole)
     assert load_checkpoint(path, settings)[0] == dict(step=2)
