@@ -187,7 +187,8 @@ def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray, dict[int, str]]:
 # %% ../../nbs/data/13_rec_sets.ipynb #n712
 def left_images(path, skipped: list[str]) -> tuple[Records, np.ndarray, np.ndarray, dict[int, str]]:
     "As `rec_images`, of a file that may be damaged: a sentence on each record that is left out goes into `skipped`"
-    records, labels = _left_records(Path(path), skipped), {}
+    records, why = _left_records(Path(path), skipped)
+    labels: dict = {}
     images = rec_header(records)[0] if rec_header(records) else None
     for k in map(int, np.argsort(records.keys) if images else np.arange(len(records))):
         try:
@@ -197,16 +198,18 @@ def left_images(path, skipped: list[str]) -> tuple[Records, np.ndarray, np.ndarr
             skipped.append(str(e))
     if not labels:
         raise ValueError(f"{path} has no images that can be read")
+    skipped += [why] if why and not skipped else []  # an index that leaves records out
     places = np.array([*labels])
     return records, places, *people_of_list(path, records.keys[places], np.array([*labels.values()]))
 
 
-def _left_records(path, skipped) -> Records:
-    "The records of a file that may be cut off: those that its index names and that begin in it, or all up to its end"
+def _left_records(path, skipped) -> tuple[Records, str]:
+    """The records of a file that may be cut off: those that its index names and that begin in it, or all up to its end;
+    and what is wrong with it"""
     try:
-        return Records(path)
+        return Records(path), ""
     except ValueError as e:
-        skipped.append(str(e))
+        why = str(e)
     offsets, end = walk(path, strict=False)
     keys, size = np.arange(len(offsets)), path.stat().st_size
     if path.with_suffix(".idx").is_file():
@@ -216,7 +219,7 @@ def _left_records(path, skipped) -> Records:
         keys, offsets = keys[inside], offsets[inside]
     elif end < size:
         skipped.append(f"{path}: bytes {end} to {size}, since no .idx says where the next record begins")
-    return Records(path, (keys, offsets))
+    return Records(path, (keys, offsets)), why
 
 # %% ../../nbs/data/13_rec_sets.ipynb #c036
 def open_rec(path, skipped: list[str] | None = None) -> Encoded:

@@ -19,7 +19,7 @@ from facesyn.data.recordio import read_idx
 
 FACES = parametric_faces(3, 4, size=32)
 WHOLE = encoded_faces(FACES)
-HALF = encode_image(FACES[5][0], ".jpg")[:-200]  # of such a file the beginning is read, and copied, without complaint
+HALF = WHOLE.read(5)[:-200]  # of such a file the beginning is read, and copied, without complaint
 
 
 def picture_that_is_none(folder, format):

@@ -103,6 +103,8 @@ def test_folders_of_autoencoders(tmp_path):
     next(tmp_path.glob("*.safetensors")).unlink()
     refused(lambda: open_vae(tmp_path), "no weights", kind=FileNotFoundError)
     (tmp_path / "config.json").write_text("[]")
+    refused(lambda: open_vae(tmp_path), "config.json", "expected an object")
+    (tmp_path / "config.json").write_text("{}")
     refused(lambda: open_vae(tmp_path), "_class_name is None", EvenPatches.__name__)
 
 

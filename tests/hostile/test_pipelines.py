@@ -105,7 +105,7 @@ def test_plain_diffusers(name, again, tmp_path, offline):
         assert str(shipped(name)) not in (folder / "model_index.json").read_text()
     refused(lambda: DiffusionPipeline.from_pretrained(folder), "trust_remote_code=True")
     assert type(DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)) is kind
-    assert type(kind.from_pretrained(folder)) is kind and "trust_remote_code" in (folder / "README.md").read_text()
+    assert type(kind.from_pretrained(folder)) is kind and "trust_remote_code" in (folder / "pipeline.py").read_text()
 
 
 def test_a_folder_runs_no_code(tmp_path):

@@ -173,7 +173,7 @@ def test_processes_add_up(tmp_path):
         "from accelerate import Accelerator\n"
         "from facesyn.diffusion.training import pictures_seen\n"
         "Accelerator(cpu=True)\n"
-        "print('seen', pictures_seen(10, 4, 3))\n"
+        "print(f'seen {pictures_seen(10, 4, 3)}\\n', end='')\n"  # one write: the two do not cut each other short
     )
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", str(script)]
