@@ -64,6 +64,7 @@ def content(folder):
 
 
 def outcome(call, queue):
+    torch.set_num_threads(1)  # torch's other threads did not come along into this process: waiting for them has no end
     try:
         call(), queue.put("made")
     except ValueError as e:
