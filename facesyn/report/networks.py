@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ..core.doctor import below, reads, writes
+from ..core.doors import ending
 from ..core.files import read_json
 from ..core.profiles import Profile, Run
 
@@ -21,10 +22,10 @@ def check_files(path: Path) -> None:
     "Reads an .onnx file, or configurations and headers of weights in a folder; an error if one of them is broken"
     from facesyn.nets.onnx_nets import read_onnx  # imports torch and onnx
 
-    if path.suffix == ".onnx" and path.is_file():
+    if ending(path) == ".onnx" and path.is_file():
         read_onnx(path)
     for file in sorted(path.rglob("*")) if path.is_dir() else []:
-        if file.suffix == ".onnx":
+        if ending(file) == ".onnx":
             read_onnx(file)
         elif file.suffix == ".json":
             read_json(file)
@@ -57,6 +58,7 @@ def open_pipeline(path: Path) -> None:
     from diffusers.utils import logging
 
     kind = read_json(path / "model_index.json", dict).get("_class_name")
+    kind = kind[-1] if isinstance(kind, list) and kind else kind  # behind the file that plain diffusers finds it by
     if kind in ("CemiFacePipeline", "ID3Pipeline"):
         logging.disable_progress_bar()
         getattr(import_module("facesyn.methods"), kind).from_pretrained(path)

@@ -113,6 +113,7 @@ def test_doctor_lists_all_that_is_missing(copy):
         ("net/diffusion_pytorch_model.safetensors", b"no weights", "encode.attributes", "net does not open"),
         ("net/model_index.json", b"[]", "id3_generate.pipeline", "model_index.json: expected an object"),
         ("net/model_index.json", b'{"_class_name": "ID3Pipeline"}', "id3_generate.pipeline", "net does not open"),
+        ("net/model_index.json", b'{"_class_name": ["pipeline", "ID3Pipeline"]}', "id3_generate.pipeline", "not open"),
     ],
 )
 def test_doctor_opens_networks(file, content, parameter, words, copy):
