@@ -325,6 +325,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'facesyn.data.faces.at_least': ('data/faces.html#at_least', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.attribute_row': ('data/faces.html#attribute_row', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.best_images': ('data/faces.html#best_images', 'facesyn/data/faces.py'),
+                                    'facesyn.data.faces.check_finished': ('data/faces.html#check_finished', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.fewer_than': ('data/faces.html#fewer_than', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.first_images': ('data/faces.html#first_images', 'facesyn/data/faces.py'),
                                     'facesyn.data.faces.folder_faces': ('data/faces.html#folder_faces', 'facesyn/data/faces.py'),
