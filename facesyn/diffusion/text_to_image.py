@@ -31,8 +31,8 @@ AGES, HAIR = {"young": 30, "middle-aged": 55, "old": 200}, ("blond", "brown", "b
 
 
 def face_words(identities, s, place=None, seed: int = 0) -> list[dict]:
-    """For people (n,) drawn with attributes s (n, 4) in places (n,): sex, age, hair, view and place of each picture, in
-    words; place None where there is none"""
+    """For people (n,) rendered with attributes s (n, 4) in places (n,): sex, age, hair, view and place of each picture,
+    in words; place None where there is none"""
     t = dict(zip(TRAITS, people(identities, seed).unbind(1)))
     s, dark = torch.as_tensor(s), 0.52 + 0.23 * t["hair_dark"]
     hair = torch.where(dark < 0.3, 0, torch.where(dark < 0.66, 1, 2))
