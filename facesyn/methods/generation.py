@@ -103,7 +103,7 @@ def sample(pipe: Callable, rows: Plan, index: np.ndarray, **options: Any) -> np.
 def sample_all(
     pipe: Callable, rows: Plan, index: np.ndarray | None = None, batch: int = 100, **options: Any
 ) -> np.ndarray:
-    "8-bit images (k, h, w, 3) of the rows at `index`, None: of all, drawn in batches by `sample`"
+    "8-bit images (k, h, w, 3) of the rows at `index`, None: of all, generated in batches by `sample`"
     index = np.arange(len(rows)) if index is None else np.asarray(index)
     return np.concatenate([sample(pipe, rows, index[k : k + batch], **options) for k in range(0, len(index), batch)])
 
