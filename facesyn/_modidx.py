@@ -686,6 +686,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'facesyn/diffusion/training.py'),
                                             'facesyn.diffusion.training._gradients': ( 'diffusion/training.html#_gradients',
                                                                                        'facesyn/diffusion/training.py'),
+                                            'facesyn.diffusion.training._place': ( 'diffusion/training.html#_place',
+                                                                                   'facesyn/diffusion/training.py'),
                                             'facesyn.diffusion.training.check_drop': ( 'diffusion/training.html#check_drop',
                                                                                        'facesyn/diffusion/training.py'),
                                             'facesyn.diffusion.training.check_faces': ( 'diffusion/training.html#check_faces',
