@@ -64,9 +64,8 @@ def _loaded(path, take, wanted=None, **how):
         if str(path) in str(e):
             raise
         why = f"cut off or damaged: {e}"
-        if "pickle" in str(e) or "magic string" in str(
-            e
-        ):  # NumPy's advice is to load it all the same, which would run what is in it
+        # NumPy's advice for these is to load them all the same, which would run what is in them
+        if "pickle" in str(e) or "magic string" in str(e):
             objects = "Object arrays" in str(e)
             why = "it holds Python objects, expected plain arrays" if objects else "not a file of NumPy arrays"
         raise ValueError(f"cannot read {path}: {why}") from None

@@ -21,7 +21,7 @@ import numpy as np
 from ..core.doors import check_bytes, nfc
 from ..core.files import atomic, bar
 from .dataset import begin_dataset
-from .faces import SUFFIXES, folder_images, people_of, rows_by_file
+from .faces import SUFFIXES, check_finished, folder_images, people_of, rows_by_file
 from facesyn.data.image_sets import (
     Encoded,
     image_numbers,
@@ -59,8 +59,7 @@ def open_folder(root) -> Encoded:
     """The set in `root/<identity>/<image>` or `root/imgs/<identity>/<image>`, its identities in alphabetical order;
     `root/manifest.jsonl` names its images by their path below `root`"""
     root, images = Path(root), image_root(root)
-    if (root / "settings.json").exists() and not (root / "card.json").exists():
-        raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
+    check_finished(root)
     people, called = folder_images(images), known_names(root)
     paths = [p for group in people.values() for p in group]
     names = people_of(called, str(root / "names.txt")) if called and len(called) == len(people) else list(people)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'SUFFIXES', 'people_of', 'Faces', 'select', 'fewer_than', 'at_least', 'first_images', 'best_images',
-           'as_many', 'join', 'in_memory', 'parametric_faces', 'visible', 'unusable', 'folder_images', 'folder_faces',
-           'read_manifest', 'rows_by_file', 'known_attributes', 'attribute_row']
+           'as_many', 'join', 'in_memory', 'parametric_faces', 'visible', 'unusable', 'folder_images', 'check_finished',
+           'folder_faces', 'read_manifest', 'rows_by_file', 'known_attributes', 'attribute_row']
 
 # %% ../../nbs/data/01_faces.ipynb #c002
 import os
@@ -219,13 +219,18 @@ def folder_images(root) -> dict[str, list[Path]]:
             raise ValueError(f"{p} {why}")
     return dict(sorted(people.items()))
 
+# %% ../../nbs/data/01_faces.ipynb #finished
+def check_finished(root: Path) -> None:
+    "ValueError for a dataset that its writer did not finish"
+    if (root / "settings.json").exists() and not (root / "card.json").exists():
+        raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
+
 # %% ../../nbs/data/01_faces.ipynb #c029
 def folder_faces(root: str | Path, size: int, check: bool = False) -> Faces:
     """Faces from `root/<identity>/<image>`, resized to `size`; attributes from its manifest if there is one; `check`
     decodes every file now"""
     root, people = Path(root), folder_images(root)
-    if (root / "settings.json").exists() and not (root / "card.json").exists():
-        raise ValueError(f"{root} is a dataset half-written: run what makes it again, it goes on where it stopped")
+    check_finished(root)
     files = [p for group in people.values() for p in group]
     labels = np.repeat(np.arange(len(people)), [len(group) for group in people.values()])
     rows = rows_by_file(root)

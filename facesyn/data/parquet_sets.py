@@ -20,7 +20,7 @@ from .image_sets import Encoded, known_card, known_names, numbered, of_image
 
 # %% ../../nbs/data/16_parquet_sets.ipynb #c023
 def from_columns(row: dict) -> dict:
-    "The other way"
+    "What `as_columns` was given, from its columns"
     row = {dict(image_number="image").get(k, k): v for k, v in row.items()}
     if not row.keys() >= {*ATTRIBUTES}:
         return of_image(row)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
+from ..core.doors import beside
 from ..core.files import atomic
 from ..core.images import decode_image, to_float
 from .dataset import begin_dataset
@@ -112,11 +113,11 @@ def write_rec(
     digest = sha256(labels.astype("<i8").tobytes()).hexdigest()
     begin_dataset(folder, settings | dict(width=width, height=height, labels=digest))
 
-    def beside():
+    def others():
         _write_beside(encoded, folder, name, order, first, width, height, kind)
 
     if not path.exists():
-        write_records(path, payloads(labels, encoded.read, order, layout), total, beside)
+        write_records(path, payloads(labels, encoded.read, order, layout), total, others)
     return path
 
 # %% ../../nbs/data/13_rec_sets.ipynb #c035
@@ -212,8 +213,8 @@ def _left_records(path, skipped) -> tuple[Records, str]:
         why = str(e)
     offsets, end = walk(path, strict=False)
     keys, size = np.arange(len(offsets)), path.stat().st_size
-    if path.with_suffix(".idx").is_file():
-        keys, offsets = read_idx(path.with_suffix(".idx"))
+    if (index := beside(path, ".idx")).is_file():
+        keys, offsets = read_idx(index)
         inside = offsets < size
         skipped += [f"{path} (key {key}) is missing" for key in keys[~inside]]
         keys, offsets = keys[inside], offsets[inside]
@@ -243,7 +244,10 @@ class RecDataset(Dataset):
 
     def __init__(self, path, transform=None):
         self.records, self.places, values, called = rec_images(path)
-        self.transform, (self.labels, self.names) = transform, numbered(values, self.where, called)
+        self.transform, (self.labels, self.names) = (
+            transform,
+            numbered(values, self.where, known_names(Path(path).parent) or called),
+        )
 
     def where(self, k):
         return f"{self.records.path} (key {self.records.keys[self.places[k]]})"

@@ -9,6 +9,7 @@ __all__ = ['per_identity', 'vendi', 'vendi_per_identity', 'prdc', 'moments', 'fr
 # %% ../../nbs/measure/05_diversity.ipynb #c002
 import numpy as np
 
+from ..data.faces import ATTRIBUTES
 from .scores import rows_of, unit_rows
 from ..sphere.galleries import select_distinct
 
@@ -203,7 +204,7 @@ def attribute_spread(attributes, labels, width: float = 10.0) -> dict:
     if len(labels) != len(a):
         raise ValueError(f"{len(a)} rows of attributes but {len(labels)} labels")
     found = {}
-    for name, v in zip(("pitch", "yaw", "roll", "age"), a.T):
+    for name, v in zip(ATTRIBUTES, a.T):
         v, who = v[~np.isnan(v)], np.asarray(labels)[~np.isnan(v)]
         if not len(v):
             continue

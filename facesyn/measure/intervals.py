@@ -84,7 +84,7 @@ def bootstrap_interval(
     a dict identity -> number, over redrawn identities"""
     return _interval(redrawn((x,), statistic, rounds, seed), level)
 
-
+# %% ../../nbs/measure/02_intervals.ipynb #paired
 def paired_bootstrap(
     a: Sample, b: Sample, statistic: Callable, rounds: int = 1000, level: float = 0.95, seed: int = 0
 ) -> dict:

@@ -66,7 +66,7 @@ def by_landmarks(size: int = 112) -> Callable:
 
 def by_detection(find: Callable, size: int = 112) -> Callable:
     """Crops of `size` pixels by what `find` sees, uint8 image (h, w, 3) -> faces with `landmarks` (see
-    `alignment.find_faces`), the first of them; no gradient passes through the detection itself"""
+    `photographs.find_faces`), the first of them; no gradient passes through the detection itself"""
 
     def crop(images, landmarks=None):
         seen = [_upright(find(image), size) for image in to_uint8(images.detach().float()).numpy()]

@@ -59,7 +59,7 @@ def check_pipeline(pipe):
 
 
 def check_drawing(pipe: StableDiffusionPipeline):
-    "`check_pipeline`; ValueError also for parts of different precisions, which can be trained on but draw nothing"
+    "`check_pipeline`; ValueError also for parts of different precisions, which can be trained on but generate nothing"
     check_pipeline(pipe)
     kinds = {name: str(getattr(pipe, name).dtype) for name in ("text_encoder", "unet", "vae")}
     if len({*kinds.values()}) > 1:

@@ -37,8 +37,8 @@ def rotation(s):
 
 # %% ../../nbs/rendered/06_camera.ipynb #c008
 TEMPLATE = torch.tensor(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]  # eyes
-)  # nose, corners of the mouth
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)  # (x, y) of the two eyes, the nose and the two corners of the mouth
 
 # %% ../../nbs/rendered/06_camera.ipynb #c010
 def camera(marks, s, jitter):
@@ -86,8 +86,7 @@ def splat(x, y, depth, colour, seen, size, more=None):
 
     x, y (n, P) in pixels from the upper left corner; `depth` (n, P) in [-4, 4], larger is nearer; `colour` (n, 3, P);
     `seen` (n, P) bool. `more`: picture (E,), x, y and depth (E,) of further points, and a function that tells the
-    colours
-    (k, 3) of some of them, numbered (k,)."""
+    colours (k, 3) of some of them, numbered (k,)."""
     (n, P), w = x.shape, size + 4  # two pixels more at every border, for `close`
     best = torch.zeros(n * w * w + 1, dtype=torch.int64)
 
@@ -130,8 +129,7 @@ GAP, ROUGH = 1.9, 2.4  # pixels between two points that `close` bridges: on a he
 
 def stretched(x, y, seen, closed, gap):
     """Cells of one surface that are wider than `gap` pixels: picture, row and column (k,) of their upper left corners,
-    and
-    into how many parts (k,) of 0.85 GAP each has to be cut, down and across
+    and into how many parts (k,) of 0.85 GAP each has to be cut, down and across
 
     x, y in pixels, `seen` bool, each (n, rows, cols); a `closed` surface has a cell between its last and first column.
     """
@@ -154,8 +152,7 @@ def stretched(x, y, seen, closed, gap):
 # %% ../../nbs/rendered/06_camera.ipynb #c032
 def parts(down, across):
     """For cells cut into `down` by `across` parts, both (k,): the cell (E,) of each part, and its place in it, v down
-    and u
-    across (E,) in [0, 1)"""
+    and u across (E,) in [0, 1)"""
     count = down * across
     cell = torch.repeat_interleave(torch.arange(len(count)), count)
     part, across = torch.arange(len(cell)) - (count.cumsum(0) - count)[cell], across[cell]
@@ -163,17 +160,15 @@ def parts(down, across):
 
 # %% ../../nbs/rendered/06_camera.ipynb #c035
 def bilinear(a, b, c, d, v, u):
-    """Between values `a` upper left, `b` upper right, `c` lower left and `d` lower right, at v down and u across in [0,
-    1];
-    shapes broadcast"""
+    """Between values `a` upper left, `b` upper right, `c` lower left and `d` lower right, at v down and u across in
+    [0, 1]; shapes broadcast"""
     top, bottom = a + (b - a) * u, c + (d - c) * u
     return top + (bottom - top) * v
 
 # %% ../../nbs/rendered/06_camera.ipynb #c038
 def fill(x, y, depth, colour, seen, size, detail=1):
     """Points between those of `splat`, wherever a surface of `sheets` is stretched: what `splat` takes as `more`;
-    arguments
-    as there"""
+    arguments as there"""
     P, start, found = x.shape[1], 0, []
     for k, (rows, cols) in enumerate(sheets(detail)):
         one = (v[:, start : start + rows * cols].view(-1, rows, cols) for v in (x, y, seen))
@@ -228,10 +223,8 @@ PLACES = {
 
 def backdrop(u, size, place=None):
     """Blurred backgrounds (n, 3, size, size) from 27 uniform numbers each, `u` (n, 27): grey ones with a little colour
-    in [0.12, 0.84],
-    or those of the PLACES numbered in `place` (n,), where it is not -1: top, middle and bottom have the place's
-    colours, give or take 0.09
-    """
+    in [0.12, 0.84], or those of the PLACES numbered in `place` (n,), where it is not -1: top, middle and bottom have
+    the place's colours, give or take 0.09"""
     b = u.view(-1, 3, 3, 3)
     plain = 0.12 + 0.72 * mix(b.mean(1, keepdim=True).expand_as(b), b, 0.25)
     if place is not None:

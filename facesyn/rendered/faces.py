@@ -72,7 +72,7 @@ def check_asked(n, **asked):
 
 # %% ../../nbs/rendered/07_faces.ipynb #c015
 def _check_rows(identities, images, size, batch, place):
-    "ValueError names what `render_faces` cannot draw; a warning above 128 pixels"
+    "ValueError names what `render_faces` cannot render; a warning above 128 pixels"
     if len(identities) != len(images) or not images:
         raise ValueError(f"{len(identities)} identities but {len(images)} images")
     if size < 16 or batch < 1:
@@ -106,8 +106,7 @@ def render_faces(
     """Rendered faces: 8-bit images (n, size, size, 3), attributes (n, 4) = pitch, yaw, roll in degrees and age in
     years, landmarks (n, 5, 2) in pixels
 
-    Row k is image `images[k]` of person `identities[k]`, a pure function of (seed, identity, image), whatever `batch`
-    is.
+    Row k is image `images[k]` of person `identities[k]`, a pure function of (seed, identity, image), whatever `batch`.
     `asked`: yaw, pitch, roll, age. Each is random by default; give a pair (lo, hi), a number, or a tensor or array of
     one value per row to ask for it.
     `place` (n,): numbers of PLACES, -1 for none of them; None: none anywhere.

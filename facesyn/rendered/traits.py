@@ -51,6 +51,7 @@ def people(identities: Iterable[int], seed: int = 0) -> torch.Tensor:
 
 # %% ../../nbs/rendered/02_traits.ipynb #c924
 def crowd(n, **values):
+    "Traits by name, each (n,), of the people 0 to n-1, with some of them set to `values`"
     return dict(zip(TRAITS, people(range(n)).unbind(1))) | {
         k: torch.as_tensor(v).float().expand(n) for k, v in values.items()
     }

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from safetensors import safe_open
-
 from ..core.doctor import below, reads, writes
 from ..core.doors import ending
 from ..core.files import read_json
@@ -19,19 +17,19 @@ from ..core.profiles import Profile, Run
 
 # %% ../../nbs/report/13_networks.ipynb #w005
 def check_files(path: Path) -> None:
-    "Reads an .onnx file, or configurations and headers of weights in a folder; an error if one of them is broken"
-    from facesyn.nets.onnx_nets import read_onnx  # imports torch and onnx
+    "Reads an .onnx file, or configurations and headers of weights in a folder; an error that names a broken one"
+    from facesyn.core.networks import weights_shapes  # these import torch and onnx
+    from facesyn.nets.onnx_nets import read_onnx
 
     if ending(path) == ".onnx" and path.is_file():
         read_onnx(path)
-    for file in sorted(path.rglob("*")) if path.is_dir() else []:
+    for file in (path, *sorted(path.rglob("*"))) if path.is_dir() else []:
         if ending(file) == ".onnx":
             read_onnx(file)
         elif file.suffix == ".json":
             read_json(file)
-        elif file.suffix == ".safetensors":
-            with safe_open(file, "pt") as f:
-                f.keys()
+        elif file.is_dir():
+            weights_shapes(file)
 
 # %% ../../nbs/report/13_networks.ipynb #w007
 NETWORKS = set(

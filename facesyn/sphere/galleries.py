@@ -62,7 +62,7 @@ def gallery_anchors(
         protected = gallery[:0]
     protected = unit_vectors(protected, "protected embedding")
     if n < 2 or len(gallery) < n:
-        raise ValueError(f"{len(gallery)} gallery embeddings for {n} anchors: expected 2 anchors or more, and as many")
+        raise ValueError(f"{len(gallery)} gallery embeddings for {n} anchors: expected as many, for 2 anchors or more")
     if gallery.shape[1] != protected.shape[1]:
         raise ValueError(f"gallery has {gallery.shape[1]} dimensions, protected {protected.shape[1]}")
     with one_thread():

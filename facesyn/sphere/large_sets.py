@@ -173,7 +173,7 @@ def _energy(way, k, dim, top, run):
 def search_large(
     n: int, dim: int, seed: int = 0, start=None, stages=None, steps: int | None = None, device="cpu", checkpoint=None
 ) -> torch.Tensor:
-    """Unit vectors (n, dim) float32 by springs and a soft maximum: 5 to 12 descents of `steps` evaluations of 3 n^2 dim
+    """Unit vectors (n, dim) float32 by springs and a soft maximum: 4 to 12 descents of `steps` evaluations of 3 n^2 dim
     operations; memory for about 22 n dim numbers and a tile of 2048^2 for each thread
 
     `start`: a set of unit vectors (n, dim) to begin with, with a few points to be fitted in, and `stages`, thresholds

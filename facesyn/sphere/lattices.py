@@ -47,9 +47,8 @@ def quadrangle(q: int) -> Code:
         z, two = np.arange(q), add[1, 1] if q > 2 else 0
         c = next(c for c in range(1, q) if (add[add[mul[z, z], z], c] != 0).all()) if q > 2 else 1
         v = np.arange(q**6)[:, None] // q ** np.arange(6) % q
-        v = v[
-            v[np.arange(q**6), (v > 0).argmax(1)] == 1
-        ]  # the first coordinate that is not 0 is 1: one vector for each point
+        # one vector for each point: the first coordinate that is not 0 is 1
+        v = v[v[np.arange(q**6), (v > 0).argmax(1)] == 1]
 
         def total(*terms):
             return add[terms[0], total(*terms[1:])] if len(terms) > 1 else terms[0]

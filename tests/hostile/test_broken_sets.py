@@ -38,6 +38,13 @@ def record_without_a_beginning(folder, format):
     (folder / "train.rec").write_bytes(data)
 
 
+def record_in_capital_letters(folder, format):
+    "As before, in files whose names end in capital letters"
+    record_without_a_beginning(folder, format)
+    for ending in (".rec", ".idx"):
+        (folder / f"train{ending}").rename(folder / f"train{ending.upper()}")
+
+
 def file_that_ends_early(folder, format):
     convert(WHOLE, folder, format)
     (file,) = [p for p in folder.iterdir() if p.suffix in (".rec", ".tar")]
@@ -70,6 +77,7 @@ CASES = [
     *((picture_that_is_none, format, 1) for format in FORMATS),
     (record_without_a_beginning, "rec", 1),
     (record_without_a_beginning, "flat", 1),
+    (record_in_capital_letters, "rec", 1),
     (file_that_ends_early, "rec", None),
     (file_that_ends_early, "flat", None),
     (file_that_ends_early, "webdataset", None),

@@ -11,30 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from tiny import pipeline
 
 from facesyn.core.checks import refused
 from facesyn.core.files import read_json
 from facesyn.data.conversion import WRITERS, convert, open_faces
 from facesyn.data.dataset import begin_dataset, writing
 from facesyn.data.faces import parametric_faces
-from facesyn.diffusion.unet import build_unet
 from facesyn.methods.generation import generate, plan
-from facesyn.methods.id3 import ID3Conditions
 from facesyn.methods.id3_sampling import ID3Pipeline
 from facesyn.nets.photographs import prepare_photos
 
 CARD = dict(name="four", source="rendered", method="a test", licence="CC0-1.0", limits="none")
 FACES = parametric_faces(4, 3, 32, first=10)
 FORMATS = ("rec", "flat", *WRITERS)
-
-
-def pipeline():
-    torch.manual_seed(0)
-    unet = build_unet(8, channels=(32,), condition_dim=16, head_dim=16)
-    pipe = ID3Pipeline(unet, ID3Conditions(4, (8,), 16), DDIMScheduler(prediction_type="v_prediction"))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def people(seed=0):

@@ -13,7 +13,7 @@ LEADS = [
     "sphere/10_anchors",
     "diffusion/01_schedule",
     "methods/01_id3",
-    "methods/04_cemiface",
+    "methods/05_cemiface",
     "methods/09_idbooth",
     "measure/03_verification",
     "data/18_conversion",

@@ -110,7 +110,7 @@ def test_doctor_lists_all_that_is_missing(copy):
         ("net.pth", b"no network", "encode.encoder", "net.pth as a file of tensors"),
         ("net/config.json", b'{"_class_name": "IResNet", "size": 3', "encode.encoder", "config.json is not JSON"),
         ("net/config.json", b'{"_class_name": "UNet"}', "id3_report.judge", "class UNet"),
-        ("net/diffusion_pytorch_model.safetensors", b"no weights", "encode.attributes", "net does not open"),
+        ("net/model.safetensors", b"no weights", "encode.attributes", "model.safetensors is no whole file"),
         ("net/model_index.json", b"[]", "id3_generate.pipeline", "model_index.json: expected an object"),
         ("net/model_index.json", b'{"_class_name": "ID3Pipeline"}', "id3_generate.pipeline", "net does not open"),
         ("net/model_index.json", b'{"_class_name": ["pipeline", "ID3Pipeline"]}', "id3_generate.pipeline", "not open"),

@@ -195,6 +195,12 @@ def test_workers_read_what_one_reads(tmp_path):
         )
 
 
+def test_people_have_their_names(tmp_path):
+    named = Encoded([0, 0, 1], ["Ada", "Max"], lambda k: jpeg(k, 16))
+    path = write_rec(named, tmp_path)
+    assert RecDataset(path).names == open_rec(path).names == ["Ada", "Max"]
+
+
 def test_merged_shards_are_one_file(tmp_path):
     whole = noise()
     shards = []

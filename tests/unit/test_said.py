@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from tiny import pipeline
 from torch import nn
 
 from facesyn.core.checks import refused
@@ -21,12 +21,9 @@ from facesyn.data.cards import RENDERED, inherited, provenance, together, write_
 from facesyn.data.conversion import convert
 from facesyn.data.dataset import write_encoded
 from facesyn.data.faces import parametric_faces
-from facesyn.diffusion.unet import build_unet
 from facesyn.measure.probes import check_judge
 from facesyn.measure.verification import share_recovered, unseen
 from facesyn.methods.generation import generate, plan
-from facesyn.methods.id3 import ID3Conditions
-from facesyn.methods.id3_sampling import ID3Pipeline
 from facesyn.nets.backbones import recogniser
 from facesyn.nets.encoders import Encoder
 from facesyn.report.accuracies import verification_table
@@ -120,14 +117,6 @@ def test_no_run_says_rendered_of_what_it_did_not_render():
 
 
 # How long, and how much
-
-
-def pipeline():
-    torch.manual_seed(0)
-    unet = build_unet(8, channels=(32,), condition_dim=16, head_dim=16)
-    pipe = ID3Pipeline(unet, ID3Conditions(4, (8,), 16), DDIMScheduler(prediction_type="v_prediction"))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def test_a_finished_set_run_again_keeps_its_speed(tmp_path):
