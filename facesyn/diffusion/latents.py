@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Patches', 'encode_images', 'decode_latents', 'rebuilt', 'EvenPatches', 'even_patches', 'training_scheduler',
-           'open_vae', 'latents_digest', 'stored_latents']
+           'open_vae', 'latents_digest', 'stored_latents', 'training_source']
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c002
 import json
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,11 +41,17 @@ class Patches(Network):
         self.register_buffer("unit", torch.ones(1))  # a model without any tensor can be neither saved nor moved
 
     def encode(self, images: torch.Tensor) -> SimpleNamespace:
-        z = nn.functional.pixel_unshuffle(images, self.config.patch)
+        z = self.cut(images)
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: z))
 
     def decode(self, z: torch.Tensor) -> SimpleNamespace:
         return SimpleNamespace(sample=nn.functional.pixel_shuffle(z, self.config.patch))
+
+    def cut(self, images: torch.Tensor) -> torch.Tensor:
+        "The patches, as they are; ValueError for images that are not of whole ones"
+        if any(side % self.config.patch for side in images.shape[2:]):
+            raise ValueError(f"patch={self.config.patch} does not divide images of {images.shape[3]} pixels")
+        return nn.functional.pixel_unshuffle(images, self.config.patch)
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c008
 def encode_images(vae, images: torch.Tensor) -> torch.Tensor:
@@ -76,7 +83,7 @@ class EvenPatches(Patches):
             self.register_buffer(name, v)
 
     def encode(self, images: torch.Tensor) -> SimpleNamespace:
-        p = nn.functional.pixel_unshuffle(images, self.config.patch) - self.mean[:, None, None]
+        p = self.cut(images) - self.mean[:, None, None]
         z = torch.einsum("nchw,cd->ndhw", p, self.forth).contiguous()
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: z))
 
@@ -92,7 +99,7 @@ def even_patches(images, patch: int = 2, power: float = 1.0, most: int = 2000) -
     if not 0 <= power <= 1:
         raise ValueError(f"power={power}: expected a number in [0, 1]")
     some = torch.as_tensor(images)[torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()]
-    p = nn.functional.pixel_unshuffle(to_float(some), patch).permute(1, 0, 2, 3).flatten(1).double()
+    p = Patches(patch).cut(to_float(some)).permute(1, 0, 2, 3).flatten(1).double()
     lam, directions = torch.linalg.eigh(torch.cov(p))
     if lam[-1] <= 0:
         raise ValueError("all patches are the same: their directions cannot be made even")
@@ -182,3 +189,16 @@ def _kept_latents(path, made_from):
         return read_array(path, mapped=True)
     except ValueError:
         return None
+
+# %% ../../nbs/diffusion/03_latents.ipynb #ts02
+def training_source(vae, images, folder: str | Path | None, device) -> tuple:
+    """`images` and `encode` for `training.face_batches`: uint8 images (n, h, w, 3) and what cuts them into patches, on
+    the CPU, or the `stored_latents` of an autoencoder and None
+
+    ValueError for an autoencoder without a `folder` in which its latents can lie."""
+    if not isinstance(vae, Patches):
+        if folder is None:
+            raise ValueError("the latents of an autoencoder are kept beside the checkpoint: give `keep` a folder")
+        return stored_latents(vae, images, Path(folder) / "latents.npy", device=device), None
+    cutter = deepcopy(vae).cpu()
+    return images, lambda x: encode_images(cutter, x)

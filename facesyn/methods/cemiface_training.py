@@ -7,16 +7,24 @@ __all__ = ['PARTS', 'cemiface_objective', 'CemiFaceRecipe', 'cemiface_recipe', '
 
 # %% ../../nbs/methods/07_cemiface_training.ipynb #c002
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..core.files import weights_digest
+from ..core.images import to_float
 from ..core.training import Keep, Optim
-from ..diffusion.latents import Patches, decode_latents, encode_images, latents_digest, training_scheduler
+from facesyn.diffusion.latents import (
+    Patches,
+    decode_latents,
+    encode_images,
+    latents_digest,
+    training_scheduler,
+    training_source,
+)
 from ..diffusion.schedule import draw_noise, prediction_type
 from ..diffusion.training import check_drop, check_faces, face_batches, train
 from ..diffusion.unet import Denoiser, build_unet
@@ -93,38 +101,35 @@ def train_cemiface(
     encoder: Encoder,
     recipe: CemiFaceRecipe,
     keep: Keep = Keep(),
-    vae: Patches | None = None,
+    vae: nn.Module | None = None,
 ) -> CemiFacePipeline:
     """Trains on uint8 faces (n, h, h, 3) with the features of a frozen `encoder`, where it is, and returns the pipeline
     (arXiv 2409.18876)
 
-    `vae`: Patches or EvenPatches, of 1 pixel if None. A checkpoint in `keep.folder` of other faces, encoder or settings
-    is refused. ValueError for images that are not uint8 and square, or not of whole patches.
+    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers. A checkpoint in `keep.folder` of other faces,
+    encoder or settings is refused. ValueError for images that are not uint8 and square, or not of whole patches.
     """
-    images, vae, device = check_faces(images), vae or Patches(1), next(encoder.buffers()).device
-    if images.shape[1] % (patch := vae.config["patch"]):
-        raise ValueError(f"{patch=} does not divide images of {images.shape[1]} pixels")
+    images, device = check_faces(images), next(encoder.buffers()).device
+    vae = (vae or Patches(1)).to(device)
+    z = encode_images(vae, to_float(images[:1]).to(device))
     y, mirrored = (embed(encoder, x, flip=False, unit=False) for x in (images, images.flip(2)))
-    model, scheduler = _denoiser(recipe, vae, images.shape[1], y), training_scheduler(vae, recipe.prediction)
+    model, scheduler = _denoiser(recipe, z, y), training_scheduler(vae, recipe.prediction)
     space = whitening(np.concatenate([y, mirrored]), recipe.whiten).to(device) if recipe.whiten else None
     told = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
         images=latents_digest(vae, images), encoder=weights_digest(dict(encoder=encoder))
     )
-    seen: torch.nn.Module = deepcopy(vae)
-    seen.to(device)  # batches are cut on the CPU, the loss looks where it trains
-    similarity = similarity_seen(encoder, lambda z: decode_latents(seen, z), space)
-    batch_at = face_batches(
-        images, dict(y=y), recipe.batch, recipe.optim.seed, dict(y=mirrored), encode=lambda x: encode_images(vae, x)
-    )
+    source, encode = training_source(vae, images, keep.folder, device)
+    batch_at = face_batches(source, dict(y=y), recipe.batch, recipe.optim.seed, dict(y=mirrored), encode)
+    similarity = similarity_seen(encoder, lambda z: decode_latents(vae, z), space)
     objective = cemiface_objective(scheduler, similarity, recipe.weights, recipe.drop)
     model = train(model, batch_at, objective, recipe.steps, recipe.optim, keep, device.type, told)
-    return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
+    return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
 
 
-def _denoiser(recipe, vae, size, y):
-    "The network for faces of `size` pixels and features y (n, dim), with random weights"
+def _denoiser(recipe, z, y):
+    "The network for latents like z (1, c, h, w) and features y (n, dim), with random weights"
     torch.manual_seed(recipe.optim.seed)
-    patch, options = vae.config.patch, dict(recipe.unet, kind="added_kv", pooled=False)
-    unet = build_unet(size // patch, condition_dim=y.shape[1], in_channels=3 * patch**2, **options)
+    options = dict(recipe.unet, kind="added_kv", pooled=False)
+    unet = build_unet(z.shape[2], condition_dim=y.shape[1], in_channels=z.shape[1], **options)
     length = float(np.linalg.norm(y, axis=1).mean()) if recipe.raw else None
     return Denoiser(unet, CemiFaceConditions(y.shape[1], length, recipe.joint, [p > 0 for p in recipe.drop]))

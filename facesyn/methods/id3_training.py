@@ -8,9 +8,7 @@ __all__ = ['id3_batches', 'id3_objective', 'ID3Recipe', 'id3_recipe', 'check_tra
 # %% ../../nbs/methods/04_id3_training.ipynb #c003
 import json
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,8 +22,8 @@ from facesyn.diffusion.latents import (
     decode_latents,
     encode_images,
     latents_digest,
-    stored_latents,
     training_scheduler,
+    training_source,
 )
 from ..diffusion.schedule import draw_noise, prediction_type
 from ..diffusion.training import check_drop, check_faces, face_batches, train
@@ -165,7 +163,7 @@ def train_id3(
     if begin:
         begin_from(model, begin, recipe.prediction, vae)
     told = _settings(recipe, images, y, s, encoder, vae, begin)
-    source, encode = _source(vae, images, keep.folder, device)
+    source, encode = training_source(vae, images, keep.folder, device)
     mirrored = embed(encoder, images.flip(2), flip=False)
     batch_at = id3_batches(source, y, s, recipe.batch, optim.seed, mirrored, encode)
     objective = id3_objective(scheduler, encoder, recipe.weights, recipe.drop, lambda z: decode_latents(vae, z))
@@ -181,13 +179,3 @@ def _settings(recipe, images, y, s, encoder, vae, begin) -> dict:
         encoder=weights_digest(dict(encoder=encoder)),
         begin=weights_digest(begin.components) if begin else None,
     )
-
-
-def _source(vae, images, folder, device):
-    "What batches are cut from, and how: pictures in patches, cut on the CPU, or latents that are made once"
-    if not isinstance(vae, Patches):
-        if folder is None:
-            raise ValueError("the latents of an autoencoder are kept beside the checkpoint: give `keep` a folder")
-        return stored_latents(vae, images, Path(folder) / "latents.npy", device=device), None
-    cutter = deepcopy(vae).cpu()
-    return images, lambda x: encode_images(cutter, x)

@@ -159,6 +159,8 @@ CEMIFACE = [
     (lambda: cemiface_trained(IMAGES[:, :4]), "(12, 4, 8, 3)"),
     (lambda: cemiface_trained(IMAGES[:0]), "(0, 8"),
     (lambda: cemiface_trained(vae=Patches(3)), "patch=3"),
+    (lambda: id3_trained(vae=Patches(3)), "patch=3", "8 pixels"),
+    (lambda: cemiface_trained(vae=build_vae(8, (16, 16))), "give `keep` a folder"),
     (lambda: asked_similarities(3, 2, m=[]), "m = []"),
     (lambda: asked_similarities(3, 2, m=[0.0, 1.2]), "1.2"),
     (lambda: asked_similarities(3, 2, interval=(0.5,)), "interval (0.5,)"),

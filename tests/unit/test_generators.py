@@ -197,12 +197,18 @@ def test_who_is_hidden_is_not_asked_for():
     assert drawn(pipe, guidance_scale=3.0, guidance_interval=(0.0, 0.0)).equal(drawn(pipe))
 
 
-def test_id3_on_latents():
+def autoencoder():
+    "Of images of 8 pixels, which it halves; random weights"
     blocks = dict(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, sample_size=8)
     torch.manual_seed(2)
     down, up = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
     vae = AutoencoderKL(down_block_types=down, up_block_types=up, **blocks)
-    pipe = id3(DDIMScheduler(clip_sample=False), vae.eval().requires_grad_(False), 4, 4)
+    return vae.eval().requires_grad_(False)
+
+
+def test_id3_on_latents():
+    vae = autoencoder()
+    pipe = id3(DDIMScheduler(clip_sample=False), vae, 4, 4)
     assert drawn(pipe, gamma=0.3).shape == (3, 3, 8, 8)
     batch = dict(x0=encode_images(vae, to_float(IMAGES[:4])), y=Y[:4], s=S[:4])
     terms = id3_loss(pipe, DDPMScheduler(), ENCODER, batch, T, torch.randn(4, 4, 4, 4), decode=pipe.decode)
@@ -236,15 +242,18 @@ def test_shares_and_hidden_conditions():
 # both
 
 
-def test_even_patches(tmp_path):
+@pytest.mark.parametrize("kind", [EvenPatches, AutoencoderKL])
+def test_training_on_latents(kind, tmp_path):
     told, optim = dict(channels=(8, 8), head_dim=8), Optim(3e-3, ema=0.5)
-    vae = even_patches(IMAGES, 2, 0.75)
+    vae = even_patches(IMAGES, 2, 0.75) if kind is EvenPatches else autoencoder()
+    kept = [Keep(tmp_path / name) for name in ("one", "other")]
     pipes = [
-        train_id3(IMAGES, Y, S, ENCODER, ID3Recipe(2, 6, told, 16, (8, 8), optim=optim), vae=vae),
-        train_cemiface(IMAGES, ENCODER, replace(CemiFaceRecipe(2, 6, told), optim=optim), Keep(), vae),
+        train_id3(IMAGES, Y, S, ENCODER, ID3Recipe(2, 6, told, 16, (8, 8), optim=optim), kept[0], vae),
+        train_cemiface(IMAGES, ENCODER, replace(CemiFaceRecipe(2, 6, told), optim=optim), kept[1], vae),
     ]
+    assert all((keep.folder / "latents.npy").is_file() == (kind is AutoencoderKL) for keep in kept)
     for pipe in pipes:
-        assert isinstance(pipe.vae, EvenPatches) and not pipe.scheduler.config.clip_sample
+        assert isinstance(pipe.vae, kind) and not pipe.scheduler.config.clip_sample
         pipe.save_pretrained(tmp_path / type(pipe).__name__)
         again = type(pipe).from_pretrained(tmp_path / type(pipe).__name__)
         y = ENCODER.features(to_float(IMAGES[:2])) if pipe is pipes[1] else Y[:2]
