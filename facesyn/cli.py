@@ -87,8 +87,7 @@ def checkout() -> Path:
 
 # %% ../nbs/cli.ipynb #c006
 def asked_for(options: list[str]) -> dict[str, dict[str, Any]]:
-    """{run: {parameter: value}} of `run.parameter=value`, in which an entry of a group is `group.entry`; ValueError for
-    anything else, or for a parameter given twice"""
+    "{run: {parameter: value}} of `run.parameter=value`; ValueError for anything else, or for a parameter given twice"
     asked: dict[str, dict[str, Any]] = {}
     for option in options:
         place, given, value = option.partition("=")

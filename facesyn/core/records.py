@@ -116,7 +116,7 @@ def among(name: str, known: Iterable[str], further: Iterable[str] = ()) -> str:
 
     def likeness(other):
         ends = name.rpartition(".")[2], other.rpartition(".")[2]
-        return max(SequenceMatcher(None, *pair).ratio() for pair in ((name, other), ends))
+        return max(SequenceMatcher(None, *pair).ratio() for pair in {ends, ends if "." in name else (name, other)})
 
     known = list(known)
     near = nlargest(3, (k for k in dict.fromkeys([*known, *further]) if likeness(k) >= 0.6), likeness)
