@@ -28,6 +28,9 @@ READ = set(
 )
 TEXT = {("prepare", "source"), ("idbooth_report", "real")}
 WORDS = {"", "parametric", "id3"}
+HOLDS = dict(  # parameter, or entry of a group -> what lies in its folder if the run that writes it has ended
+    encoded="index.json", inquiries="card.json", booth="idbooth_train.json", pipeline="model_index.json"
+)
 
 
 def strings(value, key: str):
@@ -43,9 +46,11 @@ def strings(value, key: str):
 
 
 def reads(run: Run) -> list[tuple[str, str]]:
-    "(parameter, path) of every file or folder that a run reads; names of a model hub are not among them"
+    """(parameter, path) of every file or folder that a run reads; names of a model hub are not among them
+
+    Of what lies in a mapping the parameter is told, for a folder that a run writes the entry."""
     return [
-        (name, path)
+        (key if key in HOLDS else name, path)
         for name, value in run.parameters.items()
         if name not in idle(run) and (run.notebook, name) not in TEXT
         for key, path in strings(value, name)
@@ -146,11 +151,6 @@ def missing_paths(profile: Profile, root) -> dict[str, list[str]]:
                 missing.setdefault(path, []).append(f"{run.name}.{name}")
         made += writes(run)
     return missing
-
-
-HOLDS = dict(  # parameter -> what lies in its folder if the run that writes it has ended
-    encoded="index.json", inquiries="card.json", booth="idbooth_train.json", pipeline="model_index.json"
-)
 
 
 def half_written(profile: Profile, root) -> list[str]:

@@ -338,6 +338,14 @@ def test_half_written_folders_are_found(tmp_path):
     assert len(half_written(profile, tmp_path)) == 1
 
 
+def test_half_written_folders_are_found_in_groups(tmp_path):
+    profile = written(tmp_path, "cemiface_experiment: {datasets: {inquiries: data/other/inquiries}}")
+    (tmp_path / "data/other/inquiries").mkdir(parents=True)
+    assert half_written(profile, tmp_path) == [
+        "cemiface_experiment: data/other/inquiries holds no card.json: no run wrote it, or it did not end"
+    ]
+
+
 def test_wrong_profiles_are_found(tmp_path):
     folder = tmp_path / "nbs/runs/params"
     folder.mkdir(parents=True)

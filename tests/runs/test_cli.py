@@ -20,7 +20,7 @@ from facesyn.cli import app
 from facesyn.core.doctor import too_few
 from facesyn.core.files import write_json
 from facesyn.core.profiles import Run, profile_names, read_profile
-from facesyn.core.resumption import read_now
+from facesyn.core.resumption import differ, read_now
 from facesyn.data.dataset import write_image
 from facesyn.data.pairs import Pairs, write_bin
 from facesyn.rendered.faces import render_faces
@@ -259,6 +259,14 @@ def test_files_beside_the_people_of_photographs_do_not_count(tmp_path):
     assert read_now(run, tmp_path) == before
     (tmp_path / "photos/ada/1.jpg").write_bytes(b"c")
     assert read_now(run, tmp_path) != before
+
+
+def test_parameters_that_a_run_was_begun_with_are_compared_by_entry():
+    "What did not exist then was its default; what exists no more counts, so that no result of it is taken for another"
+    run = Run("train", "train", dict(optim=dict(lr=0.2)), dict(optim=dict(lr=0.1, ema=0.9), seed=0))
+    assert differ(dict(parameters=dict(optim=dict(lr=0.2))), run, "mine") == []
+    assert differ(dict(parameters=dict(optim=dict(lr=0.1), seed=0)), run, "mine") == ["optim.lr: 0.1 -> 0.2"]
+    assert "lr: 0.3 -> not a parameter any more" in differ(dict(parameters=dict(lr=0.3)), run, "mine")
 
 
 def test_what_was_begun_is_not_replaced(chain):
