@@ -121,8 +121,14 @@ def for_nobody(profile: Profile) -> list[str]:
             defaults.setdefault(k, []).append(v)
     found = []
     for k, v in flat(profile.common, groups).items():
-        if k not in defaults:
-            found.append(f"all: no run of this profile has a parameter {k!r}: {among(k, sorted(defaults))}")
+        if k in groups:
+            found.append(f"all: {k}: expected a mapping of {', '.join(groups[k])}, got {v!r}")
+        elif k not in defaults:
+            group = k.rpartition(".")[0]
+            known = {
+                n if group else n.partition(".")[0] for n in defaults if n.startswith(f"{group}." if group else "")
+            }
+            found.append(f"all: no run of this profile has a parameter {k!r}: {among(k, sorted(known), defaults)}")
         elif not any(same_type(v, default) for default in defaults[k]):
             default = defaults[k][0]
             found.append(f"all: {k}: expected {type(default).__name__}, such as {default!r}, got {v!r}")

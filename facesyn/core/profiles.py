@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from reprlib import repr as shortened
@@ -76,7 +75,10 @@ def looked_at(tree, parameters: dict) -> Iterator[tuple[str, Any]]:
     code = ast.unparse(tree)
     if (place := re.fullmatch(r"(\w+)((?:\['\w+'\])*)", code)) and place[1] in parameters:
         names = [place[1], *re.findall(r"\w+", place[2])]
-        yield ".".join(names), reduce(lambda v, k: v.get(k) if isinstance(v, dict) else None, names, parameters)
+        value: Any = parameters
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        yield ".".join(names), value
     else:
         for inner in ast.iter_child_nodes(tree):
             yield from looked_at(inner, parameters)

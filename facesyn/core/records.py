@@ -96,7 +96,7 @@ def misfits(asked: dict, defaults: dict, within: str = "") -> list[str]:
     found = []
     for name, value in asked.items():
         place, known = f"{within}{name}", [f"{within}{k}" for k in defaults]
-        default = defaults.get(name)
+        default: Any = defaults.get(name)
         if name not in defaults:
             found.append(f"unknown parameter {place!r}: {among(place, known, flat(defaults, defaults, within))}")
         elif is_group(default) and isinstance(value, dict):
@@ -146,7 +146,8 @@ def flat(values: dict, defaults: dict, within: str = "") -> dict[str, Any]:
     "Parameter -> value, with the entries of groups by their dotted names, such as `unet.patch`"
     found = {}
     for name, value in values.items():
-        if is_group(default := defaults.get(name)) and isinstance(value, dict):
+        default: Any = defaults.get(name)
+        if is_group(default) and isinstance(value, dict):
             found |= flat(value, default, f"{within}{name}.")
         else:
             found[f"{within}{name}"] = value

@@ -146,7 +146,7 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     (copy / "nbs/runs/params").mkdir(parents=True)
     (copy / "nbs/runs/encode.ipynb").symlink_to(ROOT / "nbs/runs/encode.ipynb")
     profile = "# Mine.\n# Needs: nothing.\n# Takes: seconds.\n" + (
-        "all: {encoder: data/models/identity, attributes: data/models/attributes}\nencode: {images: 3}\n"
+        "all: {encoder: {path: data/models/identity}, attributes: data/models/attributes}\nencode: {images: 3}\n"
     )
     (copy / "nbs/runs/params/mine.yaml").write_text(profile)
     (copy / "deep").mkdir()
