@@ -91,13 +91,14 @@ def asked_for(options: list[str]) -> dict[str, dict[str, Any]]:
     asked: dict[str, dict[str, Any]] = {}
     for option in options:
         place, given, value = option.partition("=")
-        run, _, parameter = place.rpartition(".")
-        if not (given and run and parameter):
+        run, *names = place.split(".")
+        if not (given and run and names and all(names)):
             raise ValueError(f"-p {option}: expected run.parameter=value, such as encode.people=20")
-        if parameter in asked.setdefault(run, {}):
-            raise ValueError(f"-p {run}.{parameter} is given twice")
+        parameter, there = ".".join(names), asked.setdefault(run, {})
+        if twice := [p for p in there if f"{p}.".startswith(f"{parameter}.") or f"{parameter}.".startswith(f"{p}.")]:
+            raise ValueError(f"-p {run}.{twice[0]} is given twice")
         try:
-            asked[run][parameter] = yaml.safe_load(value) if value else ""
+            there[parameter] = yaml.safe_load(value) if value else ""
         except yaml.YAMLError as e:
             raise ValueError(f"-p {option}: {value!r} is not YAML") from e
     return asked

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['environment', 'write_record', 'note_work', 'work_done', 'assigned', 'misfits', 'among', 'all_finite', 'same_type',
-           'run_parameters']
+           'is_group', 'flat', 'merged', 'run_parameters']
 
 # %% ../../nbs/core/03_records.ipynb #c002
 import ast
@@ -18,7 +18,8 @@ import subprocess
 import time
 from collections.abc import Iterable
 from datetime import datetime, timezone
-from difflib import get_close_matches
+from difflib import SequenceMatcher
+from heapq import nlargest
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -90,22 +91,35 @@ def assigned(source: str) -> dict:
         return {}
 
 # %% ../../nbs/core/03_records.ipynb #n021
-def misfits(asked: dict, defaults: dict) -> list[str]:
+def misfits(asked: dict, defaults: dict, within: str = "") -> list[str]:
     "One sentence for each parameter that `defaults` does not have, or has with a value of another type"
     found = []
     for name, value in asked.items():
-        if not all_finite(value):
-            found.append(f"parameter {name}: {value!r} is or holds a number that is not finite")
-        elif name not in defaults:
-            found.append(f"unknown parameter {name!r}: {among(name, defaults)}")
-        elif not same_type(value, default := defaults[name]):
-            found.append(f"parameter {name}: expected {type(default).__name__}, such as {default!r}, got {value!r}")
+        place, known = f"{within}{name}", [f"{within}{k}" for k in defaults]
+        default: Any = defaults.get(name)
+        if name not in defaults:
+            found.append(f"unknown parameter {place!r}: {among(place, known, flat(defaults, defaults, within))}")
+        elif is_group(default) and isinstance(value, dict):
+            found += misfits(value, default, f"{place}.")
+        elif not all_finite(value):
+            found.append(f"parameter {place}: {value!r} is or holds a number that is not finite")
+        elif is_group(default):
+            found.append(f"parameter {place}: expected a mapping of {', '.join(default)}, got {value!r}")
+        elif not same_type(value, default):
+            found.append(f"parameter {place}: expected {type(default).__name__}, such as {default!r}, got {value!r}")
     return found
 
 
-def among(name: str, known: Iterable[str]) -> str:
-    "What to say of a name that is none of the known ones: which are near, and which there are"
-    near = get_close_matches(name, known := list(known), 3)
+def among(name: str, known: Iterable[str], further: Iterable[str] = ()) -> str:
+    """What to say of a name that is none of the known ones: which are near, `further` ones too, and which there are;
+    `patch` is near to `unet.patch`"""
+
+    def likeness(other):
+        ends = name.rpartition(".")[2], other.rpartition(".")[2]
+        return max(SequenceMatcher(None, *pair).ratio() for pair in {ends, ends if "." in name else (name, other)})
+
+    known = list(known)
+    near = nlargest(3, (k for k in dict.fromkeys([*known, *further]) if likeness(k) >= 0.6), likeness)
     return f"{'do you mean ' + ' or '.join(near) + '? ' if near else ''}there are {', '.join(known)}"
 
 
@@ -122,13 +136,42 @@ def same_type(value: Any, default: Any) -> bool:
     "Is the value of the default's type? A float may be given as an int"
     return type(value) is type(default) or (isinstance(default, float) and type(value) is int)
 
+# %% ../../nbs/core/03_records.ipynb #g002
+def is_group(default: Any) -> bool:
+    "Is the default a mapping whose keys are fixed? Not if it is empty or a mapping of mappings"
+    return isinstance(default, dict) and not all(isinstance(v, dict) for v in default.values())
+
+
+def flat(values: dict, defaults: dict, within: str = "") -> dict[str, Any]:
+    "Parameter -> value, with the entries of groups by their dotted names, such as `unet.patch`"
+    found = {}
+    for name, value in values.items():
+        default: Any = defaults.get(name)
+        if is_group(default) and isinstance(value, dict):
+            found |= flat(value, default, f"{within}{name}.")
+        else:
+            found[f"{within}{name}"] = value
+    return found
+
+
+def merged(values: dict, given: dict, defaults: dict) -> dict:
+    "`values` with what is given in place of them, in groups key by key; `defaults` say what is a group"
+    found = dict(values)
+    for name, value in given.items():
+        both = isinstance(value, dict) and isinstance(values.get(name), dict) and is_group(defaults.get(name))
+        found[name] = merged(values[name], value, defaults[name]) if both else value
+    return found
+
 # %% ../../nbs/core/03_records.ipynb #c021
 def run_parameters(namespace: dict) -> dict:
-    """The parameters of a run notebook, from its `globals()`; ValueError for an unknown name, a value of another type
-    than the default's or a number that is not finite"""
+    """The parameters of a run notebook, from its `globals()`, in which groups that were given in part are filled up
+
+    ValueError for an unknown name, a value of another type than the default's or a number that is not finite."""
     cells = [str(c) for c in namespace["In"]]
     defaults = {k: v for c in cells if not c.startswith("# Parameters") for k, v in assigned(c).items()}
     names = [t.id for c in cells if c.startswith("# Parameters") for n in ast.parse(c).body for t in n.targets]
     if wrong := misfits({k: namespace[k] for k in names}, defaults):
         raise ValueError(wrong[0])
-    return {k: namespace[k] for k in defaults}
+    parameters = merged(defaults, {k: namespace[k] for k in defaults}, defaults)
+    namespace.update(parameters)
+    return parameters

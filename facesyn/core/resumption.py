@@ -22,7 +22,7 @@ from .doctor import below, reads, writes
 from .execution import record_of
 from .files import as_json, read_json, write_json
 from .profiles import Profile, Run, placed
-from .records import among
+from .records import among, flat
 
 # %% ../../nbs/core/11_resumption.ipynb #r005
 def content(path: str | Path, without: Iterable[str | Path] = ()) -> str | None:
@@ -136,9 +136,10 @@ def finished(profile: Profile, root: Path) -> dict[str, str]:
 
 def differ(there: dict, run: Run, profile: str) -> list[str]:
     "`key: then -> now` of the parameters with which a run was begun otherwise"
-    then, now = there["parameters"], as_json(run.parameters)
-    then = {k: then.get(k, placed(run.defaults[k], profile)) for k in now}  # what did not exist then was its default
-    return [f"{k}: {then[k]!r} -> {now[k]!r}" for k in now if then[k] != now[k]]
+    then, now = (flat(p, run.defaults) for p in (there["parameters"], as_json(run.parameters)))
+    then = flat(placed(run.defaults, profile), run.defaults) | then  # what did not exist then was its default
+    changed = [f"{k}: {then[k]!r} -> {now[k]!r}" for k in now if then[k] != now[k]]
+    return changed + [f"{k}: {v!r} -> not a parameter any more" for k, v in then.items() if k not in now]
 
 # %% ../../nbs/core/11_resumption.ipynb #r013
 def replaced(profile: Profile, root: Path, again: str = "") -> list[str]:

@@ -39,16 +39,17 @@ def build_unet(
     **config: Any,
 ) -> UNet2DConditionModel:
     """U-Net for `size` x `size` inputs: one level per entry of `channels`, attention at the last `attention_levels`;
-    `config`: any UNet2DConditionModel option
+    `config`: any UNet2DConditionModel option, `layers_per_block` also as a list of one number for all levels
 
     `kind`: of BLOCKS; `pooled`: takes one vector more beside the tokens. ValueError for what cannot be built."""
+    layers = config.pop("layers_per_block", 1)
     _check_levels(size, channels, channels[len(channels) - attention_levels :], head_dim, kind)
     ours = dict(
         sample_size=size,
         in_channels=in_channels,
         out_channels=in_channels,
         block_out_channels=tuple(channels),
-        layers_per_block=1,
+        layers_per_block=layers[0] if isinstance(layers, Sequence) and len(layers) == 1 else layers,
         cross_attention_dim=condition_dim,
         attention_head_dim=head_dim if kind == "added_kv" else tuple(max(c // head_dim, 1) for c in channels),
         norm_num_groups=gcd(32, *channels),

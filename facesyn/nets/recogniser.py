@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARGINS', 'arcface_margin', 'cosface_margin', 'adaface_margin', 'MarginHead', 'check_labels', 'reader', 'Recipe',
-           'pixels_digest', 'train_recogniser']
+           'recogniser_recipe', 'pixels_digest', 'train_recogniser']
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c002
 import math
@@ -175,6 +175,14 @@ class Recipe:
         warmup, milestones = math.ceil(self.warmup * per_epoch), [m * per_epoch for m in self.milestones]
         lr = self.lr if self.lr is not None else 0.1 * self.batch / 512
         return learning_rate(step, self.epochs * per_epoch, lr, warmup, self.schedule, milestones)
+
+# %% ../../nbs/nets/04_recogniser.ipynb #g002
+def recogniser_recipe(options: dict, seed: int = 0) -> tuple[str, int, Recipe]:
+    """Network, length of its embedding and recipe of the options that a run names: `net`, `dim`, those of `Recipe`, and
+    further ones as a dict `more`; TypeError names one that is none"""
+    options = dict(options)
+    net, dim, more = options.pop("net"), options.pop("dim"), options.pop("more", {})
+    return net, dim, Recipe(**options, **more, seed=seed)
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c035
 def _step(net, head, optimiser, images, labels, recipe, step):

@@ -47,11 +47,12 @@ def hands_on(run: Run, stated: dict[str, set[str]], root: Path) -> set[str]:
 def drawn_from(run: Run, stated: dict, root: Path) -> list[str]:
     "The faces and networks from which a run makes faces; a network that is not there yet is the doctor's concern"
     p = run.parameters
-    if run.notebook == "inquiries" and p["source"] != "id3":
+    if run.notebook == "inquiries" and p["candidates"]["source"] != "id3":
         return []
     drawing = ("id3_generate", "photo_probe", "inquiries", "cemiface_generate")
     found = [p["inquiries" if run.notebook == "cemiface_generate" else "encoded"]] if run.notebook in drawing else []
-    found += [more["source"] for more in (p.get("asked"), p.get("teachers")) if run.notebook == "photo_probe" and more]
+    if run.notebook == "photo_probe":
+        found += [p[more]["source"] for more in ("asked", "lessons") if p[more]["source"]]
     pipe = p.get("pipeline") if found else None
     return found + ([pipe] if pipe and (pipe in stated or (root / pipe).exists()) else [])
 
@@ -60,7 +61,7 @@ def undisclosed(run: Run, stated: dict[str, set[str]], root: Path) -> Iterator[s
     "What the card of a run's dataset lacks"
     for path in drawn_from(run, stated, root):
         known, asked = states(path, stated, root), dict(made_from="source", licence="licence")
-        if lacks := [k for k, name in asked.items() if not run.parameters[k] and name not in known]:
+        if lacks := [f"card.{k}" for k, name in asked.items() if not run.parameters["card"][k] and name not in known]:
             yield f"{path} does not state where its faces come from: give {' and '.join(lacks)}"
 
 
@@ -71,14 +72,15 @@ def unconsented(run: Run, profile: Profile, stated: dict, root: Path) -> Iterato
     p = booth_of(run, profile, root)
     if p is None:
         return
-    real, asked = p["source"] != "parametric", run.notebook == "idbooth_generate" and not run.parameters["licence"]
+    source, people = (p["subjects"][k] for k in ("source", "people"))
+    real, asked = source != "parametric", run.notebook == "idbooth_generate" and not run.parameters["licence"]
     if asked and real:
         yield "pictures of real people need a licence: say which (licence=...)"
     if asked and not real and "licence" not in states(p["pipeline"], stated, root):
         yield f"{p['pipeline']} does not state what it was trained on: say its pictures' licence (licence=...)"
-    if real and (source := root / p["source"]).is_dir():
+    if real and (root / source).is_dir():
         try:
-            check_consent(source, list(folder_images(source))[: p["people"] or None])
+            check_consent(root / source, list(folder_images(root / source))[: people or None])
         except (ValueError, OSError) as e:
             yield str(e)
 
@@ -91,4 +93,6 @@ def booth_of(run: Run, profile: Profile, root: Path) -> dict | None:
     booth = run.parameters["out" if run.notebook == "idbooth_train" else "booth"]
     record = root / booth / "idbooth_train.json"
     p = trained.get(booth) or (read_json(record)["parameters"] if record.is_file() else None)
+    if p and "subjects" not in p:
+        raise ValueError(f"{record} was written by another version of the run: run idbooth_train again")
     return p

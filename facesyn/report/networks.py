@@ -33,7 +33,7 @@ def check_files(path: Path) -> None:
 
 # %% ../../nbs/report/13_networks.ipynb #w007
 NETWORKS = set(
-    "encoder judge judges attributes pipeline pipelines begin vae detector weights networks features quality".split()
+    "encoder judge judges attributes pipeline pipelines begin vae align weights networks features quality".split()
 )  # parameters that name networks
 
 
@@ -67,13 +67,11 @@ def named(run: Run) -> Iterator[tuple[str, str, dict]]:
     "(parameter, path, options) of each network that a run reads"
     p = run.parameters
     for name, path in reads(run):
-        options = p.get("preprocessing", {})
-        if name == "judge":
-            options = p.get("judge_preprocessing", options)
+        told = p[name]
         if name == "judges":
-            options = next((options.get(k, {}) for k, v in p[name].items() if v == path), {})
+            told = next(judge for judge in told.values() if judge["path"] == path)
         if name in NETWORKS:
-            yield name, path, options
+            yield name, path, told.get("preprocessing", {}) if isinstance(told, dict) else {}
 
 
 def unopened(profile: Profile, root: Path) -> list[str]:

@@ -28,7 +28,7 @@ from facesyn.core.training import Keep, Optim, learning_rate, load_checkpoint, r
 PIXELS = np.zeros((6, 8, 8, 3), np.uint8)
 NAN = torch.zeros(3, 3, 4, 4)
 NAN[1, 0, 0, 0] = torch.nan
-DEFAULTS = 'out = "data/x"   # a folder\nlr = 1.0e-3\nsteps = 4'
+DEFAULTS = 'out = "data/x"   # a folder\nlr = 1.0e-3\nsteps = 4\nunet = {"patch": 2, "power": 0.5}\nhaving = {}'
 
 
 def run_as(asked):
@@ -42,7 +42,7 @@ def run_as(asked):
 ROWS = [
     (lambda: same_settings("work", dict(a=1), dict(b=1)), "work", "a: 1 -> None", "b: None -> 1"),
     (lambda: same_settings("work", dict(net=dict(dim=8)), dict(net=dict(dim=9))), "net.dim: 8 -> 9"),
-    (lambda: run_as("step = 5"), "unknown parameter 'step'", "out, lr, steps"),
+    (lambda: run_as("step = 5"), "unknown parameter 'step'", "out, lr, steps, unet, having"),
     (lambda: run_as('lr = "1e-4"'), "parameter lr", "float", "'1e-4'"),
     (lambda: run_as("steps = 2.5"), "parameter steps", "int", "2.5"),
     (lambda: run_as("lr = float('nan')"), "parameter lr", "nan", "not finite"),
@@ -50,6 +50,15 @@ ROWS = [
     (lambda: run_as("step = 5\nlr = float('-inf')"), "unknown parameter 'step'"),
     (lambda: run_as("out = '64'\nsteps = float('nan')"), "parameter steps", "not finite"),
     (lambda: run_as("steps = True"), "parameter steps", "int", "True"),
+    (lambda: run_as("patch = 4"), "unknown parameter 'patch'", "do you mean unet.patch"),
+    (lambda: run_as("unet = {'pach': 4}"), "unknown parameter 'unet.pach'", "do you mean unet.patch"),
+    (lambda: run_as("unet = {'patch': 2.5}"), "parameter unet.patch", "int", "2.5"),
+    (lambda: run_as("unet = {'patch': {'x': 4}}"), "parameter unet.patch", "int"),
+    (lambda: run_as("unet = {'power': float('nan')}"), "parameter unet.power", "nan", "not finite"),
+    (lambda: run_as("unet = {4: 4}"), "unknown parameter 'unet.4'", "there are unet.patch, unet.power"),
+    (lambda: run_as("unet = 4"), "parameter unet", "mapping of patch, power", "4"),
+    (lambda: run_as("unet = None"), "parameter unet", "mapping of patch, power", "None"),
+    (lambda: run_as("having = [1]"), "parameter having", "dict", "[1]"),
     (lambda: generator(-1), ">= 0", "(-1,)"),
     (lambda: generator(7, 0, -2), ">= 0", "(7, 0, -2)"),
     (lambda: noise((3, 4, 4), 0, [0, 1], [0]), "zip()"),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from facesyn.core.doctor import (
-    NAMED,
     READ,
     TEXT,
     below,
@@ -22,7 +21,8 @@ from facesyn.core.doctor import (
     strings,
     writes,
 )
-from facesyn.core.profiles import profile_names, read_profile, run_conditions, run_defaults, run_names, unmet
+from facesyn.core.profiles import looked_at, profile_names, read_profile, run_conditions, run_defaults, run_names, unmet
+from facesyn.core.records import flat, is_group
 from facesyn.report.disclosure import contents
 
 ROOT = Path(__file__).parents[2]
@@ -77,8 +77,59 @@ OTHERWISE = {  # records that were made with other parameters than the profile's
     "photos/encode.json": {"source", "having"},
     "photos/recognise.json": {"real", "having", "benchmarks", "prefix"},
     "photos_cemiface/cemiface_train.json": {"layers"},  # 1, today [1]
+    "plain/id3_compare.json": {"preprocessing"},  # by the judge's name, today an entry of `judges`
     "plain/id3_train_reference.json": {"id_weight"},  # the generator of `train`
 }
+
+
+RENAMED = {  # parameters of records, which had no groups, whose last part is another today, or not the only one
+    **{k: f"{k}.path" for k in ("encoder", "judge")},
+    **dict(preprocessing="encoder.preprocessing", judge_preprocessing="judge.preprocessing"),
+    **dict(benchmarks="benchmarks.source", pool_first="benchmarks.first", real="real.source"),
+    **{f"{run}.first": "real.first" for run in ("recognise", "ranked_groups", "cemiface_experiment")},
+    **{f"{run}.batch": "recogniser.batch" for run in ("recognise", "ranked_groups", "idbooth_augment")},
+    **dict(scale="recogniser.s", margin="recogniser.m", recipe="recogniser.more"),
+    **{"idbooth_augment.checks": "recogniser.epochs", "cemiface_experiment.recogniser_batch": "recogniser.batch"},
+    **{"cemiface_experiment.lr": "recogniser.lr", "encoders.identity_net": "recogniser.net"},
+    **{f"cemiface_experiment.{k}": f"datasets.{k}" for k in ("steps", "batch")},
+    **{"id3_experiment.recipe": "recogniser", "ranked_groups.source": "real.source"},
+    **{f"id3_experiment.{k}": f"plan.{k}" for k in ("steps", "batch")},
+    **{"id3_train.id_weight": "weights.identity", "id3_train.rec_weight": "weights.reconstruct"},
+    **{"cemiface_train.denoise": "simmat.weighting", "cemiface_train.layers": "unet.layers_per_block"},
+    **{"id3_generate.anchors": "anchors.kind", "inquiries.preprocessing": "judge.preprocessing"},
+    **{"inquiries.candidates": "candidates.number"},
+    **{"idbooth_train.images": "subjects.images", "idbooth_train.priors": "priors.images"},
+    **{"idbooth_train.prior_steps": "priors.steps", "idbooth_train.steps": "lora.steps"},
+    **{"idbooth_train.margin": "loss.margin", "idbooth_train.align": "align.how"},
+    **{"idbooth_report.preprocessing": "judge.preprocessing", "idbooth_report.align": "align.how"},
+    **{"idbooth_report.real": "real"},
+}
+
+
+def entries(values, defaults, within=""):
+    "Dotted name -> (value, default) of parameters, groups, and entries of groups"
+    found = {}
+    for k, v in values.items():
+        found[f"{within}{k}"] = v, defaults[k]
+        found |= entries(v, defaults[k], f"{within}{k}.") if is_group(defaults[k]) else {}
+    return found
+
+
+def like(value, now, default):
+    "What is there now, of a group only the entries that the value has"
+    if not (is_group(default) and isinstance(value, dict)):
+        return now
+    return {k: like(v, now[k], default[k]) for k, v in value.items() if k in now}
+
+
+def today(run, name, value):
+    "What a parameter of a record of the run is in its profile today; of a group only the entries that the record has"
+    now = entries(run.parameters, run.defaults)
+    place = RENAMED.get(f"{run.notebook}.{name}", RENAMED.get(name, name))
+    found = [place] if place in now else [k for k in now if k.endswith(f".{name}")]
+    if len(found) != 1:
+        return None if not found else f"one of {found}"
+    return like(value, *now[found[0]])
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -90,14 +141,15 @@ def test_a_record_is_made_by_the_profile_of_its_name(path):
 
     def differ(run):
         said = {k: v for k, v in record["parameters"].items() if k not in idle(run) | {"made_from", "licence"}}
-        return {k for k, v in said.items() if anywhere(v) != anywhere(run.parameters.get(k))}
+        return {k for k, v in said.items() if anywhere(v) != anywhere(today(run, k, v))}
 
     assert min((differ(run) for run in runs), key=len) == OTHERWISE.get(name, set())
 
 
 def anywhere(value) -> str:
-    "The value, whatever the folders below data/runs are called"
-    return re.sub(r"data/runs/[\w/.-]+", "data/runs", json.dumps(value, sort_keys=True))
+    "The value, whatever the folders below data/runs are called; the path of a mapping that holds nothing else"
+    said = re.sub(r'\{"path": ("[^"]*")\}', r"\1", json.dumps(value, sort_keys=True))
+    return re.sub(r"data/runs/[\w/.-]+", "data/runs", said)
 
 
 @pytest.mark.parametrize("name", run_names(ROOT))
@@ -105,10 +157,39 @@ def test_every_path_of_a_run_is_looked_at(name):
     "A default that is a path belongs to a parameter that the doctor knows"
     for key, path in [s for k, v in run_defaults(ROOT / f"nbs/runs/{name}.ipynb").items() for s in strings(v, k)]:
         if path.startswith("data/"):
-            assert key in READ | NAMED | {"out", "work"} and (name, key) not in TEXT, f"{name}.{key}: add it to READ"
+            assert key in READ | {"out", "work"} and (name, key) not in TEXT, f"{name}.{key}: add it to READ"
 
 
-NUMBERS_FREE = {"first", "pool_first"}  # the number of a person may be anything
+NUMBERS_FREE = {"first", "real.first", "benchmarks.first", "candidates.first"}  # the number of a person may be anything
+FREE_GROUPS = {"paper", "training"}  # the paper's numbers; a recipe is made of the other one
+
+
+def test_a_group_has_the_same_entries_in_every_run():
+    "So that what is said of it for all runs, or copied from one to another, fits"
+    found = {}
+    for name in run_names(ROOT):
+        for k, v in run_defaults(ROOT / f"nbs/runs/{name}.ipynb").items():
+            if is_group(v) and k != "training":  # a recipe of the method that the run is about
+                assert set(v) == found.setdefault(k, set(v)), f"{name}: {k}"
+    assert len(found) > 10
+
+
+def test_what_is_given_of_a_group_leaves_the_rest():
+    "By `all`, the file, the command line: each over the one before, entry by entry; user's own names as they are given"
+    asked = {
+        "all": {"encoder": {"preprocessing": {"size": 112}}},
+        "id3_train": {"optim.steps": 5, "patches": {"patch": 4}, "encoder.preprocessing.mean": 0.0},
+        "recognise": {"recogniser.more": {"warmup": 0.5}, "recogniser.more.momentum": 0.8},
+    }
+    train = read_profile("train", ROOT, asked)
+    p = {run.notebook: run.parameters for run in train.runs}
+    assert p["id3_train"]["optim"] == dict(steps=5, batch=32, lr=1e-3, warmup=200, ema=0.999, precision="no")
+    assert p["id3_train"]["patches"] == dict(patch=4, power=0.0, scaling=2.0)
+    encoder = dict(path="data/runs/train/models/identity", preprocessing=dict(size=112))
+    assert p["encode"]["encoder"] == encoder
+    assert p["id3_train"]["encoder"] == encoder | dict(preprocessing=dict(size=112, mean=0.0))
+    assert p["recognise"]["recogniser"]["more"] == dict(warmup=0.5, momentum=0.8)
+    assert p["recognise"]["recogniser"]["batch"] == 64 and not problems(train, ROOT)
 
 
 @pytest.mark.parametrize("name", run_names(ROOT))
@@ -117,12 +198,15 @@ def test_a_run_says_what_its_parameters_may_be(name):
     notebook = ROOT / f"nbs/runs/{name}.ipynb"
     defaults, conditions = run_defaults(notebook), run_conditions(notebook)
     assert not [wrong for wrong in (unmet(condition, defaults) for condition in conditions) if wrong]
-    nodes = [n for c in conditions for n in ast.walk(ast.parse(c))]
+    trees = [ast.parse(c) for c in conditions]
+    nodes, now = [n for tree in trees for n in ast.walk(tree)], flat(defaults, defaults)
     names = {n.id for n in nodes if isinstance(n, ast.Name)}
-    numbers = {k for k, v in defaults.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    free = numbers - names - NUMBERS_FREE
+    said = {place for tree in trees for place, _ in looked_at(tree, defaults)}
+    unsaid = [k for k in now if not any(f"{k}.".startswith(f"{place}.") for place in said | FREE_GROUPS)]
+    free = {k for k in unsaid if isinstance(now[k], (int, float)) and not isinstance(now[k], bool)} - NUMBERS_FREE
     assert not free, f"{name}: say in `require` what {sorted(free)} may be"
-    assert not {"seeds", "prediction", "precision", "net", "head", "denoise"} & defaults.keys() - names
+    words = {"seeds", "prediction", "precision", "net", "head", "denoise", "weighting"}
+    assert not [k for k in unsaid if k.rpartition(".")[2] in words]
     bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     assert names <= defaults.keys() | bound | {"known"} | set(dir(builtins)), "a condition speaks of no parameter"
 
@@ -133,23 +217,45 @@ def test_a_run_says_what_its_parameters_may_be(name):
         ("demo", "encode", dict(people=-1), "encode people=-1 people >= 1"),
         ("demo", "encode", dict(images=0), "encode images=0"),
         ("demo", "encode", dict(networks=[dict(path="x.onnx")]), "one of attributes and networks"),
-        ("demo", "id3_generate", dict(lb=0.9, ub=0.7), "id3_generate lb=0.9, ub=0.7"),
-        ("demo", "id3_generate", dict(steps=0), "steps=0"),
-        ("demo", "id3_generate", dict(rule="cosin"), "rule='cosin' one of additive, cosine"),
+        ("demo", "id3_generate", dict(anchors=dict(lb=0.9, ub=0.7)), "id3_generate anchors.lb=0.9, anchors.ub=0.7"),
+        ("demo", "id3_generate", {"sampler.steps": 0}, "sampler.steps=0"),
+        ("demo", "id3_generate", {"anchors.rule": "cosin"}, "anchors.rule='cosin' one of additive, cosine"),
         ("demo", "recognise", dict(seeds=[]), "seeds=[] at least one seed"),
-        ("demo", "recognise", dict(net="tiny33"), "net='tiny33' tiny32 small32"),
-        ("demo", "recognise", dict(head="arc"), "head='arc' arcface cosface"),
-        ("demo", "recognise", dict(recipe=dict(shedule="step")), "recipe= shedule"),
-        ("demo", "recognise", dict(recipe=dict(schedule="stairs")), "recipe= schedule='stairs' cosine"),
-        ("demo", "id3_report", dict(bounds=[[0.9, 0.5]]), "bounds=[[0.9, 0.5]] [lb, ub]"),
-        ("train", "id3_train", dict(prediction="x0"), "prediction='x0' epsilon, v_prediction"),
-        ("train", "id3_train", dict(precision="fp8"), "precision='fp8' no, bf16"),
-        ("train", "id3_train", dict(denoise="w"), "denoise='w' eps"),
-        ("train", "id3_train", dict(drop=[0.1, 1.1]), "drop=[0.1, 1.1] two probabilities"),
+        ("demo", "recognise", {"recogniser.net": "tiny33"}, "recogniser.net='tiny33' tiny32 small32"),
+        ("demo", "recognise", {"recogniser.head": "arc"}, "recogniser.head='arc' arcface cosface"),
+        ("demo", "recognise", {"recogniser.more": dict(shedule="step")}, "recogniser= shedule"),
+        ("demo", "recognise", {"recogniser.more.schedule": "stairs"}, "recogniser= schedule='stairs' cosine"),
+        ("demo", "recognise", {"recogniser.more.lr": 0.1}, "recogniser= lr"),
+        ("demo", "id3_report", {"probes.bounds": [[0.9, 0.5]]}, "probes.bounds=[[0.9, 0.5]] [lb, ub]"),
+        ("train", "id3_train", {"id3.prediction": "x0"}, "id3.prediction='x0' epsilon, v_prediction"),
+        ("train", "id3_train", {"optim.precision": "fp8"}, "optim.precision='fp8' no, bf16"),
+        ("train", "id3_train", {"weights.denoise": "w"}, "weights= denoise='w' eps"),
+        ("train", "id3_train", {"id3.drop": [0.1, 1.1]}, "id3.drop=[0.1, 1.1] two probabilities"),
+        ("train", "id3_train", {"patches.patch": 0}, "patches.patch=0, patches.scaling=2.0"),
+        ("train", "id3_train", {"patch": 4}, "'patch': do you mean patches.patch"),
+        (
+            "train",
+            "id3_train",
+            {"patches.pach": 4},
+            "'patches.pach': do you mean patches.patch? there are patches.patch, patches.power",
+        ),
+        ("train", "id3_train", {"optim.lr": "1e-4"}, "optim.lr float '1e-4'"),
+        ("train", "id3_train", {"optim.lr": float("nan")}, "optim.lr: nan finite"),
+        ("train", "id3_train", {"optim": 0.1}, "optim: mapping steps, batch, lr"),
+        ("train", "id3_train", {"optim.lr.x": 0.1}, "optim.lr: float"),
+        ("train", "all", {"encoder.pth": "x"}, "all: 'encoder.pth' encoder.path"),
+        ("train", "all", {"encoder": "x"}, "all: encoder: mapping path, preprocessing 'x'"),
+        ("train", "all", {"jugde": "x"}, "all: 'jugde' do you mean judge"),
+        ("train", "all", {"encoder.path": 3}, "all: encoder.path: str"),
         ("idbooth", "idbooth_train", dict(methods=["lora"]), "'lora' dreambooth"),
         ("idbooth", "idbooth_generate", dict(scheduler="DPM"), "scheduler='DPM' a scheduler of diffusers"),
         ("cemiface", "cemiface_generate", dict(m=[1.5]), "m=[1.5] similarities in [-1, 1]"),
-        ("cemiface", "cemiface_generate", dict(similarity=0.5, interval=[0.0, 0.1]), "one of similarity and interval"),
+        (
+            "cemiface",
+            "cemiface_generate",
+            {"calibration.similarity": 0.5, "interval": [0.0, 0.1]},
+            "calibration.similarity",
+        ),
         ("id3_sampling", "id3_experiment", dict(rows={"a": {"gama": 1.0}}), "rows= gamma"),
     ],
 )
@@ -158,7 +264,8 @@ def test_wrong_values_are_found(profile, run, asked, words):
     assert all(word in found for word in words.split()), found
 
 
-PEOPLE = "idbooth_train: {source: data/people, people: 0, images: 0, pipeline: data/models/idbooth}\nidbooth_generate: "
+PEOPLE = "idbooth_train: {subjects: {source: data/people, people: 0, images: 0}, pipeline: data/models/idbooth}\n"
+PEOPLE += "idbooth_generate: "
 
 
 @pytest.mark.parametrize(
@@ -199,9 +306,9 @@ FOUND = "encode: {source: data/faces, attributes: ''}\nid3_generate: "
 @pytest.mark.parametrize(
     "card, generate, words",
     [
-        (None, "{}", "encoded made_from licence"),
-        (None, "{made_from: my faces, licence: mine}", ""),
-        (dict(source="my faces"), "{}", "give licence"),
+        (None, "{}", "encoded card.made_from card.licence"),
+        (None, "{card: {made_from: my faces, licence: mine}}", ""),
+        (dict(source="my faces"), "{}", "give card.licence"),
         (dict(source="my faces", licence="mine"), "{}", ""),
     ],
 )
@@ -232,6 +339,14 @@ def test_half_written_folders_are_found(tmp_path):
     assert len(half_written(profile, tmp_path)) == 1
 
 
+def test_half_written_folders_are_found_in_groups(tmp_path):
+    profile = written(tmp_path, "cemiface_experiment: {datasets: {inquiries: data/other/inquiries}}")
+    (tmp_path / "data/other/inquiries").mkdir(parents=True)
+    assert half_written(profile, tmp_path) == [
+        "cemiface_experiment: data/other/inquiries holds no card.json: no run wrote it, or it did not end"
+    ]
+
+
 def test_wrong_profiles_are_found(tmp_path):
     folder = tmp_path / "nbs/runs/params"
     folder.mkdir(parents=True)
@@ -255,9 +370,10 @@ def test_wrong_profiles_are_found(tmp_path):
         (head + "encod: {}", "no run 'encod' there are encode, id3_generate"),
         (head + "encode: {peopel: 3}", "unknown parameter 'peopel'"),
         (head + "encode: {people: 2.5}", "people int 2.5"),
-        (head + "encode: {preprocessing: {mean: 1e-4}}", "1e-4 1.0e-4"),
+        (head + "encode: {encoder: {preprocessing: {mean: 1e-4}}}", "1e-4 1.0e-4"),
+        (head + "encode: {encoder: {pth: x}}", "unknown parameter 'encoder.pth' encoder.path"),
         (head + "all: {colour: red}\nencode: {}", "all: 'colour' attributes"),
-        (head + "all: {preprocesing: {}}\nencode: {}", "all: 'preprocesing' mean preprocessing?"),
+        (head + "all: {preprocesing: {}}\nencode: {}", "all: 'preprocesing' mean encoder.preprocessing?"),
         (head + "all: {size: big}\nencode: {}", "all: size int 32 'big'"),
         (head + "encode: {}\nid3_generate: {}\nencode: {}", "line 6: encode twice encode-2"),
         (head + "encode:\n  people: 3\n  people: 4", "x.yaml, line 6: people twice"),
@@ -288,7 +404,7 @@ def test_a_copy_is_a_profile_of_its_own(tmp_path):
     profile = read_profile("mine", tmp_path)
     assert all(folder.startswith("data/runs/mine/") for run in profile.runs for folder in writes(run))
     assert not [path for run in profile.runs for _, path in reads(run) if path.startswith("data/runs/photos")]
-    assert profile.runs[2].parameters["steps"] == 60
+    assert profile.runs[2].parameters["optim"]["steps"] == 60
 
 
 def test_packages_that_are_not_installed_are_named(monkeypatch):

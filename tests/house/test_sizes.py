@@ -30,25 +30,7 @@ TESTS = {}
 
 # lines of functions of run notebooks, and their parameters
 RUN_FUNCTIONS = {}
-RUN_PARAMETERS = {
-    "base": 32,
-    "cemiface_experiment": 34,
-    "cemiface_generate": 22,
-    "cemiface_report": 16,
-    "cemiface_train": 32,
-    "encoders": 19,
-    "id3_experiment": 23,
-    "id3_generate": 27,
-    "id3_report": 20,
-    "id3_train": 30,
-    "idbooth_augment": 23,
-    "idbooth_report": 16,
-    "idbooth_train": 31,
-    "inquiries": 24,
-    "photo_probe": 26,
-    "ranked_groups": 26,
-    "recognise": 21,
-}
+RUN_PARAMETERS = {}
 
 
 def name(path):

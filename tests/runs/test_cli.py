@@ -20,7 +20,7 @@ from facesyn.cli import app
 from facesyn.core.doctor import too_few
 from facesyn.core.files import write_json
 from facesyn.core.profiles import Run, profile_names, read_profile
-from facesyn.core.resumption import read_now
+from facesyn.core.resumption import differ, read_now
 from facesyn.data.dataset import write_image
 from facesyn.data.pairs import Pairs, write_bin
 from facesyn.rendered.faces import render_faces
@@ -86,6 +86,12 @@ def test_a_mistyped_profile_or_parameter_lists_the_known_ones(command, copy):
     refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value")
     refused(facesyn(command, "demo", "-p", "encode.people=3", "-p", "encode.people=4"), "encode.people is given twice")
     refused(facesyn(command, "demo", "-p", "encode.people=-1"), "people=-1", "people >= 1")
+    refused(facesyn(command, "train", "-p", "id3_train.patch=4"), "'patch'", "do you mean patches.patch")
+    refused(facesyn(command, "train", "-p", "id3_train.patches.patch=0"), "patches.patch=0", "patches['patch'] >= 1")
+    refused(facesyn(command, "train", "-p", "id3_train.optim.lr=1e-4"), "optim.lr", "float", "'1e-4'")
+    twice = ["-p", "id3_train.optim={lr: 0.1}", "-p", "id3_train.optim.lr=0.2"]
+    refused(facesyn(command, "train", *twice), "id3_train.optim is given twice")
+    refused(facesyn(command, "train", "-p", "id3_train..lr=1"), "run.parameter=value")
     refused(facesyn(command, "demo", "-p", "all.jugde=x"), "'jugde'", "do you mean judge")
     assert not (copy / "data/runs").exists()
 
@@ -120,10 +126,11 @@ def test_doctor_opens_networks(file, content, parameter, words, copy):
     (copy / "data" / file).parent.mkdir(parents=True, exist_ok=True)
     (copy / "data" / file).write_bytes(content)
     path = copy / "data" / file.partition("/")[0]
-    sized = ["-p", "encode.preprocessing={size: 112}"] if path.suffix == ".onnx" else []
+    sized = ["-p", "encode.encoder.preprocessing={size: 112}"] if path.suffix == ".onnx" else []
     if parameter == "id3_generate.pipeline":  # it has no card
-        sized = ["-p", "id3_generate.made_from=noise", "-p", "id3_generate.licence=none"]
-    refused(facesyn("doctor", "demo", "-p", f"{parameter}={path}", *sized), parameter, words)
+        sized = ["-p", "id3_generate.card={made_from: noise, licence: none}"]
+    place = f"{parameter}.path" if parameter.endswith(("encoder", "judge")) else parameter
+    refused(facesyn("doctor", "demo", "-p", f"{place}={path}", *sized), parameter, words)
 
 
 def test_outside_of_a_checkout(tmp_path, monkeypatch):
@@ -139,7 +146,7 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     (copy / "nbs/runs/params").mkdir(parents=True)
     (copy / "nbs/runs/encode.ipynb").symlink_to(ROOT / "nbs/runs/encode.ipynb")
     profile = "# Mine.\n# Needs: nothing.\n# Takes: seconds.\n" + (
-        "all: {encoder: data/models/identity, attributes: data/models/attributes}\nencode: {images: 3}\n"
+        "all: {encoder: {path: data/models/identity}, attributes: data/models/attributes}\nencode: {images: 3}\n"
     )
     (copy / "nbs/runs/params/mine.yaml").write_text(profile)
     (copy / "deep").mkdir()
@@ -252,6 +259,14 @@ def test_files_beside_the_people_of_photographs_do_not_count(tmp_path):
     assert read_now(run, tmp_path) == before
     (tmp_path / "photos/ada/1.jpg").write_bytes(b"c")
     assert read_now(run, tmp_path) != before
+
+
+def test_parameters_that_a_run_was_begun_with_are_compared_by_entry():
+    "What did not exist then was its default; what exists no more counts, so that no result of it is taken for another"
+    run = Run("train", "train", dict(optim=dict(lr=0.2)), dict(optim=dict(lr=0.1, ema=0.9), seed=0))
+    assert differ(dict(parameters=dict(optim=dict(lr=0.2))), run, "mine") == []
+    assert differ(dict(parameters=dict(optim=dict(lr=0.1), seed=0)), run, "mine") == ["optim.lr: 0.1 -> 0.2"]
+    assert "lr: 0.3 -> not a parameter any more" in differ(dict(parameters=dict(lr=0.3)), run, "mine")
 
 
 def test_what_was_begun_is_not_replaced(chain):
@@ -394,10 +409,10 @@ def test_python_m_facesyn():
 
 
 def test_doctor_names_what_lies_near_and_what_is_too_little():
-    mistyped = facesyn("doctor", "demo", "-p", "id3_report.judge=data/models/jugde")
+    mistyped = facesyn("doctor", "demo", "-p", "id3_report.judge.path=data/models/jugde")
     assert mistyped.exit_code == 1 and "do you mean data/models/judge?" in mistyped.output
     few = facesyn("doctor", "demo", "-p", "encode.people=2", "-p", "encode.images=3")
-    assert few.exit_code == 1 and "id3_generate: subspace: 12 dimensions, of only 6 faces" in few.output
+    assert few.exit_code == 1 and "id3_generate: anchors.subspace: 12 dimensions, of only 6 faces" in few.output
 
 
 def test_too_few_faces_are_found_when_they_are_encoded(copy):

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import papermill
 import pytest
 import yaml
 
 from facesyn.core.doctor import problems
-from facesyn.core.profiles import read_profile
+from facesyn.core.profiles import put, read_profile, run_defaults
+from facesyn.core.records import flat
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "nbs/runs/params"
@@ -100,8 +100,14 @@ def check_profile(said):
     for run, given in said.items():
         if run != "all":
             assert run_of(run).exists(), f"no run {run}"
-            unknown = (given or {}).keys() - papermill.inspect_notebook(str(run_of(run))).keys()
+            defaults = run_defaults(run_of(run))
+            unknown = flat(given or {}, defaults).keys() - entries(defaults)
             assert not unknown, f"{run} has no parameter {sorted(unknown)}"
+
+
+def entries(defaults):
+    "Dotted names of parameters, and of entries of groups"
+    return {*defaults, *flat(defaults, defaults)}
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=lambda p: p.stem)
@@ -145,8 +151,8 @@ def check_command(line, page):
             assert rest[1] in profiles_of(page), f"no profile in {line!r}"
         for option, value in zip(rest, rest[1:]):
             if option == "-p":
-                run, parameter = value.partition("=")[0].split(".")
-                check_profile({run: {parameter: None}})
+                run, *place = value.partition("=")[0].split(".")
+                check_profile({run: put({}, place, None)})
     elif program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.M), f"no target {line!r}"
     elif program == "cp":
@@ -168,7 +174,14 @@ def test_commands_exist(page):
 
 
 @pytest.mark.parametrize(
-    "line", ["facesyn fly", "facesyn run nowhere", "facesyn run demo -p encode.persons=1", "make x"]
+    "line",
+    [
+        "facesyn fly",
+        "facesyn run nowhere",
+        "facesyn run demo -p encode.persons=1",
+        "facesyn run demo -p encode.encoder.pth=1",
+        "make x",
+    ],
 )
 def test_wrong_commands_are_found(line):
     with pytest.raises(AssertionError):

@@ -73,12 +73,12 @@ def test_smoke(run, ran):
         ("encode", dict(sauce="x"), "sauce"),
         ("encode", dict(people=-1), "people=-1"),
         ("encode", dict(source="data/nowhere"), "nowhere"),
-        ("id3_train", dict(lr="1e-4"), "1e-4"),
-        ("cemiface_generate", dict(similarity=1.0, probes=8), "out of reach"),
+        ("id3_train", dict(optim=dict(lr="1e-4")), "optim.lr"),
+        ("cemiface_generate", dict(calibration=dict(similarity=1.0, probes=8)), "out of reach"),
     ],
 )
 def test_wrong_parameters_are_named(run, asked, word, root, ran):
-    for other in needed(run) if "probes" in asked else ():  # the others are refused before they read anything
+    for other in needed(run) if "calibration" in asked else ():  # the others are refused before they read anything
         ran(other)
     with pytest.raises(papermill.exceptions.PapermillExecutionError, match=word):
         execute(run, root, asked)

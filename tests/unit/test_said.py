@@ -80,13 +80,15 @@ def test_the_doctor_asks_before_anything_runs(tmp_path):
     "A network of photographs without a card, inquiries drawn by it, a foreign base model under rendered people"
     (tmp_path / "network").mkdir()
     write_card(tmp_path / "faces", CARD)
-    stated = dict(encoded="faces", inquiries="faces", made_from="", licence="", pipeline="network", out="out")
+    nothing, everything = dict(made_from="", licence=""), dict(made_from="x", licence="y")
+    stated = dict(encoded="faces", inquiries="faces", pipeline="network", out="out", candidates=dict(source="id3"))
     for run in ("id3_generate", "cemiface_generate", "inquiries"):
-        found = contents(profile_of((run, dict(stated, source="id3"))), tmp_path)
-        assert found == [f"{run}: network does not state where its faces come from: give made_from and licence"]
-        said = dict(stated, source="id3", made_from="x", licence="y")
-        assert contents(profile_of((run, said)), tmp_path) == []
-    booth = ("idbooth_train", dict(source="parametric", people=0, pipeline="someone/model", out="booth"))
+        found = contents(profile_of((run, dict(stated, card=nothing))), tmp_path)
+        lacks = "give card.made_from and card.licence"
+        assert found == [f"{run}: network does not state where its faces come from: {lacks}"]
+        assert contents(profile_of((run, dict(stated, card=everything))), tmp_path) == []
+    subjects = dict(source="parametric", people=0)
+    booth = ("idbooth_train", dict(subjects=subjects, pipeline="someone/model", out="booth"))
     drawn = dict(booth="booth", licence="", out="drawn")
     (found,) = contents(profile_of(booth, ("idbooth_generate", drawn)), tmp_path)
     assert "someone/model" in found and "licence" in found
@@ -95,7 +97,7 @@ def test_the_doctor_asks_before_anything_runs(tmp_path):
 
 def test_trained_networks_state_what_their_faces_state(tmp_path):
     train = ("id3_train", dict(encoded="encoded", begin="", vae="", out="network"))
-    draw = ("id3_generate", dict(encoded="faces", pipeline="network", made_from="", licence="", out="out"))
+    draw = ("id3_generate", dict(encoded="faces", pipeline="network", card=dict(made_from="", licence=""), out="out"))
     write_card(tmp_path / "faces", CARD)
     (tmp_path / "encoded").mkdir()
     assert "network does not state" in contents(profile_of(train, draw), tmp_path)[0]
