@@ -574,6 +574,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'facesyn/diffusion/latents.py'),
                                            'facesyn.diffusion.latents._kept_latents': ( 'diffusion/latents.html#_kept_latents',
                                                                                         'facesyn/diffusion/latents.py'),
+                                           'facesyn.diffusion.latents.chosen_vae': ( 'diffusion/latents.html#chosen_vae',
+                                                                                     'facesyn/diffusion/latents.py'),
                                            'facesyn.diffusion.latents.decode_latents': ( 'diffusion/latents.html#decode_latents',
                                                                                          'facesyn/diffusion/latents.py'),
                                            'facesyn.diffusion.latents.encode_images': ( 'diffusion/latents.html#encode_images',

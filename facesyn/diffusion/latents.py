@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Patches', 'encode_images', 'decode_latents', 'rebuilt', 'EvenPatches', 'even_patches', 'training_scheduler',
-           'open_vae', 'latents_digest', 'stored_latents', 'training_source']
+           'open_vae', 'latents_digest', 'stored_latents', 'chosen_vae', 'training_source']
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c002
 import json
@@ -189,6 +189,13 @@ def _kept_latents(path, made_from):
         return read_array(path, mapped=True)
     except ValueError:
         return None
+
+# %% ../../nbs/diffusion/03_latents.ipynb #ts05
+def chosen_vae(images, folder: str | Path = "", patch: int = 2, power: float = 0.0, scaling: float = 1.0) -> nn.Module:
+    "`open_vae` of a folder; without one `even_patches` of uint8 images (n, h, w, 3), or `Patches` if `power` is 0"
+    if folder:
+        return open_vae(folder)
+    return even_patches(images, patch, power) if power else Patches(patch, scaling)
 
 # %% ../../nbs/diffusion/03_latents.ipynb #ts02
 def training_source(vae, images, folder: str | Path | None, device) -> tuple:
