@@ -136,6 +136,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'facesyn.core.records.merged': ('core/records.html#merged', 'facesyn/core/records.py'),
                                       'facesyn.core.records.misfits': ('core/records.html#misfits', 'facesyn/core/records.py'),
                                       'facesyn.core.records.note_work': ('core/records.html#note_work', 'facesyn/core/records.py'),
+                                      'facesyn.core.records.recorded': ('core/records.html#recorded', 'facesyn/core/records.py'),
                                       'facesyn.core.records.run_parameters': ( 'core/records.html#run_parameters',
                                                                                'facesyn/core/records.py'),
                                       'facesyn.core.records.same_type': ('core/records.html#same_type', 'facesyn/core/records.py'),

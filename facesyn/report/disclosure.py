@@ -9,8 +9,8 @@ __all__ = ['contents', 'states', 'hands_on', 'drawn_from', 'undisclosed', 'uncon
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..core.files import read_json
 from ..core.profiles import Profile, Run
+from ..core.records import recorded
 from ..data.cards import inherited
 from ..data.faces import folder_images
 
@@ -92,7 +92,4 @@ def booth_of(run: Run, profile: Profile, root: Path) -> dict | None:
         return None
     booth = run.parameters["out" if run.notebook == "idbooth_train" else "booth"]
     record = root / booth / "idbooth_train.json"
-    p = trained.get(booth) or (read_json(record)["parameters"] if record.is_file() else None)
-    if p and "subjects" not in p:
-        raise ValueError(f"{record} was written by another version of the run: run idbooth_train again")
-    return p
+    return trained.get(booth) or (recorded(record, "subjects", "card") if record.is_file() else None)

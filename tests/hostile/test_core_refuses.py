@@ -22,7 +22,7 @@ from facesyn.core.images import (
     to_float,
     to_uint8,
 )
-from facesyn.core.records import misfits, run_parameters
+from facesyn.core.records import misfits, recorded, run_parameters
 from facesyn.core.training import Keep, Optim, learning_rate, load_checkpoint, restore, save_checkpoint, train_loop
 
 PIXELS = np.zeros((6, 8, 8, 3), np.uint8)
@@ -99,6 +99,14 @@ def test_files_that_are_broken(tmp_path):
     for broken in (b"", b"\xff\xd8 not a picture", b"\x89PNG\r\n\x1a\n"):
         path.write_bytes(broken)
         refused(lambda: read_image(path), str(path))
+
+
+def test_a_record_of_another_version(tmp_path):
+    refused(lambda: recorded(tmp_path / "x.json"), "x.json", kind=FileNotFoundError)
+    write_json(dict(run="idbooth_train", parameters=dict(people=3)), tmp_path / "x.json")
+    refused(lambda: recorded(tmp_path / "x.json", "people", "subjects"), "x.json", "subjects", "idbooth_train")
+    write_json(dict(parameters=[]), tmp_path / "x.json")
+    refused(lambda: recorded(tmp_path / "x.json", "people"), "x.json", "people")
 
 
 def test_what_json_cannot_hold_leaves_no_file(tmp_path):

@@ -82,3 +82,13 @@ def test_wrong_parameters_are_named(run, asked, word, root, ran):
         ran(other)
     with pytest.raises(papermill.exceptions.PapermillExecutionError, match=word):
         execute(run, root, asked)
+
+
+@pytest.mark.parametrize(
+    "asked", [dict(drawn=dict(first=20000)), dict(encoder=dict(path="data/runs/smoke/models/judge"))]
+)
+def test_a_base_of_other_faces_or_another_encoder(asked, root, ran):
+    ran("base")
+    asked |= dict(judge=dict(path="data/runs/smoke/models/identity"))
+    with pytest.raises(papermill.exceptions.PapermillExecutionError, match="other settings"):
+        execute("base", root, asked)
