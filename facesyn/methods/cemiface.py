@@ -177,7 +177,8 @@ def cemiface_loss(
     """
     x0, y, m = (batch[k] for k in ("x0", "y", "m"))
     T, x_t = scheduler.config.num_train_timesteps, add_noise(scheduler, x0, eps, t)
-    output = denoise(model.unet, x_t, t, model.conditions(y, m, batch.get("keep"))).float()
+    tokens = model.conditions(y, m, batch.get("keep"))
+    output = denoise(model.unet, x_t, t, tokens, tokens.sum(1)).float()
     terms = dict(denoise=denoising_error(scheduler, output, x_t, eps, t, weights.weighting).mean())
     if not weights.weight:
         return dict(loss=terms["denoise"], **terms)

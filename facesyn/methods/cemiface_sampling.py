@@ -72,7 +72,8 @@ class CemiFacePipeline(FacePipeline):
             who, asked = (
                 instead if against == k and instead is not None else v for k, v in (("identity", y), ("m", m))
             )
-            return self.conditions(who, asked, keep), None
+            made = self.conditions(who, asked, keep)
+            return made, made.sum(1)
 
         return tokens
 

@@ -65,7 +65,8 @@ class CemiFaceRecipe:
 
     `unet`: options of `build_unet`; `prediction`: epsilon or v_prediction; `whiten`: directions of the `whitening` in
     which SimMat's cosine is taken, 0: none (the paper's); `raw`: features keep their length in the token; `joint`: one
-    token instead of two; `drop`: how often identity and m are hidden."""
+    token instead of two; `residual` (ours): the tokens' sum is added to the embedding of time, which scales and shifts
+    the residual blocks; `drop` (ours): how often identity and m are hidden."""
 
     steps: int
     batch: int = 32
@@ -74,6 +75,7 @@ class CemiFaceRecipe:
     whiten: int = 0
     raw: bool = True
     joint: bool = False
+    residual: bool = False
     drop: tuple = (0.0, 0.0)
     weights: CemiFaceWeights = CemiFaceWeights()
     optim: Optim = Optim()
@@ -129,7 +131,7 @@ def train_cemiface(
 def _denoiser(recipe, z, y):
     "The network for latents like z (1, c, h, w) and features y (n, dim), with random weights"
     torch.manual_seed(recipe.optim.seed)
-    options = dict(recipe.unet, kind="added_kv", pooled=False)
+    options = dict(recipe.unet, kind="added_kv", pooled=recipe.residual)
     unet = build_unet(z.shape[2], condition_dim=y.shape[1], in_channels=z.shape[1], **options)
     length = float(np.linalg.norm(y, axis=1).mean()) if recipe.raw else None
     return Denoiser(unet, CemiFaceConditions(y.shape[1], length, recipe.joint, [p > 0 for p in recipe.drop]))

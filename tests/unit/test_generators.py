@@ -1,7 +1,5 @@
 """ID³, CemiFace and what they share, checked on networks of a few weights: units, guidance, solvers, latents."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -242,15 +240,16 @@ def test_shares_and_hidden_conditions():
 # both
 
 
-@pytest.mark.parametrize("kind", [EvenPatches, AutoencoderKL])
-def test_training_on_latents(kind, tmp_path):
+@pytest.mark.parametrize("kind, residual", [(EvenPatches, False), (AutoencoderKL, True)])
+def test_training_on_latents(kind, residual, tmp_path):
     told, optim = dict(channels=(8, 8), head_dim=8), Optim(3e-3, ema=0.5)
     vae = even_patches(IMAGES, 2, 0.75) if kind is EvenPatches else autoencoder()
     kept = [Keep(tmp_path / name) for name in ("one", "other")]
     pipes = [
         train_id3(IMAGES, Y, S, ENCODER, ID3Recipe(2, 6, told, 16, (8, 8), optim=optim), kept[0], vae),
-        train_cemiface(IMAGES, ENCODER, replace(CemiFaceRecipe(2, 6, told), optim=optim), kept[1], vae),
+        train_cemiface(IMAGES, ENCODER, CemiFaceRecipe(2, 6, told, residual=residual, optim=optim), kept[1], vae),
     ]
+    assert bool(pipes[1].unet.config.class_embed_type) == residual
     assert all((keep.folder / "latents.npy").is_file() == (kind is AutoencoderKL) for keep in kept)
     for pipe in pipes:
         assert isinstance(pipe.vae, kind) and not pipe.scheduler.config.clip_sample
