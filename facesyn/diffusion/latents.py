@@ -9,10 +9,12 @@ __all__ = ['Patches', 'encode_images', 'first_latent', 'decode_latents', 'rebuil
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c002
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -207,12 +209,18 @@ def chosen_vae(images, folder: str | Path = "", patch: int = 2, power: float = 0
     return even_patches(images, patch, power) if power else Patches(patch, scaling)
 
 # %% ../../nbs/diffusion/03_latents.ipynb #ts02
-def training_source(vae, images, folder: str | Path | None, device) -> tuple:
+def training_source(
+    vae, images, folder: str | Path | None, device="cpu", there: str | Path | None = None
+) -> tuple[Any, Callable | None]:
     """`images` and `encode` for `training.face_batches`: the images and what cuts them into patches, on the CPU, or the
-    `stored_latents` of an autoencoder and None
+    `stored_latents` of an autoencoder and None; they are read from the folder `there` if they are in it, else from
+    `folder`
 
     ValueError for an autoencoder without a `folder` in which its latents can lie."""
     if not isinstance(vae, Patches):
+        kept = None if there is None else _kept_latents(Path(there) / "latents.npy", latents_digest(vae, images))
+        if kept is not None:
+            return kept, None
         if folder is None:
             raise ValueError("the latents of an autoencoder are kept beside the checkpoint: give `keep` a folder")
         return stored_latents(vae, images, Path(folder) / "latents.npy", device=device), None

@@ -8,6 +8,7 @@ __all__ = ['PARTS', 'CemiFaceRecipe', 'cemiface_recipe', 'cemiface_batches', 'ce
 # %% ../../nbs/methods/07_cemiface_training.ipynb #c002
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,14 +121,16 @@ def train_cemiface(
     recipe: CemiFaceRecipe,
     keep: Keep = Keep(),
     vae: nn.Module | None = None,
+    latents: str | Path | None = None,
     seen: dict | None = None,
 ) -> CemiFacePipeline:
     """Trains on `Faces` or uint8 (n, h, h, 3) with the features of a frozen `encoder`, where it is, and returns the
     pipeline (arXiv 2409.18876)
 
-    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `seen`: the encoder's `embed_both_views` of the
-    faces, if they are known. A checkpoint in `keep.folder` of other faces, encoder or settings is refused. ValueError
-    for images that are not uint8 and square, or not of whole patches.
+    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `latents`: a folder in which its latents may lie
+    already; `seen`: the encoder's `embed_both_views` of the faces, if they are known. A checkpoint in `keep.folder` of
+    other faces, encoder or settings is refused. ValueError for images that are not uint8 and square, or not of whole
+    patches.
     """
     faces, device = check_faces(images), next(encoder.buffers()).device
     vae = (vae or Patches(1)).to(device)
@@ -138,7 +141,7 @@ def train_cemiface(
     told = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
         images=latents_digest(vae, faces), encoder=weights_digest(dict(encoder=encoder))
     )
-    source, encode = training_source(vae, faces, keep.folder, device)
+    source, encode = training_source(vae, faces, keep.folder, device, latents)
     batch_at = cemiface_batches(source, y, lengths, scheduler, recipe, encode)
     space = _space(y, lengths, recipe.whiten).to(device) if recipe.whiten else None
     similarity = similarity_seen(encoder, lambda z: decode_latents(vae, z), space)

@@ -9,6 +9,7 @@ __all__ = ['id3_batches', 'id3_objective', 'ID3Recipe', 'id3_recipe', 'check_tra
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,9 +45,7 @@ def id3_batches(
 
     With y (2, n, dim), those of the mirrored images too, a random half is mirrored. `encode`: images -> latents."""
     hide, s = check_drop(drop), torch.as_tensor(np.array(s, np.float32))
-    views = (
-        [dict(y=y, s=s)] if y.ndim == 2 else [dict(y=y[0], s=s), *(dict(y=v, s=mirror_attributes(s)) for v in y[1:])]
-    )
+    views = [dict(y=v, s=mirror_attributes(s) if k else s) for k, v in enumerate(y if y.ndim == 3 else y[None])]
 
     def draw(shape, g):
         return draw_noise(scheduler, shape, g) | dict(keep=torch.rand(2, generator=g) >= hide)
@@ -147,13 +146,15 @@ def train_id3(
     recipe: ID3Recipe,
     keep: Keep = Keep(),
     vae: nn.Module | None = None,
+    latents: str | Path | None = None,
     begin: ID3Pipeline | None = None,
 ) -> ID3Pipeline:
     """Trains on `Faces` or uint8 (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4), where the encoder
     is; returns an `ID3Pipeline` (arXiv 2409.17576)
 
-    y may be (2, n, dim), with the embeddings of the mirrored pictures, which are computed otherwise. `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `begin`: an ID3Pipeline to go on from. A
-    checkpoint in `keep.folder` of other faces, encoder or settings is refused.
+    y may be (2, n, dim), with the embeddings of the mirrored pictures, which are computed otherwise. `vae`: Patches (of
+    1 pixel if None) or an autoencoder of diffusers; `latents`: a folder in which its latents may lie already; `begin`:
+    an ID3Pipeline to go on from. A checkpoint in `keep.folder` of other faces, encoder or settings is refused.
     ValueError for faces, embeddings or attributes that do not fit, or for a pipeline to begin from that is built or
     meant otherwise.
     """
@@ -166,7 +167,7 @@ def train_id3(
     if begin:
         begin_from(model, begin, recipe.prediction, vae)
     told = _settings(recipe, faces, y, s, encoder, vae, begin)
-    source, encode = training_source(vae, faces, keep.folder, device)
+    source, encode = training_source(vae, faces, keep.folder, device, latents)
     y = y if len(y) == 2 else np.stack([y[0], embed_both_views(encoder, faces)["y"][1]])
     batch_at = id3_batches(source, y, s, scheduler, optim.seed, recipe.drop, encode)
     objective = id3_objective(scheduler, encoder, recipe.weights, lambda z: decode_latents(vae, z))
