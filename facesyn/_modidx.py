@@ -52,6 +52,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'facesyn.core.execution.results': ('core/execution.html#results', 'facesyn/core/execution.py')},
             'facesyn.core.files': { 'facesyn.core.files._config': ('core/files.html#_config', 'facesyn/core/files.py'),
                                     'facesyn.core.files._flat': ('core/files.html#_flat', 'facesyn/core/files.py'),
+                                    'facesyn.core.files._let_go': ('core/files.html#_let_go', 'facesyn/core/files.py'),
                                     'facesyn.core.files._lock': ('core/files.html#_lock', 'facesyn/core/files.py'),
                                     'facesyn.core.files._parsed': ('core/files.html#_parsed', 'facesyn/core/files.py'),
                                     'facesyn.core.files._sha256': ('core/files.html#_sha256', 'facesyn/core/files.py'),

@@ -149,6 +149,7 @@ def locked(folder: str | Path, shared: bool = False) -> Iterator[None]:
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     handle = _lock(place / ".facesyn-lock", shared)
+    _held.add(handle)
     try:
         if not shared:
             sweep(place)
@@ -157,7 +158,21 @@ def locked(folder: str | Path, shared: bool = False) -> Iterator[None]:
         with suppress(BlockingIOError):  # the last one takes the file away
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (place / ".facesyn-lock").unlink(missing_ok=True)
+        _held.discard(handle)
         handle.close()
+
+
+_held: set[IO] = set()
+
+
+def _let_go():
+    "A child that is forked does not hold its parent's locks: it may live longer for a moment"
+    for handle in _held:
+        handle.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _lock(path: Path, shared: bool) -> IO:

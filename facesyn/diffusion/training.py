@@ -83,7 +83,7 @@ def check_faces(images) -> Faces:
     "`as_faces`; ValueError if there are none"
     faces = as_faces(images)
     if not len(faces):
-        raise ValueError("expected uint8 images (n, h, h, 3), got none")
+        raise ValueError(f"expected uint8 images (n, h, h, 3), got (0, {faces.size}, {faces.size}, 3)")
     return faces
 
 

@@ -44,17 +44,15 @@ def generator(folder, pause=0.0):
     model = Denoiser(build_unet(8, (16, 16), 32, head_dim=8), ID3Conditions(8, (16, 8), 32))
     pictures, rng = torch.randint(0, 256, (24, 8, 8, 3), dtype=torch.uint8), np.random.default_rng(0)
     y = encoder(torch.randn(24, 3, 8, 8))
-    batches, objective = (
-        id3_batches(pictures, y, rng.uniform(0, 60, (24, 4)), 4),
-        id3_objective(DDPMScheduler(1000), encoder, drop=(0.1, 0.1)),
-    )
+    scheduler = DDPMScheduler(1000)
+    batches = id3_batches(pictures, y, rng.uniform(0, 60, (24, 4)), scheduler, drop=(0.1, 0.1))
 
-    def slowly(k, rank=0):
+    def slowly(first, count):
         time.sleep(pause)
-        return batches(k, rank)
+        return batches(first, count)
 
-    keep = Keep(folder, seconds=1.0, every=10)
-    trained = train(model, slowly, objective, 30, Optim(1e-3, ema=0.9), keep, device="cpu")
+    keep = Keep(folder, seconds=1.0, every=10, workers=2)
+    trained = train(model, slowly, id3_objective(scheduler, encoder), 30, 4, Optim(1e-3, ema=0.9), keep, device="cpu")
     return trained.state_dict(), (Path(folder) / "log.jsonl").read_text()
 
 
