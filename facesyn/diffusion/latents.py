@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
@@ -223,6 +224,7 @@ def training_source(
             return kept, None
         if folder is None:
             raise ValueError("the latents of an autoencoder are kept beside the checkpoint: give `keep` a folder")
-        return stored_latents(vae, images, Path(folder) / "latents.npy", device=device), None
+        with PartialState(cpu=torch.device(device).type == "cpu").main_process_first():
+            return stored_latents(vae, images, Path(folder) / "latents.npy", device=device), None
     cutter = deepcopy(vae).cpu()
     return images, lambda x: encode_images(cutter, x)

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..core.images import generator, to_float
-from ..core.training import Keep, Optim, drawn, micro_batches, read_ahead, shuffled_rows, train_loop
+from ..core.training import Keep, Optim, batches_ahead, drawn, micro_batches, shuffled_rows, train_loop
 from ..data.faces import Faces, as_faces
 
 # %% ../../nbs/diffusion/04_training.ipynb #c008
@@ -126,8 +126,8 @@ def _place(model, device):
 def _gradients(accelerator, objective, batches, parts, seed) -> dict:
     "Adds the gradients of the micro-batches at the positions `parts`; the means of their terms"
     sums: dict = {}
-    for first, _ in parts:
-        batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
+    for (first, _), batch in zip(parts, batches, strict=True):
+        batch = send_to_device(batch, accelerator.device, non_blocking=True)
         torch.manual_seed(generator(seed, 3, first).initial_seed())  # of dropout
         with nullcontext() if first == parts[-1][0] else accelerator.no_sync(objective):
             terms = objective(batch)
@@ -166,7 +166,8 @@ def train(
         rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    batches, _ = None, shares(0)  # or else ValueError, before anything is done
+    shares(0)  # or else ValueError, before anything is done
+    take = batches_ahead(batch_at, shares, steps, keep.workers)
     _place(model, accelerator.device)
     adam = torch.optim.AdamW(model.parameters(), optim.lr, weight_decay=optim.weight_decay)
     average = EMAModel(model.parameters(), decay=optim.ema, use_ema_warmup=True, power=optim.ema_power, foreach=True)
@@ -174,12 +175,8 @@ def train(
     objective = accelerator.prepare(_Objective(model, loss_fn))
 
     def update(step):
-        nonlocal batches
-        if batches is None:  # the step at which it goes on is known now
-            parts = (part for k in range(step, steps) for part in shares(k))
-            batches = read_ahead(batch_at, parts, keep.workers)
         adam.param_groups[0]["lr"] = optim.rate(step, steps)
-        terms = _gradients(accelerator, objective, batches, shares(step), optim.seed)
+        terms = _gradients(accelerator, objective, take(step), shares(step), optim.seed)
         norm = nn.utils.clip_grad_norm_(model.parameters(), optim.clip)
         adam.step(), adam.zero_grad()
         average.optimization_step = step
