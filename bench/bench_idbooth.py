@@ -101,7 +101,7 @@ def main(small, steps, device):
         moments, words = torch.cat([q.mean, q.std], 1).float().cpu(), text(ids)[0].float().cpu()
         y = f.features(pictures.float()).cpu()
     pipe, known = SimpleNamespace(vae=vae, unet=unet, scheduler=scheduler), dict(moments=moments, y=y)
-    batch_at = person_batches(vae, *({k: v[row] for k, v in known.items()} for row in ([0], [1])), words.split(1))
+    batch_at = person_batches(pipe, *({k: v[row] for k, v in known.items()} for row in ([0], [1])), words.split(1))
 
     def update(loss):
         loss.backward()
@@ -119,7 +119,7 @@ def main(small, steps, device):
 
     def ours(method):
         def step(k):
-            batch = {key: v.to(device) for key, v in batch_at(k).items()}
+            batch = {key: v.to(device) for key, v in batch_at(k, 1).items()}
             t, eps = torch.randint(1000, (2,), device=device), torch.randn(2, 4, *moments.shape[2:], device=device)
             with amp():
                 terms = booth_loss(pipe, f, batch, t, eps, BoothLoss(method))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['repo_root', 'shipped', 'to_disk', 'atomic', 'write_json', 'plain', 'as_json', 'read_json', 'read_lines', 'read_text',
-           'locked', 'sweep', 'arrays_digest', 'weights_digest', 'same_settings', 'bar']
+           'locked', 'sweep', 'file_sha256', 'arrays_digest', 'weights_digest', 'same_settings', 'bar']
 
 # %% ../../nbs/core/02_files.ipynb #c002
 import fcntl
@@ -15,7 +15,8 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
+from functools import lru_cache
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -148,6 +149,7 @@ def locked(folder: str | Path, shared: bool = False) -> Iterator[None]:
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     handle = _lock(place / ".facesyn-lock", shared)
+    _held.add(handle)
     try:
         if not shared:
             sweep(place)
@@ -156,7 +158,21 @@ def locked(folder: str | Path, shared: bool = False) -> Iterator[None]:
         with suppress(BlockingIOError):  # the last one takes the file away
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (place / ".facesyn-lock").unlink(missing_ok=True)
+        _held.discard(handle)
         handle.close()
+
+
+_held: set[IO] = set()
+
+
+def _let_go():
+    "A child that is forked does not hold its parent's locks: it may live longer for a moment"
+    for handle in _held:
+        handle.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _lock(path: Path, shared: bool) -> IO:
@@ -181,6 +197,18 @@ def sweep(folder: str | Path):
         if re.fullmatch(r"\.facesyn-[0-9a-f]{12}-.+", path.name):
             path.unlink(missing_ok=True)
 
+# %% ../../nbs/core/02_files.ipynb #s001
+def file_sha256(path: str | Path) -> str:
+    "sha256 of a file, computed once for as long as its size and time stay"
+    state = Path(path).stat()
+    return _sha256(str(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(256)
+def _sha256(path, size, changed):
+    with open(path, "rb") as f:
+        return file_digest(f, "sha256").hexdigest()
+
 # %% ../../nbs/core/02_files.ipynb #c013
 def arrays_digest(arrays: dict) -> str:
     "sha256 over names, types, shapes and values of tensors or arrays, to the bit"
@@ -190,7 +218,8 @@ def arrays_digest(arrays: dict) -> str:
             x = x.detach().cpu()
             x = x.view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
         x = np.asarray(x)
-        digest.update(f"{name} {x.dtype.str} {x.shape} ".encode() + x.tobytes())
+        digest.update(f"{name} {x.dtype.str} {x.shape} ".encode())
+        digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8))  # no copy of what may be large
     return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ from ..core.files import atomic, bar, read_json, read_text
 from ..core.images import FORMATS, check_pixels, decode_image
 from .colour import red_and_blue
 from .dataset import MANIFESTS, encode_image, rank_within, write_manifest
-from .faces import Faces, attribute_row, known_attributes, people_of, read_manifest
+from .faces import Faces, attribute_row, files_digest, known_attributes, people_of, read_manifest
 
 # %% ../../nbs/data/09_image_sets.ipynb #c032
 @dataclass
@@ -244,7 +244,14 @@ def decoded(encoded: Encoded, size: int) -> Faces:
 
     rows = (encoded.about(k) if encoded.about else {} for k in range(len(encoded)))
     attributes = known_attributes(rows, encoded.where(0) if len(encoded) else "the set")
-    return Faces(encoded.labels, encoded.names, attributes, size, lambda index: np.stack([one(int(k)) for k in index]))
+
+    def read(index):
+        return np.stack([one(int(k)) for k in index])
+
+    def content():
+        return files_digest(encoded.read(k) for k in range(len(encoded)))
+
+    return Faces(encoded.labels, encoded.names, attributes, size, read, content)
 
 # %% ../../nbs/data/09_image_sets.ipynb #c041
 def encoded_faces(faces: Faces, suffix: str = ".png") -> Encoded:

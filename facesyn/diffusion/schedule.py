@@ -7,6 +7,8 @@ __all__ = ['SILENT', 'WEIGHTINGS', 'prediction_type', 'signal_noise', 'add_noise
            'estimate_eps', 'output_from_eps', 'error_weight', 'denoising_error']
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c002
+from collections.abc import Sequence
+
 import torch
 from diffusers import SchedulerMixin
 
@@ -68,13 +70,10 @@ def add_noise(scheduler: SchedulerMixin, x0: torch.Tensor, eps: torch.Tensor, t:
     return a * x0 + b * eps
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #n009
-def draw_noise(
-    scheduler: SchedulerMixin, x0: torch.Tensor, draws: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    "(steps t (n,) of 0..T-1, eps as x0 (n, c, h, w)) for a batch, on its device"
-    eps = torch.randn(x0.shape, generator=draws)
-    t = torch.randint(scheduler.config.num_train_timesteps, (len(x0),), generator=draws)
-    return t.to(x0.device), eps.to(x0.device)
+def draw_noise(scheduler: SchedulerMixin, shape: Sequence[int], draws: torch.Generator) -> dict:
+    "A step `t` () of 0..T-1 and noise `eps` of the `shape` (c, h, w) of an x0"
+    eps = torch.randn(tuple(shape), generator=draws)
+    return dict(t=torch.randint(scheduler.config.num_train_timesteps, (), generator=draws), eps=eps)
 
 # %% ../../nbs/diffusion/01_schedule.ipynb #c009
 def target(scheduler: SchedulerMixin, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:

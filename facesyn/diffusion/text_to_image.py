@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AGES', 'HAIR', 'face_words', 'caption', 'build_tokenizer', 'token_ids', 'build_vae', 'build_text_encoder',
-           'sd_scheduler', 'text_pipeline', 'vae_objective', 'latent_moments', 'set_scale', 'draw_latents',
+           'sd_scheduler', 'text_pipeline', 'vae_draws', 'vae_objective', 'latent_moments', 'set_scale', 'draw_latents',
            'caption_batches', 'text_objective', 'draw_prompts', 'nearest_place']
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c002
@@ -19,8 +19,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..core.files import bar
 from ..core.images import generator, to_float
-from ..core.training import shuffled_rows
+from ..core.training import drawn, shuffled_rows
+from ..data.faces import as_faces
 from .schedule import add_noise, draw_noise, prediction_type, target
+from .training import with_draws
 from .unet import denoise
 from ..rendered.camera import PLACES, backdrop
 from ..rendered.paint import ageing
@@ -179,13 +181,19 @@ def text_pipeline(
     )
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c017
+def vae_draws(vae: AutoencoderKL) -> Callable:
+    "`draw` for `with_draws`: the noise `eps` of a latent, for pictures of some shape"
+    halvings, channels = len(vae.config.block_out_channels) - 1, vae.config.latent_channels
+    return lambda shape, g: dict(eps=torch.randn(channels, *(side >> halvings for side in shape[1:]), generator=g))
+
+
 def vae_objective(encoder=None, kl: float = 1e-6, identity: float = 0.1):
     """`loss_fn` for `train`: L1, `kl` times the divergence from a standard normal per picture, `identity` times 1 -
-    cosine by the encoder"""
+    cosine by the encoder; batches have `x0`, their embeddings `y` and the noise of `vae_draws`"""
 
-    def loss_fn(vae, batch, draws):
+    def loss_fn(vae, batch):
         x, q = batch["x0"], vae.encode(batch["x0"]).latent_dist
-        x_hat = vae.decode(q.mean + q.std * torch.randn(q.mean.shape, generator=draws).to(q.mean.device)).sample
+        x_hat = vae.decode(q.mean + q.std * batch["eps"]).sample
         terms = dict(l1=(x - x_hat).abs().mean(), kl=kl * q.kl().mean())
         if identity:
             terms["identity"] = identity * (1 - (batch["y"] * encoder(x_hat.clamp(-1, 1))).sum(1)).mean()
@@ -196,11 +204,12 @@ def vae_objective(encoder=None, kl: float = 1e-6, identity: float = 0.1):
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c020
 @torch.no_grad()
 def latent_moments(vae, images, batch: int | None = None) -> torch.Tensor:
-    """Mean and deviation (n, 2*c, h, w) of the latents of uint8 images (n, H, W, 3), unscaled, on the CPU in half
+    """Mean and deviation (n, 2*c, h, w) of the latents of `Faces` or uint8 (n, H, H, 3), unscaled, on the CPU in half
     precision; `batch`: None takes two million pixels at once"""
-    batch, parts = batch or max(1, min(128, 2**21 // images.shape[1] ** 2)), []
-    for k in bar(range(0, len(images), batch), "encoding batches"):
-        q = vae.encode(to_float(images[k : k + batch]).to(vae.device, vae.dtype)).latent_dist
+    faces = as_faces(images)
+    batch, parts = batch or max(1, min(128, 2**21 // faces.size**2)), []
+    for rows in bar([*faces.batches(batch)], "encoding batches"):
+        q = vae.encode(to_float(torch.as_tensor(faces.read(rows))).to(vae.device, vae.dtype)).latent_dist
         parts.append(torch.cat([q.mean, q.std], 1).half().cpu())
     return torch.cat(parts)
 
@@ -212,31 +221,36 @@ def set_scale(vae, moments) -> float:
     return vae.config.scaling_factor
 
 
-def draw_latents(vae, moments, draws: torch.Generator) -> torch.Tensor:
-    "Scaled latents (n, c, h, w) from rows of `latent_moments`"
+def draw_latents(vae, moments, eps: torch.Tensor) -> torch.Tensor:
+    "Scaled latents (n, c, h, w) from rows of `latent_moments` and as much noise"
     mean, std = moments.float().chunk(2, 1)
-    return vae.config.scaling_factor * (mean + std * torch.randn(mean.shape, generator=draws))
+    return vae.config.scaling_factor * (mean + std * eps)
 
 # %% ../../nbs/diffusion/07_text_to_image.ipynb #c023
-def caption_batches(vae, moments, words: list[dict], tokenizer, batch: int, empty: float = 0.1, seed: int = 0):
-    """`batch_at(k, rank)` for `train`: latents `x0` drawn from rows of `moments` and the tokens `ids` of captions drawn
-    for them, a share `empty` without words"""
+def caption_batches(vae, moments, words: list[dict], tokenizer, scheduler, empty: float = 0.1, seed: int = 0):
+    """`batch_at(first, count)` for `train`: latents `x0` drawn from rows of `moments`, the tokens `ids` of captions
+    drawn for them, a share `empty` without words, and a step and noise for each"""
+    shape = (moments.shape[1] // 2, *moments.shape[2:])
 
-    def batch_at(k, rank=0):
-        rows, rng = shuffled_rows(len(moments), k * batch, batch, seed, 1, rank), np.random.default_rng([seed, rank, k])
-        prompts = ["" if rng.random() < empty else caption(words[r], rng) for r in rows.tolist()]
-        return dict(x0=draw_latents(vae, moments[rows], generator(seed, 3, rank, k)), ids=token_ids(tokenizer, prompts))
+    def prompt(row, k):
+        rng = np.random.default_rng([seed, k])
+        return "" if rng.random() < empty else caption(words[row], rng)
 
-    return batch_at
+    def batch_at(first, count):
+        rows = shuffled_rows(len(moments), first, count, seed, 1)
+        prompts = [prompt(row, k) for k, row in enumerate(rows.tolist(), first)]
+        eps = drawn(lambda g: dict(x0=torch.randn(shape, generator=g)), first, count, seed, 2)["x0"]
+        return dict(x0=draw_latents(vae, moments[rows], eps), ids=token_ids(tokenizer, prompts))
+
+    return with_draws(batch_at, lambda shape, g: draw_noise(scheduler, shape, g), seed)
 
 
 def text_objective(scheduler):
     "`loss_fn` for `train`: the plain denoising error of a `Denoiser` whose conditions are a text encoder"
     prediction_type(scheduler)
 
-    def loss_fn(model, batch, draws):
-        x0 = batch["x0"]
-        t, eps = draw_noise(scheduler, x0, draws)
+    def loss_fn(model, batch):
+        x0, t, eps = (batch[k] for k in ("x0", "t", "eps"))
         output = denoise(model.unet, add_noise(scheduler, x0, eps, t), t, model.conditions(batch["ids"])[0])
         return dict(loss=F.mse_loss(output.float(), target(scheduler, x0, eps, t)))
 

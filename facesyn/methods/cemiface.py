@@ -9,7 +9,7 @@ __all__ = ['UNET_112', 'CemiFaceConditions', 'draw_m', 'simmat', 'similarity_tar
 # %% ../../nbs/methods/05_cemiface.ipynb #c002
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import sqrt
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from ..diffusion.schedule import add_noise, denoising_error, estimate_x0
-from ..diffusion.training import check_share
+from ..diffusion.training import check_share, shared_rows
 from ..diffusion.unet import denoise
 from ..nets.backbones import Network
 
@@ -182,7 +182,7 @@ def cemiface_loss(
     terms = dict(denoise=denoising_error(scheduler, output, x_t, eps, t, weights.weighting).mean())
     if not weights.weight:
         return dict(loss=terms["denoise"], **terms)
-    some = slice(0, ceil(weights.share * len(x0)))
+    some = shared_rows(len(x0), weights.share)
     y, m, t, x0_hat = y[some], m[some], t[some], estimate_x0(scheduler, output[some], x_t[some], t[some])
     s = similarity(x0_hat, y)
     terms["simmat"] = weights.weight * simmat(s, m, t + 1, T).mean()

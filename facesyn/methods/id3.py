@@ -8,15 +8,16 @@ __all__ = ['ID3Conditions', 'check_unit', 'predict', 'time_weight', 'ID3Weights'
 # %% ../../nbs/methods/01_id3.ipynb #c003
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, inf, sqrt
+from math import inf, sqrt
 
+import numpy as np
 import torch
 from diffusers import ModelMixin  # noqa: F401 (diffusers looks for it beside a class that it loads)
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from ..diffusion.schedule import WEIGHTINGS, add_noise, denoising_error, error_weight, estimate_x0, signal_noise
-from ..diffusion.training import check_share
+from ..diffusion.training import check_share, shared_rows
 from ..diffusion.unet import denoise
 from ..nets.attributes import normalise_attributes
 from ..nets.backbones import Network
@@ -61,10 +62,12 @@ class ID3Conditions(Network):
         return tokens, tokens.sum(1)
 
 # %% ../../nbs/methods/01_id3.ipynb #n008
-def check_unit(name: str, y: torch.Tensor) -> torch.Tensor:
+def check_unit(name: str, y: torch.Tensor | np.ndarray):
     "`y` (n, dim) as it is; ValueError names a row that is not of unit length"
-    if len(bad := (~((y.norm(dim=1) - 1).abs() < 1e-2)).nonzero()):
-        raise ValueError(f"{name} row {bad[0].item()} is not a unit vector (norm {y[bad[0]].norm().item():.3g})")
+    for k in range(0, len(y), 2**14):  # y may be a mapped file
+        norms = np.linalg.norm(np.asarray(y[k : k + 2**14]), axis=1)
+        if len(bad := (~(abs(norms - 1) < 1e-2)).nonzero()[0]):
+            raise ValueError(f"{name} row {k + bad[0]} is not a unit vector (norm {norms[bad[0]]:.3g})")
     return y
 
 # %% ../../nbs/methods/01_id3.ipynb #c008
@@ -138,7 +141,7 @@ def id3_loss(
     if not weights.identity:
         terms |= dict(constant=prior_kl(scheduler, x0))
     else:
-        some = slice(0, ceil(weights.share * len(x0)))
+        some = shared_rows(len(x0), weights.share)
         w_t = weights.identity * time_weight(t[some] + 1, T)
         if weights.per == "error":
             w_t = w_t * error_weight(scheduler, t[some], weights.denoise).clamp(max=20)

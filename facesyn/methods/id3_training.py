@@ -9,59 +9,58 @@ __all__ = ['id3_batches', 'id3_objective', 'ID3Recipe', 'id3_recipe', 'check_tra
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..core.files import arrays_digest, weights_digest
-from ..core.images import to_float
 from ..core.training import Keep, Optim
+from ..data.faces import Faces
 from facesyn.diffusion.latents import (
     Patches,
     decode_latents,
-    encode_images,
+    first_latent,
     latents_digest,
     training_scheduler,
     training_source,
+    vae_digest,
 )
 from ..diffusion.schedule import draw_noise, prediction_type
-from ..diffusion.training import check_drop, check_faces, face_batches, train
+from ..diffusion.training import check_drop, check_faces, face_batches, train, with_draws
 from ..diffusion.unet import Denoiser, build_unet
 from .id3 import ID3Conditions, ID3Weights, check_unit, id3_loss
 from .id3_sampling import ID3Pipeline
 from ..nets.attributes import mirror_attributes
-from ..nets.encoders import Encoder, embed
+from ..nets.encoders import Encoder, embed_both_views
 
 # %% ../../nbs/methods/04_id3_training.ipynb #c021
-def id3_batches(images, y, s, batch: int, seed: int = 0, y_mirrored=None, encode: Callable | None = None) -> Callable:
-    """`batch_at(k, rank)` for `train`: uint8 images (n, h, w, 3), embeddings y (n, dim), attributes s (n, 4; NaN
-    unknown)
+def id3_batches(
+    images, y, s, scheduler, seed: int = 0, drop: Sequence[float] = (0.0, 0.0), encode: Callable | None = None
+) -> Callable:
+    """`batch_at(first, count)` for `train`: `x0` of `images` (see `face_batches`), embeddings y (n, dim), attributes s
+    (n, 4; NaN unknown), with a step, noise, and which conditions are kept (`drop`: how often identity and attributes
+    are hidden)
 
-    With `y_mirrored` (n, dim), the embeddings of the mirrored images, a random half of each batch is mirrored.
-    `encode`: images -> latents.
-    """
-    s = torch.as_tensor(s, dtype=torch.float32)
-    mirrored = None if y_mirrored is None else dict(y=y_mirrored, s=mirror_attributes(s))
-    return face_batches(images, dict(y=y, s=s), batch, seed, mirrored, encode)
+    With y (2, n, dim), those of the mirrored images too, a random half is mirrored. `encode`: images -> latents."""
+    hide, s = check_drop(drop), torch.as_tensor(np.array(s, np.float32))
+    views = [dict(y=v, s=mirror_attributes(s) if k else s) for k, v in enumerate(y if y.ndim == 3 else y[None])]
+
+    def draw(shape, g):
+        return draw_noise(scheduler, shape, g) | dict(keep=torch.rand(2, generator=g) >= hide)
+
+    return with_draws(face_batches(images, views[0], seed, views[-1] if views[1:] else None, encode), draw, seed)
 
 # %% ../../nbs/methods/04_id3_training.ipynb #c022
 def id3_objective(
-    scheduler,
-    encoder: Callable,
-    weights: ID3Weights = ID3Weights(),
-    drop: Sequence[float] = (0.0, 0.0),
-    decode: Callable | None = None,
+    scheduler, encoder: Callable, weights: ID3Weights = ID3Weights(), decode: Callable | None = None
 ) -> Callable:
-    """`loss_fn` for `train`: draws steps, noise and dropped conditions (`drop`: probability of hiding identity,
-    attributes) and returns `id3_loss`; the encoder must be on the training device"""
+    "`loss_fn` for `train`: `id3_loss` of the batches of `id3_batches`; the encoder must be on the training device"
     prediction_type(scheduler)
-    hide = check_drop(drop)
 
-    def loss_fn(model, batch, draws):
-        t, eps = draw_noise(scheduler, batch["x0"], draws)
-        keep = torch.rand(len(eps), 2, generator=draws) >= hide
-        return id3_loss(model, scheduler, encoder, dict(batch, keep=keep.to(t.device)), t, eps, weights, decode)
+    def loss_fn(model, batch):
+        return id3_loss(model, scheduler, encoder, batch, batch["t"], batch["eps"], weights, decode)
 
     return loss_fn
 
@@ -96,13 +95,16 @@ def id3_recipe(options: dict, seed: int = 0) -> tuple[ID3Recipe, Patches]:
     return ID3Recipe(**options, weights=weights, optim=optim), vae
 
 # %% ../../nbs/methods/04_id3_training.ipynb #n012
-def check_training(images, y, s, encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    "Faces (n, h, h, 3) uint8, y (n, dim) and s (n, 4) as tensors; ValueError names what does not fit"
-    images, y, s = check_faces(images), torch.as_tensor(y, dtype=torch.float32), torch.as_tensor(s, dtype=torch.float32)
-    for name, v, dim in (("y", y, encoder.dim), ("s", s, 4)):
-        if tuple(v.shape) != (len(images), dim):
-            raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {(len(images), dim)}")
-    return images, check_unit("y", y), s
+def check_training(images, y, s, encoder: Encoder) -> tuple[Faces, np.ndarray, np.ndarray]:
+    "Faces, y (v, n, dim) and s (n, 4) as arrays; ValueError names what does not fit"
+    faces, y, s = check_faces(images), np.asarray(y), np.asarray(s)
+    y = y[None] if y.ndim == 2 else y
+    for name, v, shape in (("y", y, (*y.shape[:1], len(faces), encoder.dim)), ("s", s, (len(faces), 4))):
+        if v.shape != shape:
+            raise ValueError(f"{name} has shape {v.shape}, expected {shape}")
+    for view in y:
+        check_unit("y", view)
+    return faces, y, s
 
 # %% ../../nbs/methods/04_id3_training.ipynb #t001a
 def begin_from(model: Denoiser, begin: ID3Pipeline, prediction: str, vae: nn.Module):
@@ -121,7 +123,7 @@ def begin_from(model: Denoiser, begin: ID3Pipeline, prediction: str, vae: nn.Mod
     ]
     if (kind := begin.scheduler.config.prediction_type) != prediction:
         wrong.append(f"prediction: {kind} there, {prediction} now")
-    if latents_digest(begin.vae or Patches(1), []) != latents_digest(vae, []):
+    if vae_digest(begin.vae or Patches(1)) != vae_digest(vae):
         wrong.append("vae: another one")
     if wrong:
         raise ValueError(f"cannot begin from that pipeline ({'; '.join(wrong)})")
@@ -137,45 +139,47 @@ def _denoiser(recipe, z, dim, before):
 
 
 def train_id3(
-    images: torch.Tensor | np.ndarray,
+    images: Faces | torch.Tensor | np.ndarray,
     y: torch.Tensor | np.ndarray,
     s: torch.Tensor | np.ndarray,
     encoder: Encoder,
     recipe: ID3Recipe,
     keep: Keep = Keep(),
     vae: nn.Module | None = None,
+    latents: str | Path | None = None,
     begin: ID3Pipeline | None = None,
 ) -> ID3Pipeline:
-    """Trains on uint8 faces (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4), where the encoder is;
-    returns an `ID3Pipeline` (arXiv 2409.17576)
+    """Trains on `Faces` or uint8 (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4), where the encoder
+    is; returns an `ID3Pipeline` (arXiv 2409.17576)
 
-    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `begin`: an ID3Pipeline to go on from. A
-    checkpoint in `keep.folder` of other faces, encoder or settings is refused.
+    y may be (2, n, dim), with the embeddings of the mirrored pictures, which are computed otherwise. `vae`: Patches (of
+    1 pixel if None) or an autoencoder of diffusers; `latents`: a folder in which its latents may lie already; `begin`:
+    an ID3Pipeline to go on from. A checkpoint in `keep.folder` of other faces, encoder or settings is refused.
     ValueError for faces, embeddings or attributes that do not fit, or for a pipeline to begin from that is built or
     meant otherwise.
     """
-    images, y, s = check_training(images, y, s, encoder)
+    faces, y, s = check_training(images, y, s, encoder)
     device, optim = next(encoder.buffers()).device, recipe.optim
     vae = (vae or Patches(1)).to(device)
     before = (begin.conditions.config.known or (True, True)) if begin else (False, False)
-    model = _denoiser(recipe, encode_images(vae, to_float(images[:1]).to(device)), y.shape[1], before)
+    model = _denoiser(recipe, first_latent(vae, faces), y.shape[2], before)
     scheduler = training_scheduler(vae, recipe.prediction)
     if begin:
         begin_from(model, begin, recipe.prediction, vae)
-    told = _settings(recipe, images, y, s, encoder, vae, begin)
-    source, encode = training_source(vae, images, keep.folder, device)
-    mirrored = embed(encoder, images.flip(2), flip=False)
-    batch_at = id3_batches(source, y, s, recipe.batch, optim.seed, mirrored, encode)
-    objective = id3_objective(scheduler, encoder, recipe.weights, recipe.drop, lambda z: decode_latents(vae, z))
-    model = train(model, batch_at, objective, recipe.steps, optim, keep, device.type, told)
+    told = _settings(recipe, faces, y, s, encoder, vae, begin)
+    source, encode = training_source(vae, faces, keep.folder, device, latents)
+    y = y if len(y) == 2 else np.stack([y[0], embed_both_views(encoder, faces)["y"][1]])
+    batch_at = id3_batches(source, y, s, scheduler, optim.seed, recipe.drop, encode)
+    objective = id3_objective(scheduler, encoder, recipe.weights, lambda z: decode_latents(vae, z))
+    model = train(model, batch_at, objective, recipe.steps, recipe.batch, optim, keep, device.type, told)
     return ID3Pipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
 
 
-def _settings(recipe, images, y, s, encoder, vae, begin) -> dict:
+def _settings(recipe, faces, y, s, encoder, vae, begin) -> dict:
     "What must not change between restarts"
     return {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
-        latents=latents_digest(vae, images),
-        conditions=arrays_digest(dict(y=y, s=s)),
+        latents=latents_digest(vae, faces),
+        conditions=arrays_digest(dict(y=y[0], s=s)),
         encoder=weights_digest(dict(encoder=encoder)),
         begin=weights_digest(begin.components) if begin else None,
     )

@@ -24,7 +24,7 @@ from torch import nn
 
 from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
-from ..core.training import Keep, Optim, shuffled_rows
+from ..core.training import Keep, Optim, drawn, shuffled_rows
 from ..data.dataset import begin_dataset
 from ..diffusion.text_to_image import draw_latents, token_ids
 from ..diffusion.training import train
@@ -140,40 +140,43 @@ def words_of(pipe: StableDiffusionPipeline, prompts: Sequence[str]) -> torch.Ten
     return pipe.text_encoder(token_ids(pipe.tokenizer, list(prompts)).to(pipe.text_encoder.device))[0].float().cpu()
 
 
-def person_batches(vae, person: dict, anybody: dict, words, recipe: BoothRecipe = BoothRecipe()) -> Callable:
-    """`batch_at(k, rank)` for `train`, of what `know` says of a person and of anybody; `words`: a pair (1, l, w), of
-    both prompts"""
-    n, y, batch, seed = len(person["y"]), person["y"], recipe.batch, recipe.stream
+def person_batches(pipe, person: dict, anybody: dict, words, recipe: BoothRecipe = BoothRecipe()) -> Callable:
+    """`batch_at(first, count)` for `train`, of what `know` says of a person and of anybody; `words`: a pair (1, l, w),
+    of both prompts; with steps `t` (n, 2) and noise `eps` (n, 2, c, h, w) for the picture and the prior's"""
+    n, y, many, seed = len(person["y"]), person["y"], len(anybody["y"]), recipe.stream
     if recipe.positive == "other" and n < 2:
         raise ValueError("positive='other' needs two pictures of the person")
-    words, words_prior = (told.expand(batch, -1, -1) for told in words)
+    shape = (2, person["moments"].shape[1] // 2, *person["moments"].shape[2:])
+    T = pipe.scheduler.config.num_train_timesteps
     centre = F.normalize(F.normalize(y).mean(0), dim=0)
 
-    def batch_at(k, rank=0):
-        draws = generator(seed, 4, rank, k)
-        rows = shuffled_rows(n, k * batch, batch, seed, 1, rank)
-        others = shuffled_rows(len(anybody["y"]), k * batch, batch, seed + 1, 1, rank)
-        x0, x0_prior = (draw_latents(vae, v["moments"][r], draws) for v, r in ((person, rows), (anybody, others)))
-        against = torch.randint(len(anybody["y"]), (batch, recipe.negatives), generator=draws)
-        shift = torch.randint(1, max(n, 2), (batch,), generator=draws)
-        p = dict(same=y[rows], other=y[(rows + shift) % n], centroid=centre.expand(batch, -1))[recipe.positive]
-        told = dict(x0=x0, words=words, x0_prior=x0_prior, words_prior=words_prior)
-        told |= dict(y=p, negatives=anybody["y"][against])
+    def draw(g):
+        against = torch.randint(many, (recipe.negatives,), generator=g)
+        shift = torch.randint(1, max(n, 2), (), generator=g)
+        x0, eps = torch.randn(2, *shape, generator=g)
+        return dict(against=against, shift=shift, x0=x0, eps=eps, t=torch.randint(T, (2,), generator=g))
+
+    def batch_at(first, count):
+        d = drawn(draw, first, count, seed, 0)
+        rows, others = shuffled_rows(n, first, count, seed, 1), shuffled_rows(many, first, count, seed + 1, 1)
+        x0, x0_prior = (
+            draw_latents(pipe.vae, v["moments"][r], d["x0"][:, j])
+            for j, (v, r) in enumerate(((person, rows), (anybody, others)))
+        )
+        p = dict(same=y[rows], other=y[(rows + d["shift"]) % n], centroid=centre.expand(count, -1))[recipe.positive]
+        told = dict(x0=x0, x0_prior=x0_prior, y=p, negatives=anybody["y"][d["against"]], eps=d["eps"], t=d["t"])
+        told |= {name: each.expand(count, -1, -1) for name, each in zip(("words", "words_prior"), words)}
         return told | ({"landmarks": person["landmarks"][rows]} if "landmarks" in person else {})
 
     return batch_at
 
 
 def booth_objective(pipe, encoder, loss: BoothLoss = BoothLoss(), align: Callable = whole_picture) -> Callable:
-    "`loss_fn` for `train`: draws steps and noise and returns `booth_loss`"
+    "`loss_fn` for `train`: `booth_loss` of the batches of `person_batches`"
 
-    def loss_fn(model, batch, draws):
-        x0, T = batch["x0"], pipe.scheduler.config.num_train_timesteps
-        n, device = len(x0), x0.device
-        t, eps = torch.randint(T, (2 * n,), generator=draws), torch.randn(2 * n, *x0.shape[1:], generator=draws)
-        if not loss.prior:
-            t, eps = t[:n], eps[:n]
-        return booth_loss(pipe, encoder, batch, t.to(device), eps.to(device), loss, align)
+    def loss_fn(model, batch):  # the prior's steps and noise come after all of the person's
+        t, eps = (batch[k].transpose(0, 1)[: 2 if loss.prior else 1].flatten(0, 1) for k in ("t", "eps"))
+        return booth_loss(pipe, encoder, batch, t, eps, loss, align)
 
     return loss_fn
 
@@ -212,7 +215,7 @@ def train_person(
     out, optim = Path(keep.folder), replace(recipe.optim, seed=recipe.stream)
     check_trainable(pipe, encoder, optim.precision)
     words = [words_of(pipe, [prompt]) for prompt in (recipe.prompt, recipe.prompt_prior)]
-    batch_at = person_batches(pipe.vae, person, anybody, words, recipe)
+    batch_at = person_batches(pipe, person, anybody, words, recipe)
     about = dict(settings or {}, **asdict(recipe)) | dict(alpha=recipe.alpha or recipe.rank)
     about |= _digests(pipe, encoder, person, anybody, about)
     begin_dataset(out, about)
@@ -223,7 +226,7 @@ def train_person(
         lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
         objective = booth_objective(pipe, encoder, recipe.loss, align)
         device = "cpu" if pipe.unet.device.type == "cpu" else "auto"
-        train(lora, batch_at, objective, recipe.steps, optim, keep, device, about)
+        train(lora, batch_at, objective, recipe.steps, recipe.batch, optim, keep, device, about)
         save_lora(pipe.unet, out, about)
     finally:
         pipe.unet.unload_lora()

@@ -18,10 +18,10 @@ from torch import nn
 
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
-from ..core.training import Keep, first_row, learning_rate, shuffled_rows, train_loop
-from ..data.faces import ATTRIBUTES, Faces
+from ..core.training import Keep, batches_ahead, first_row, learning_rate, shuffled_rows, train_loop
+from ..data.faces import ATTRIBUTES, Faces, faces_digest
 from .backbones import IResNet, Network
-from .recogniser import pixels_digest, reader
+from .recogniser import reader
 
 # %% ../../nbs/nets/09_attributes.ipynb #c005
 def normalise_attributes(attributes) -> torch.Tensor:
@@ -136,7 +136,7 @@ def train_attributes(
     recipe: AttributeRecipe = AttributeRecipe(),
     keep: Keep = Keep(label="attributes"),
     device: str = "auto",
-    memory: float = 4e9,
+    memory: float = 1e9,
 ) -> tuple[AttributeNet, list[dict]]:
     """Trains an `AttributeNet` on `faces.attributes` (NaN = unknown, left out) and returns (network in eval mode, log:
     one dict per epoch)
@@ -151,19 +151,23 @@ def train_attributes(
     recipe = replace(recipe, batch=min(recipe.batch, len(known)))
     settings = dict(asdict(recipe), net=config, attributes=arrays_digest(dict(s=s)))
     read = reader(faces, memory)
-    settings |= dict(pixels=pixels_digest(len(s), read)) if keep.folder else {}
+    settings |= dict(pixels=faces_digest(faces)) if keep.folder else {}
     net = _network(faces, config, recipe.seed, pick_device(device))
     weights = [p for p in net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, recipe.lr, weight_decay=recipe.weight_decay)
     per_epoch = len(known) // recipe.batch
     steps, warmup = recipe.epochs * per_epoch, ceil(recipe.warmup * per_epoch)
 
+    def batch_at(step, count):
+        index = known[shuffled_rows(len(known), first_row(step, len(known), count), count, recipe.seed, 1)]
+        flip = (torch.rand(count, generator=generator(recipe.seed, 4, step)) < 0.5) & recipe.flip
+        return dict(zip(("images", "target"), mirror(read(index), s[index], flip)))
+
+    take = batches_ahead(batch_at, lambda step: [(step, recipe.batch)], steps, keep.workers)
+
     def update(step):
         optimiser.param_groups[0]["lr"] = learning_rate(step, steps, recipe.lr, warmup, "linear")
-        first = first_row(step, len(known), recipe.batch)
-        index = known[shuffled_rows(len(known), first, recipe.batch, recipe.seed, 1)]
-        flip = (torch.rand(recipe.batch, generator=generator(recipe.seed, 4, step)) < 0.5) & recipe.flip
-        return _attribute_step(net, optimiser, *mirror(read(index), s[index], flip))
+        return _attribute_step(net, optimiser, **next(take(step)))
 
     def line(step, means):
         return dict(epoch=step // per_epoch, **_errors(means))

@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['MARGINS', 'arcface_margin', 'cosface_margin', 'adaface_margin', 'MarginHead', 'check_labels', 'reader', 'Recipe',
-           'recogniser_recipe', 'pixels_digest', 'train_recogniser']
+           'recogniser_recipe', 'train_recogniser']
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c002
 import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from hashlib import sha256
 
 import numpy as np
 import torch
@@ -21,8 +19,16 @@ from torch import nn
 
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
-from ..core.training import Keep, check_schedule, first_row, learning_rate, shuffled_rows, train_loop
-from ..data.faces import Faces
+from facesyn.core.training import (
+    Keep,
+    batches_ahead,
+    check_schedule,
+    first_row,
+    learning_rate,
+    shuffled_rows,
+    train_loop,
+)
+from ..data.faces import Faces, faces_digest
 from .augmentation import augment
 from .backbones import NETWORKS, Network, recogniser
 
@@ -122,21 +128,16 @@ def check_labels(faces: Faces) -> int:
     return len(counts)
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c023
-def reader(faces: Faces, memory: float = 4e9) -> Callable[[torch.Tensor], torch.Tensor]:
+def reader(faces: Faces, memory: float = 1e9) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function: index tensor -> uint8 (k, h, w, 3); all images are held in memory if they need less than `memory`
     bytes"""
     n, size = len(faces.labels), faces.size
-
-    @cache
-    def whole():
-        images = torch.empty((n, size, size, 3), dtype=torch.uint8)
-        for index in np.array_split(np.arange(n), -(-n // 2048)):
-            images[index[0] : index[-1] + 1] = torch.as_tensor(faces.read(index))
-        return images
-
     if 3 * n * size**2 >= memory:
         return lambda index: torch.as_tensor(faces.read(index.numpy()))
-    return lambda index: whole()[index]
+    images = torch.empty((n, size, size, 3), dtype=torch.uint8)
+    for index in faces.batches(2048):
+        images[index[0] : index[-1] + 1] = torch.as_tensor(faces.read(index))
+    return lambda index: images[index]
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c028
 @dataclass(frozen=True)
@@ -204,14 +205,6 @@ def _step(net, head, optimiser, images, labels, recipe, step):
     return dict(loss=loss.item(), accuracy=(logits.argmax(1) == labels).float().mean().item())
 
 # %% ../../nbs/nets/04_recogniser.ipynb #n002
-def pixels_digest(n: int, read: Callable[[torch.Tensor], torch.Tensor]) -> str:
-    "sha256 of all `n` pictures that a `reader` reads"
-    digest = sha256()
-    for index in torch.arange(n).split(2048):
-        digest.update(np.asarray(read(index)).tobytes())
-    return digest.hexdigest()
-
-
 def _networks(faces, config, recipe, device):
     "The network and its head with random weights of the recipe's seed, ready for training"
     with torch.random.fork_rng():
@@ -229,7 +222,7 @@ def train_recogniser(
     recipe: Recipe = Recipe(),
     keep: Keep = Keep(label="recogniser"),
     device: str = "auto",
-    memory: float = 4e9,
+    memory: float = 1e9,
     evaluate: Callable[[Network], dict] | None = None,
 ) -> tuple[Network, list[dict]]:
     """Trains a recogniser on `faces` and returns (network in eval mode, log: one dict per epoch)
@@ -244,17 +237,21 @@ def train_recogniser(
     net, head = _networks(faces, config, recipe, pick_device(device))
     settings, read = dict(asdict(recipe), net=config), reader(faces, memory)
     settings |= dict(labels=arrays_digest(dict(labels=np.asarray(faces.labels))))
-    settings |= dict(pixels=pixels_digest(n, read)) if keep.folder else {}
+    settings |= dict(pixels=faces_digest(faces)) if keep.folder else {}
     weights = [p for p in (*net.parameters(), *head.parameters()) if p.requires_grad]
     optimiser = torch.optim.SGD(weights, recipe.rate(0, 1), recipe.momentum, weight_decay=recipe.weight_decay)
     labels, per_epoch = torch.as_tensor(np.asarray(faces.labels)).long(), n // recipe.batch
     look = {k: getattr(recipe, k) for k in ("flip", "shift", "erase", "crop", "jitter", "rand")}
 
+    def batch_at(step, count):
+        index = shuffled_rows(n, first_row(step, n, count), count, recipe.seed, 1)
+        return dict(images=augment(read(index), generator(recipe.seed, 2, step), **look), labels=labels[index])
+
+    take = batches_ahead(batch_at, lambda step: [(step, recipe.batch)], recipe.epochs * per_epoch, keep.workers)
+
     def update(step):
         optimiser.param_groups[0]["lr"] = recipe.rate(step, per_epoch)
-        index = shuffled_rows(n, first_row(step, n, recipe.batch), recipe.batch, recipe.seed, 1)
-        images = augment(read(index), generator(recipe.seed, 2, step), **look)
-        return _step(net, head, optimiser, images, labels[index], recipe, step)
+        return _step(net, head, optimiser, **next(take(step)), recipe=recipe, step=step)
 
     def line(step, means):
         return dict(epoch=step // per_epoch, **means, **(evaluate(deepcopy(net).eval()) if evaluate else {}))

@@ -43,7 +43,7 @@ CALLS = [
     (lambda: even_patches(PICTURES, 4, 2.0), "power=2.0"),
     (lambda: even_patches(PICTURES, 4, NAN), "power=nan"),
     (lambda: even_patches(torch.zeros(4, 16, 16, 3, dtype=torch.uint8), 4), "all patches are the same"),
-    (lambda: face_batches(PICTURES, dict(left=torch.zeros(5, 3)), 4), "6 images", "'left': 5"),
+    (lambda: face_batches(PICTURES, dict(left=torch.zeros(5, 3))), "6 images", "'left': 5"),
     *((lambda drop=drop: check_drop(drop), "drop=") for drop in ((0.5,), 0.5, (1.5, 0), (NAN, 0.0), (0, 0, 0))),
     *((lambda share=share: check_share(share), "share=") for share in (0.0, -0.5, 2, NAN, "1")),
     *((lambda x=x: check_faces(x), "uint8 images") for x in (PICTURES / 255, PICTURES[:, :4], PICTURES[:0])),
@@ -114,16 +114,16 @@ def test_latents_that_are_not_finite(tmp_path):
 
 
 def test_training_with_other_settings_or_a_loss_that_is_no_number(tmp_path):
-    def loss_fn(model, batch, draws):
+    def loss_fn(model, batch):
         return dict(loss=model(batch["x"]).square().mean())
 
-    def lost(model, batch, draws):
-        return loss_fn(model, batch, draws) | dict(identity=torch.tensor(NAN))
+    def lost(model, batch):
+        return loss_fn(model, batch) | dict(identity=torch.tensor(NAN))
 
     def trained(loss=loss_fn, steps=2, keep=Keep(tmp_path), **more):  # noqa: B008
         options = dict(optim=Optim(1e-3, schedule="cosine"), settings=dict(data="random")) | more
         batch = dict(x=torch.ones(1, 2))
-        return train(torch.nn.Linear(2, 2), lambda k, rank: batch, loss, steps, keep=keep, device="cpu", **options)
+        return train(torch.nn.Linear(2, 2), lambda *at: batch, loss, steps, 1, keep=keep, device="cpu", **options)
 
     trained()
     for other, words in (
@@ -132,4 +132,6 @@ def test_training_with_other_settings_or_a_loss_that_is_no_number(tmp_path):
         (dict(steps=3), "steps: 2 -> 3"),
     ):
         refused(lambda: trained(**other), words)
+    odd = Optim(accumulate=2)
+    refused(lambda: trained(keep=Keep(), optim=odd), "a batch of 1 cannot be shared by 1 processes with 2 parts each")
     refused(lambda: trained(lost, keep=Keep()), "step 1", "identity", kind=FloatingPointError)

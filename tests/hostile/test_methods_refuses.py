@@ -65,7 +65,7 @@ def id3_faces(y=Y, s=S, known=None, **more):
 
 
 def id3_trained(images=IMAGES, y=EMB, s=ATTRIBUTES, keep=Keep(), vae=None, begin=None, encoder=ENCODER, **other):  # noqa: B008
-    return train_id3(images, y, s, encoder, replace(RECIPE, **other), keep, vae or Patches(2, 2.0), begin)
+    return train_id3(images, y, s, encoder, replace(RECIPE, **other), keep, vae or Patches(2, 2.0), begin=begin)
 
 
 ID3 = [
@@ -89,7 +89,7 @@ ID3 = [
     (id3_faces(known=(False, True), shown_below=0.5), "without hiding identity"),
     (lambda: id3_trained(IMAGES[:, :4]), "(12, 4, 8, 3)"),
     (lambda: id3_trained(y=2 * EMB), "y row 0"),
-    (lambda: id3_trained(y=EMB[:5]), "y has shape (5, 6)"),
+    (lambda: id3_trained(y=EMB[:5]), "y has shape (1, 5, 6)"),
     (lambda: id3_trained(s=ATTRIBUTES[:, :3]), "s has shape (12, 3)"),
 ]
 

@@ -2,7 +2,6 @@
 random change that is stopped and goes on."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from facesyn.core.images import generator
 from facesyn.core.training import Keep
+from facesyn.data.faces import Faces
 from facesyn.nets.augmentation import OPERATIONS, RAND_KINDS, augment, colour_jitter, rand_augment, random_crop
 from facesyn.nets.recogniser import Recipe, train_recogniser
 
@@ -139,7 +139,7 @@ def test_training_with_every_change_goes_on_where_it_stopped(tmp_path):
             raise OSError("stopped")
         return images[k]
 
-    faces = SimpleNamespace(labels=np.arange(96) % 6, names=[], size=16, read=read)
+    faces = Faces(np.arange(96) % 6, [f"p{k}" for k in range(6)], np.zeros((96, 4)), 16, read)
     network = dict(size=16, layers=(1, 1), widths=(16, 16), dim=8, se=True)
     recipe = Recipe(
         epochs=3,

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from facesyn.core.training import Keep, Optim
+from facesyn.data.faces import Faces
 from facesyn.diffusion.training import train
 from facesyn.diffusion.unet import Denoiser, build_unet
 from facesyn.methods.id3 import ID3Conditions
@@ -27,13 +27,12 @@ NETWORK, RECIPE = dict(size=16, layers=(1, 1), widths=(16, 16), dim=8), Recipe(e
 def faces(pause=0.0):
     "Six people of sixteen noise pictures; reading a batch takes `pause` seconds"
     pictures = np.random.default_rng(0).integers(0, 256, (96, 16, 16, 3), dtype=np.uint8)
-    return SimpleNamespace(
-        labels=np.arange(96) % 6, names=[], size=16, read=lambda k: (time.sleep(pause), pictures[k])[1]
-    )
+    names = [f"p{k}" for k in range(6)]
+    return Faces(np.arange(96) % 6, names, np.zeros((96, 4)), 16, lambda k: (time.sleep(pause), pictures[k])[1])
 
 
 def recogniser(folder, pause=0.0):
-    keep = Keep(folder, seconds=0.0)
+    keep = Keep(folder, seconds=0.0, workers=1)
     network, log = train_recogniser(faces(pause), NETWORK, RECIPE, keep, device="cpu", memory=0)
     return network.state_dict(), log
 
@@ -44,17 +43,15 @@ def generator(folder, pause=0.0):
     model = Denoiser(build_unet(8, (16, 16), 32, head_dim=8), ID3Conditions(8, (16, 8), 32))
     pictures, rng = torch.randint(0, 256, (24, 8, 8, 3), dtype=torch.uint8), np.random.default_rng(0)
     y = encoder(torch.randn(24, 3, 8, 8))
-    batches, objective = (
-        id3_batches(pictures, y, rng.uniform(0, 60, (24, 4)), 4),
-        id3_objective(DDPMScheduler(1000), encoder, drop=(0.1, 0.1)),
-    )
+    scheduler = DDPMScheduler(1000)
+    batches = id3_batches(pictures, y, rng.uniform(0, 60, (24, 4)), scheduler, drop=(0.1, 0.1))
 
-    def slowly(k, rank=0):
+    def slowly(first, count):
         time.sleep(pause)
-        return batches(k, rank)
+        return batches(first, count)
 
-    keep = Keep(folder, seconds=1.0, every=10)
-    trained = train(model, slowly, objective, 30, Optim(1e-3, ema=0.9), keep, device="cpu")
+    keep = Keep(folder, seconds=1.0, every=10, workers=2)
+    trained = train(model, slowly, id3_objective(scheduler, encoder), 30, 4, Optim(1e-3, ema=0.9), keep, device="cpu")
     return trained.state_dict(), (Path(folder) / "log.jsonl").read_text()
 
 

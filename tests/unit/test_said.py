@@ -3,8 +3,6 @@ and when a number means little."""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,20 +154,6 @@ def test_seconds_of_a_training_add_up(tmp_path):
     assert work_done(tmp_path / "work.jsonl")["done"] == 6
     train(None)
     assert work_done(tmp_path / "work.jsonl")["done"] == 6
-
-
-def test_processes_add_up(tmp_path):
-    script = tmp_path / "seen.py"
-    script.write_text(
-        "from accelerate import Accelerator\n"
-        "from facesyn.diffusion.training import pictures_seen\n"
-        "Accelerator(cpu=True)\n"
-        "print(f'seen {pictures_seen(10, 4, 3)}\\n', end='')\n"  # one write: the two do not cut each other short
-    )
-    for processes in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", str(script)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200).stdout
-        assert re.findall(r"seen (\d+)", said) == [str(120 * processes)] * processes
 
 
 def test_torn_lines_of_work_count_nothing(tmp_path):
