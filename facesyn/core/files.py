@@ -219,7 +219,7 @@ def arrays_digest(arrays: dict) -> str:
             x = x.view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
         x = np.asarray(x)
         digest.update(f"{name} {x.dtype.str} {x.shape} ".encode())
-        digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8))  # no copy of what may be large
+        digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)  # no copy of what may be large
     return digest.hexdigest()
 
 

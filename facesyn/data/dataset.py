@@ -281,7 +281,7 @@ def read_encoded(path: str | Path) -> tuple[Faces, np.ndarray, np.ndarray]:
     names = people_of(names, str(path / "index.json"))
     try:
         content = partial(file_sha256, path / "images.npy")
-        return Faces(labels, names, s, size, lambda k: np.asarray(images[k]), content), y[0], s
+        return Faces(labels, names, s, size, lambda k: np.asarray(images[k]), content, path), y[0], s
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from e
 

@@ -48,7 +48,8 @@ class Faces:
     """n images of N people: `labels` (n,) in 0..N-1, `names` of the N, `attributes` (n, 4), image `size`, and `read`:
     indices (k,) -> uint8 (k, size, size, 3)
 
-    `content`: a digest of the files that it reads, see `faces_digest`; None: they are not files."""
+    `content`: a digest of the files that it reads, see `faces_digest`; None: they are not files. `place`: the folder of
+    encoded faces that it was opened from."""
 
     labels: np.ndarray
     names: list[str]
@@ -56,6 +57,7 @@ class Faces:
     size: int
     read: Callable
     content: Callable | None = None
+    place: Path | None = None
 
     def __post_init__(self):
         self.labels, self.attributes = np.asarray(self.labels, np.int64), np.asarray(self.attributes, np.float32)
@@ -105,7 +107,7 @@ def faces_digest(faces: Faces) -> str:
         return sha256(f"{faces.size} {faces.content()}".encode()).hexdigest()
     digest = sha256(f"{len(faces)} {faces.size}".encode())
     for index in faces.batches(1024):
-        digest.update(np.ascontiguousarray(faces.read(index)))
+        digest.update(np.ascontiguousarray(faces.read(index)).data)
     return digest.hexdigest()
 
 
@@ -123,8 +125,12 @@ def select(faces: Faces, index: ArrayLike) -> Faces:
     index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
     kept, labels = np.unique(faces.labels[index], return_inverse=True)
     names, attributes = [faces.names[i] for i in kept], faces.attributes[index]
-    content = faces.content and (lambda: sha256(faces.content().encode() + index.tobytes()).hexdigest())
-    return Faces(labels, names, attributes, faces.size, lambda k: faces.read(index[k]), content)
+
+    def content():
+        return sha256(faces_digest(faces).encode() + index.tobytes()).hexdigest()
+
+    of_files = content if faces.content else None
+    return Faces(labels, names, attributes, faces.size, lambda k: faces.read(index[k]), of_files)
 
 # %% ../../nbs/data/01_faces.ipynb #c012
 def fewer_than(faces: Faces, images: int) -> list[str]:
@@ -183,7 +189,7 @@ def join(*sets: Faces) -> Faces:
         return out
 
     def content():
-        return sha256(" ".join(f.content() for f in sets).encode()).hexdigest()
+        return sha256(" ".join(map(faces_digest, sets)).encode()).hexdigest()
 
     of_files = content if all(f.content for f in sets) else None
     return Faces(labels, names, np.concatenate([f.attributes for f in sets]), sets[0].size, read, of_files)

@@ -210,17 +210,14 @@ def chosen_vae(images, folder: str | Path = "", patch: int = 2, power: float = 0
     return even_patches(images, patch, power) if power else Patches(patch, scaling)
 
 # %% ../../nbs/diffusion/03_latents.ipynb #ts02
-def training_source(
-    vae, images, folder: str | Path | None, device="cpu", there: str | Path | None = None
-) -> tuple[Any, Callable | None]:
+def training_source(vae, images, folder: str | Path | None, device="cpu") -> tuple[Any, Callable | None]:
     """`images` and `encode` for `training.face_batches`: the images and what cuts them into patches, on the CPU, or the
-    `stored_latents` of an autoencoder and None; they are read from the folder `there` if they are in it, else from
-    `folder`
+    `stored_latents` of an autoencoder and None; these lie beside the encoded faces, or in `folder`
 
     ValueError for an autoencoder without a `folder` in which its latents can lie."""
     if not isinstance(vae, Patches):
-        kept = None if there is None else _kept_latents(Path(there) / "latents.npy", latents_digest(vae, images))
-        if kept is not None:
+        place = as_faces(images).place
+        if place and (kept := _kept_latents(place / "latents.npy", latents_digest(vae, images))) is not None:
             return kept, None
         if folder is None:
             raise ValueError("the latents of an autoencoder are kept beside the checkpoint: give `keep` a folder")

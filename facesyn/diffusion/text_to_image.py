@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from ..core.batches import drawn, shuffled_rows
 from ..core.files import bar
 from ..core.images import generator, to_float
-from ..core.training import drawn, shuffled_rows
 from ..data.faces import as_faces
 from .schedule import add_noise, draw_noise, prediction_type, target
 from .training import with_draws

@@ -20,8 +20,9 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from ..core.batches import batches_ahead, drawn, micro_batches, shuffled_rows
 from ..core.images import generator, to_float
-from ..core.training import Keep, Optim, batches_ahead, drawn, micro_batches, shuffled_rows, train_loop
+from ..core.training import Keep, Optim, train_loop
 from ..data.faces import Faces, as_faces
 
 # %% ../../nbs/diffusion/04_training.ipynb #c008
@@ -110,10 +111,25 @@ class _Objective(nn.Module):
         return self.loss_fn(self.model, batch)
 
 # %% ../../nbs/diffusion/04_training.ipynb #c020
-def _accelerator(precision, device) -> Accelerator:
+def _accelerator(precision, model) -> Accelerator:
     "For processes in which a step may leave parameters without a gradient, as hidden conditions do"
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=precision, cpu=device == "cpu", kwargs_handlers=[unused])
+    unused, device = DistributedDataParallelKwargs(find_unused_parameters=True), next(model.parameters()).device
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[unused])
+
+
+def _told(settings, optim, steps, batch) -> dict:
+    "What must not change between restarts: not the length of a schedule that may be prolonged, nor how memory is saved"
+    length = {} if optim.schedule in ("constant", "step") else dict(steps=steps)
+    told = dict(settings or {}, **asdict(optim), batch=batch, **length)
+    return {k: v for k, v in told.items() if k != "accumulate"}
+
+
+def _shares(accelerator, optim, batch) -> Callable:
+    "`micro_batches` of this process, by the step; ValueError for a batch that cannot be shared"
+    here = dict(rank=accelerator.process_index, processes=accelerator.num_processes)
+    shares = partial(micro_batches, batch=batch, accumulate=optim.accumulate, **here)
+    shares(0)
+    return shares
 
 
 def _place(model, device):
@@ -144,29 +160,18 @@ def train(
     batch: int,
     optim: Optim = Optim(),
     keep: Keep = Keep(),
-    device: str = "auto",
     settings: dict | None = None,
 ) -> nn.Module:
-    """Trains `model` for `steps` updates of AdamW and returns it with its averaged weights, in eval mode; goes on from
-    the checkpoint in `keep.folder` if there is one
+    """Trains `model`, where it is, for `steps` updates of AdamW and returns it with its averaged weights, in eval mode;
+    goes on from the checkpoint in `keep.folder` if there is one
 
     `batch_at(first, count)`: tensors at those positions, of which an update takes `batch`, in all processes together.
     `loss_fn(model, batch)`: dict of scalar terms with `loss`, a mean over the batch.
     `settings`: plain values of your own (data, loss weights) that must not change between restarts.
     The log has the terms and the norm of the gradient. Errors: see `micro_batches` and `train_loop`.
     """
-    accelerator = _accelerator(optim.precision, device)
-    length = {} if optim.schedule in ("constant", "step") else dict(steps=steps)  # what may be prolonged
-    settings = dict(settings or {}, **asdict(optim), batch=batch, **length)
-    settings.pop("accumulate")
-    shares = partial(
-        micro_batches,
-        batch=batch,
-        accumulate=optim.accumulate,
-        rank=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
-    shares(0)  # or else ValueError, before anything is done
+    accelerator = _accelerator(optim.precision, model)
+    shares, told = _shares(accelerator, optim, batch), _told(settings, optim, steps, batch)
     take = batches_ahead(batch_at, shares, steps, keep.workers)
     _place(model, accelerator.device)
     adam = torch.optim.AdamW(model.parameters(), optim.lr, weight_decay=optim.weight_decay)
@@ -184,7 +189,7 @@ def train(
         return dict(terms, gradient=norm)
 
     with torch.random.fork_rng():
-        train_loop(update, steps, adam, parts, settings, replace(keep, main=accelerator.is_main_process))
+        train_loop(update, steps, adam, parts, told, replace(keep, main=accelerator.is_main_process))
     accelerator.wait_for_everyone()
     average.copy_to(model.parameters())
     return model.eval().requires_grad_(False)

@@ -8,7 +8,6 @@ __all__ = ['PARTS', 'CemiFaceRecipe', 'cemiface_recipe', 'cemiface_batches', 'ce
 # %% ../../nbs/methods/07_cemiface_training.ipynb #c002
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,32 +120,30 @@ def train_cemiface(
     recipe: CemiFaceRecipe,
     keep: Keep = Keep(),
     vae: nn.Module | None = None,
-    latents: str | Path | None = None,
     seen: dict | None = None,
 ) -> CemiFacePipeline:
     """Trains on `Faces` or uint8 (n, h, h, 3) with the features of a frozen `encoder`, where it is, and returns the
     pipeline (arXiv 2409.18876)
 
-    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `latents`: a folder in which its latents may lie
-    already; `seen`: the encoder's `embed_both_views` of the faces, if they are known. A checkpoint in `keep.folder` of
-    other faces, encoder or settings is refused. ValueError for images that are not uint8 and square, or not of whole
-    patches.
+    `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `seen`: the encoder's `embed_both_views` of the
+    faces, if they are known. A checkpoint in `keep.folder` of other faces, encoder or settings is refused. ValueError
+    for images that are not uint8 and square, or not of whole patches.
     """
     faces, device = check_faces(images), next(encoder.buffers()).device
     vae = (vae or Patches(1)).to(device)
     y, lengths = (seen or embed_both_views(encoder, faces)).values()
     length = float(np.mean(lengths[0])) if recipe.raw else None
-    model = _denoiser(recipe, first_latent(vae, faces), y.shape[2], length)
+    model = _denoiser(recipe, first_latent(vae, faces), y.shape[2], length).to(device)
     scheduler = training_scheduler(vae, recipe.prediction)
     told = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
         images=latents_digest(vae, faces), encoder=weights_digest(dict(encoder=encoder))
     )
-    source, encode = training_source(vae, faces, keep.folder, device, latents)
+    source, encode = training_source(vae, faces, keep.folder, device)
     batch_at = cemiface_batches(source, y, lengths, scheduler, recipe, encode)
     space = _space(y, lengths, recipe.whiten).to(device) if recipe.whiten else None
     similarity = similarity_seen(encoder, lambda z: decode_latents(vae, z), space)
     objective = cemiface_objective(scheduler, similarity, recipe.weights)
-    model = train(model, batch_at, objective, recipe.steps, recipe.batch, recipe.optim, keep, device.type, told)
+    model = train(model, batch_at, objective, recipe.steps, recipe.batch, recipe.optim, keep, told)
     return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
 
 

@@ -9,7 +9,6 @@ __all__ = ['id3_batches', 'id3_objective', 'ID3Recipe', 'id3_recipe', 'check_tra
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -146,15 +145,14 @@ def train_id3(
     recipe: ID3Recipe,
     keep: Keep = Keep(),
     vae: nn.Module | None = None,
-    latents: str | Path | None = None,
     begin: ID3Pipeline | None = None,
 ) -> ID3Pipeline:
     """Trains on `Faces` or uint8 (n, h, h, 3), unit embeddings y (n, dim) and attributes s (n, 4), where the encoder
     is; returns an `ID3Pipeline` (arXiv 2409.17576)
 
     y may be (2, n, dim), with the embeddings of the mirrored pictures, which are computed otherwise. `vae`: Patches (of
-    1 pixel if None) or an autoencoder of diffusers; `latents`: a folder in which its latents may lie already; `begin`:
-    an ID3Pipeline to go on from. A checkpoint in `keep.folder` of other faces, encoder or settings is refused.
+    1 pixel if None) or an autoencoder of diffusers; `begin`: an ID3Pipeline to go on from. A checkpoint in
+    `keep.folder` of other faces, encoder or settings is refused.
     ValueError for faces, embeddings or attributes that do not fit, or for a pipeline to begin from that is built or
     meant otherwise.
     """
@@ -162,16 +160,16 @@ def train_id3(
     device, optim = next(encoder.buffers()).device, recipe.optim
     vae = (vae or Patches(1)).to(device)
     before = (begin.conditions.config.known or (True, True)) if begin else (False, False)
-    model = _denoiser(recipe, first_latent(vae, faces), y.shape[2], before)
+    model = _denoiser(recipe, first_latent(vae, faces), y.shape[2], before).to(device)
     scheduler = training_scheduler(vae, recipe.prediction)
     if begin:
         begin_from(model, begin, recipe.prediction, vae)
     told = _settings(recipe, faces, y, s, encoder, vae, begin)
-    source, encode = training_source(vae, faces, keep.folder, device, latents)
+    source, encode = training_source(vae, faces, keep.folder, device)
     y = y if len(y) == 2 else np.stack([y[0], embed_both_views(encoder, faces)["y"][1]])
     batch_at = id3_batches(source, y, s, scheduler, optim.seed, recipe.drop, encode)
     objective = id3_objective(scheduler, encoder, recipe.weights, lambda z: decode_latents(vae, z))
-    model = train(model, batch_at, objective, recipe.steps, recipe.batch, optim, keep, device.type, told)
+    model = train(model, batch_at, objective, recipe.steps, recipe.batch, optim, keep, told)
     return ID3Pipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
 
 

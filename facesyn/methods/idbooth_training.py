@@ -22,9 +22,10 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
+from ..core.batches import drawn, shuffled_rows
 from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
-from ..core.training import Keep, Optim, drawn, shuffled_rows
+from ..core.training import Keep, Optim
 from ..data.dataset import begin_dataset
 from ..diffusion.text_to_image import draw_latents, token_ids
 from ..diffusion.training import train
@@ -225,8 +226,7 @@ def train_person(
     try:
         lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
         objective = booth_objective(pipe, encoder, recipe.loss, align)
-        device = "cpu" if pipe.unet.device.type == "cpu" else "auto"
-        train(lora, batch_at, objective, recipe.steps, recipe.batch, optim, keep, device, about)
+        train(lora, batch_at, objective, recipe.steps, recipe.batch, optim, keep, about)
         save_lora(pipe.unet, out, about)
     finally:
         pipe.unet.unload_lora()

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from ..core.batches import batches_ahead, first_row, shuffled_rows
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
-from ..core.training import Keep, batches_ahead, first_row, learning_rate, shuffled_rows, train_loop
+from ..core.training import Keep, learning_rate, train_loop
 from ..data.faces import ATTRIBUTES, Faces, faces_digest
 from .backbones import IResNet, Network
 from .recogniser import reader
@@ -129,6 +130,17 @@ def _network(faces, config, seed, device):
         raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
     return net.to(device, memory_format=torch.channels_last).train()
 
+# %% ../../nbs/nets/09_attributes.ipynb #b003
+def _batches(read, s, known, recipe):
+    "`batch_at(step, count)`: pictures whose attributes are known, some of them mirrored"
+
+    def batch_at(step, count):
+        index = known[shuffled_rows(len(known), first_row(step, len(known), count), count, recipe.seed, 1)]
+        flip = (torch.rand(count, generator=generator(recipe.seed, 4, step)) < 0.5) & recipe.flip
+        return dict(zip(("images", "target"), mirror(read(index), s[index], flip)))
+
+    return batch_at
+
 # %% ../../nbs/nets/09_attributes.ipynb #n003
 def train_attributes(
     faces: Faces,
@@ -158,12 +170,7 @@ def train_attributes(
     per_epoch = len(known) // recipe.batch
     steps, warmup = recipe.epochs * per_epoch, ceil(recipe.warmup * per_epoch)
 
-    def batch_at(step, count):
-        index = known[shuffled_rows(len(known), first_row(step, len(known), count), count, recipe.seed, 1)]
-        flip = (torch.rand(count, generator=generator(recipe.seed, 4, step)) < 0.5) & recipe.flip
-        return dict(zip(("images", "target"), mirror(read(index), s[index], flip)))
-
-    take = batches_ahead(batch_at, lambda step: [(step, recipe.batch)], steps, keep.workers)
+    take = batches_ahead(_batches(read, s, known, recipe), lambda step: [(step, recipe.batch)], steps, keep.workers)
 
     def update(step):
         optimiser.param_groups[0]["lr"] = learning_rate(step, steps, recipe.lr, warmup, "linear")

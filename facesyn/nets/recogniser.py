@@ -17,17 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.batches import batches_ahead, first_row, shuffled_rows
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
-from facesyn.core.training import (
-    Keep,
-    batches_ahead,
-    check_schedule,
-    first_row,
-    learning_rate,
-    shuffled_rows,
-    train_loop,
-)
+from ..core.training import Keep, check_schedule, learning_rate, train_loop
 from ..data.faces import Faces, faces_digest
 from .augmentation import augment
 from .backbones import NETWORKS, Network, recogniser
@@ -215,6 +208,17 @@ def _networks(faces, config, recipe, device):
         raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
     return net.to(device, memory_format=torch.channels_last).train(), head.to(device).train()
 
+# %% ../../nbs/nets/04_recogniser.ipynb #b034
+def _batches(read, labels, recipe):
+    "`batch_at(step, count)`: changed pictures and their labels"
+    look = {k: getattr(recipe, k) for k in ("flip", "shift", "erase", "crop", "jitter", "rand")}
+
+    def batch_at(step, count):
+        index = shuffled_rows(len(labels), first_row(step, len(labels), count), count, recipe.seed, 1)
+        return dict(images=augment(read(index), generator(recipe.seed, 2, step), **look), labels=labels[index])
+
+    return batch_at
+
 # %% ../../nbs/nets/04_recogniser.ipynb #c034
 def train_recogniser(
     faces: Faces,
@@ -240,13 +244,8 @@ def train_recogniser(
     settings |= dict(pixels=faces_digest(faces)) if keep.folder else {}
     weights = [p for p in (*net.parameters(), *head.parameters()) if p.requires_grad]
     optimiser = torch.optim.SGD(weights, recipe.rate(0, 1), recipe.momentum, weight_decay=recipe.weight_decay)
-    labels, per_epoch = torch.as_tensor(np.asarray(faces.labels)).long(), n // recipe.batch
-    look = {k: getattr(recipe, k) for k in ("flip", "shift", "erase", "crop", "jitter", "rand")}
-
-    def batch_at(step, count):
-        index = shuffled_rows(n, first_row(step, n, count), count, recipe.seed, 1)
-        return dict(images=augment(read(index), generator(recipe.seed, 2, step), **look), labels=labels[index])
-
+    per_epoch = n // recipe.batch
+    batch_at = _batches(read, torch.as_tensor(np.asarray(faces.labels)).long(), recipe)
     take = batches_ahead(batch_at, lambda step: [(step, recipe.batch)], recipe.epochs * per_epoch, keep.workers)
 
     def update(step):

@@ -123,7 +123,7 @@ def test_training_with_other_settings_or_a_loss_that_is_no_number(tmp_path):
     def trained(loss=loss_fn, steps=2, keep=Keep(tmp_path), **more):  # noqa: B008
         options = dict(optim=Optim(1e-3, schedule="cosine"), settings=dict(data="random")) | more
         batch = dict(x=torch.ones(1, 2))
-        return train(torch.nn.Linear(2, 2), lambda *at: batch, loss, steps, 1, keep=keep, device="cpu", **options)
+        return train(torch.nn.Linear(2, 2), lambda *at: batch, loss, steps, 1, keep=keep, **options)
 
     trained()
     for other, words in (

@@ -65,7 +65,7 @@ def id3_faces(y=Y, s=S, known=None, **more):
 
 
 def id3_trained(images=IMAGES, y=EMB, s=ATTRIBUTES, keep=Keep(), vae=None, begin=None, encoder=ENCODER, **other):  # noqa: B008
-    return train_id3(images, y, s, encoder, replace(RECIPE, **other), keep, vae or Patches(2, 2.0), begin=begin)
+    return train_id3(images, y, s, encoder, replace(RECIPE, **other), keep, vae or Patches(2, 2.0), begin)
 
 
 ID3 = [

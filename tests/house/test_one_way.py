@@ -34,7 +34,7 @@ def defined(name):
         ("load_checkpoint", "core/training.py"),
         ("train_loop", "core/training.py"),
         ("learning_rate", "core/training.py"),
-        ("shuffled_rows", "core/training.py"),
+        ("shuffled_rows", "core/batches.py"),
         ("same_settings", "core/files.py"),
         ("bar", "core/files.py"),
     ],

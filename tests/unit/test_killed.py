@@ -51,7 +51,7 @@ def generator(folder, pause=0.0):
         return batches(first, count)
 
     keep = Keep(folder, seconds=1.0, every=10, workers=2)
-    trained = train(model, slowly, id3_objective(scheduler, encoder), 30, 4, Optim(1e-3, ema=0.9), keep, device="cpu")
+    trained = train(model, slowly, id3_objective(scheduler, encoder), 30, 4, Optim(1e-3, ema=0.9), keep)
     return trained.state_dict(), (Path(folder) / "log.jsonl").read_text()
 
 
