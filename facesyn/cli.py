@@ -26,7 +26,7 @@ import yaml
 from .core.doctor import problems
 from .core.execution import execute, hush, result, results
 from .core.files import read_json, repo_root
-from .core.profiles import Profile, details, notebook_of, profile_names, read_profile, shown
+from .core.profiles import Loader, Profile, details, notebook_of, profile_names, read_profile, shown
 from .core.resumption import finished, forget, noted, replaced
 from .report.disclosure import contents
 from .report.networks import unopened
@@ -93,19 +93,20 @@ def asked_for(options: list[str]) -> dict[str, dict[str, Any]]:
         place, given, value = option.partition("=")
         run, *names = place.split(".")
         if not (given and run and names and all(names)):
-            raise ValueError(f"-p {option}: expected run.parameter=value, such as encode.people=20")
+            raise ValueError(f"-p {option}: expected run.parameter=value, such as id3_generate.identities=20")
         parameter, there = ".".join(names), asked.setdefault(run, {})
         if twice := [p for p in there if f"{p}.".startswith(f"{parameter}.") or f"{parameter}.".startswith(f"{p}.")]:
             raise ValueError(f"-p {run}.{twice[0]} is given twice")
         try:
-            there[parameter] = yaml.safe_load(value) if value else ""
+            there[parameter] = yaml.load(value, Loader) if value else ""
         except yaml.YAMLError as e:
             raise ValueError(f"-p {option}: {value!r} is not YAML") from e
     return asked
 
 # %% ../nbs/cli.ipynb #c009
 Parameters = Annotated[
-    list[str], typer.Option("-p", "--parameter", help="A parameter of a run, as encode.people=20; may be given again.")
+    list[str],
+    typer.Option("-p", "--parameter", help="A parameter of a run, as id3_generate.identities=20; may be repeated."),
 ]
 Name = Annotated[str, typer.Argument(help="A profile: `facesyn profiles` lists them.")]
 STARTERS = ["demo_small", "demo", "cemiface", "idbooth", "photos"]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['READ', 'TEXT', 'WORDS', 'HOLDS', 'EXTRAS', 'OWN', 'strings', 'reads', 'writes', 'is_hub_name', 'idle', 'problems',
-           'for_nobody', 'judges_itself', 'numbers_as_text', 'missing_paths', 'half_written', 'too_few',
-           'encoded_faces', 'below', 'packages', 'where_from', 'makes']
+           'for_nobody', 'judges_itself', 'missing_paths', 'half_written', 'too_few', 'encoded_faces', 'below',
+           'packages', 'where_from', 'makes']
 
 # %% ../../nbs/core/09_doctor.ipynb #d002
 import filecmp
@@ -84,11 +84,9 @@ def idle(run: Run) -> set[str]:
 # %% ../../nbs/core/09_doctor.ipynb #d020
 def problems(profile: Profile, root) -> list[str]:
     "One sentence for each thing that would stop the profile, and where to get it; empty: nothing would"
-    found = [f"{run.name}: {wrong}" for run in profile.runs for wrong in misfits(run.given, run.defaults)]
-    found += [
-        f"{run.name}: {text!r} is text for YAML, not a number: write 1.0e-4, not 1e-4"
-        for run in profile.runs
-        for text in numbers_as_text(run.given)
+    others = {k: run.name for run in reversed(profile.runs) for k in flat(run.defaults, run.defaults)}
+    found = [
+        f"{run.name}: {wrong}" for run in profile.runs for wrong in misfits(run.given, run.defaults, others=others)
     ]
     found += for_nobody(profile)
     if not found:
@@ -139,13 +137,6 @@ def judges_itself(run: Run, root) -> bool:
     "Do `encoder` and `judge` of a run name files of the same bytes?"
     encoder, judge = (Path(root) / run.parameters.get(k, {}).get("path", "") for k in ("encoder", "judge"))
     return encoder.is_file() and judge.is_file() and filecmp.cmp(encoder, judge, shallow=False)
-
-
-def numbers_as_text(value) -> list[str]:
-    "Strings in nested lists and mappings that Python would read as a number"
-    return [
-        text for _, text in strings(value, "") if re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", text, re.I)
-    ]
 
 
 def missing_paths(profile: Profile, root) -> dict[str, list[str]]:

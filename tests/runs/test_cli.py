@@ -83,12 +83,15 @@ def test_a_mistyped_profile_or_parameter_lists_the_known_ones(command, copy):
     refused(facesyn(command, "demo", "-p", "encod.people=3"), "no run 'encod'", "do you mean encode?", "id3_report")
     refused(facesyn(command, "demo", "-p", "encode.peopel=3"), "'peopel'", "do you mean people?", "attributes")
     refused(facesyn(command, "demo", "-p", "encode.people=many"), "people", "int", "many")
-    refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value")
+    refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value", "id3_generate.identities=20")
     refused(facesyn(command, "demo", "-p", "encode.people=3", "-p", "encode.people=4"), "encode.people is given twice")
     refused(facesyn(command, "demo", "-p", "encode.people=-1"), "people=-1", "people >= 1")
     refused(facesyn(command, "train", "-p", "id3_train.patch=4"), "'patch'", "do you mean patches.patch")
-    refused(facesyn(command, "train", "-p", "id3_train.patches.patch=0"), "patches.patch=0", "patches['patch'] >= 1")
-    refused(facesyn(command, "train", "-p", "id3_train.optim.lr=1e-4"), "optim.lr", "float", "'1e-4'")
+    refused(facesyn(command, "train", "-p", "id3_train.patches.patch=0"), "patches.patch=0", "patches.patch >= 1")
+    refused(facesyn(command, "train", "-p", "id3_train.optim.lr='1e-4'"), "optim.lr", "float", "'1e-4'")
+    refused(facesyn(command, "train", "-p", "id3_train.optim.lr=-1e-4"), "optim.lr=-0.0001: expected optim.lr > 0")
+    listed = refused(facesyn(command, "demo", "-p", "encod.people=3")).output
+    assert listed.count("all") == 1
     twice = ["-p", "id3_train.optim={lr: 0.1}", "-p", "id3_train.optim.lr=0.2"]
     refused(facesyn(command, "train", *twice), "id3_train.optim is given twice")
     refused(facesyn(command, "train", "-p", "id3_train..lr=1"), "run.parameter=value")
