@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from .core.chains import unfit
 from .core.doctor import problems
 from .core.execution import execute, hush, result, results
 from .core.files import read_json, repo_root
@@ -117,7 +118,7 @@ def examined(profile: str, parameter: list[str], again: str = "") -> tuple[Path,
     hush()
     root = checkout()
     chosen = read_profile(profile, root, asked_for(parameter))
-    for look in (problems, contents, partial(replaced, again=again), unopened):  # quick ones first
+    for look in (problems, unfit, contents, partial(replaced, again=again), unopened):  # quick ones first
         if wrong := look(chosen, root):
             raise ValueError("\n".join(wrong))
     return root, chosen
@@ -143,7 +144,8 @@ def run(
             continue
         began = time.time()
         typer.secho(place, bold=True)
-        if wrong := problems(chosen, root):  # a run that ended may have found fewer faces than the next ones need
+        # a run that ended may have found fewer faces than the next ones need
+        if wrong := problems(chosen, root) or unfit(chosen, root):
             raise ValueError("\n".join(wrong))
         with going_on(each.name), noted(root, chosen, each):
             execute(root, profile, each, quiet)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from facesyn import __version__ as facesyn_version
 from facesyn.__main__ import main
 from facesyn.cli import app
-from facesyn.core.doctor import too_few
+from facesyn.core.chains import too_few
 from facesyn.core.files import write_json
 from facesyn.core.profiles import Run, profile_names, read_profile
 from facesyn.core.resumption import differ, read_now
@@ -259,6 +259,8 @@ def test_files_beside_the_people_of_photographs_do_not_count(tmp_path):
     run = Run("prepare", "prepare", {}, dict(photos="photos", weights=[], out="out"))
     before = read_now(run, tmp_path)
     (tmp_path / "photos/judge.onnx").write_bytes(b"b")
+    for litter in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / "photos/ada" / litter).write_bytes(b"b")
     assert read_now(run, tmp_path) == before
     (tmp_path / "photos/ada/1.jpg").write_bytes(b"c")
     assert read_now(run, tmp_path) != before
