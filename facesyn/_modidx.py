@@ -10,6 +10,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'facesyn.cli.inspect': ('cli.html#inspect', 'facesyn/cli.py'),
                              'facesyn.cli.main': ('cli.html#main', 'facesyn/cli.py'),
                              'facesyn.cli.picture_folders': ('cli.html#picture_folders', 'facesyn/cli.py'),
+                             'facesyn.cli.place_of': ('cli.html#place_of', 'facesyn/cli.py'),
                              'facesyn.cli.plainly': ('cli.html#plainly', 'facesyn/cli.py'),
                              'facesyn.cli.profiles': ('cli.html#profiles', 'facesyn/cli.py'),
                              'facesyn.cli.run': ('cli.html#run', 'facesyn/cli.py'),

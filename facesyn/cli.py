@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['app', 'Parameters', 'Name', 'STARTERS', 'PICTURES', 'say_version', 'main', 'plainly', 'checkout', 'asked_for',
-           'examined', 'run', 'going_on', 'doctor', 'profiles', 'convert', 'inspect', 'verify', 'status', 'run_record',
-           'picture_folders']
+           'examined', 'run', 'going_on', 'doctor', 'profiles', 'convert', 'inspect', 'verify', 'status', 'place_of',
+           'run_record', 'picture_folders']
 
 # %% ../nbs/cli.ipynb #c002
 import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -270,22 +270,33 @@ PICTURES = {".png", ".jpg", ".jpeg"}
 
 @app.command()
 @plainly()
-def status(folder: Annotated[Path, typer.Argument(help="A folder of data/runs, or a dataset.")]):
-    "Say what a folder holds: runs that ended, runs that did not, and pictures."
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
+def status(name: Annotated[str, typer.Argument(help="A profile, a folder of data/runs, or a dataset.")]):
+    "Say what a profile or a folder holds: runs that ended, runs that did not, and pictures."
+    folder, order = place_of(name)
     ended = {path: record for path in sorted(folder.rglob("*.json")) if (record := run_record(path))}
-    for path, record in ended.items():
+    for path, record in sorted(ended.items(), key=lambda found: order(found[1]["run"])):
         typer.echo(f"{record['run']}: ended {record['finished']}, {record['seconds'] / 60:.1f} minutes, record {path}")
-    for path in sorted(folder.glob("*.ipynb")):
+    for path in sorted(folder.glob("*.ipynb"), key=lambda path: order(path.stem)):
         if notebook_of(path.stem) not in {record["run"] for record in ended.values()}:
-            typer.secho(f"{path.stem}: begun, no record", fg="yellow")
+            typer.secho(f"{path.stem}: begun, not ended: facesyn run {folder.name} goes on", fg="yellow")
     sets = picture_folders(folder)
     for root, (pictures, people) in sets.items():
         unfinished = "" if (root / "card.json").exists() else ", no card yet"
         typer.echo(f"{root}: {pictures} pictures of {people} people{unfinished}")
     if not any((ended, sets, list(folder.glob("*.ipynb")))):
         typer.echo(f"{folder}: no run and no pictures")
+
+
+def place_of(name: str) -> tuple[Path, Callable[[str], int]]:
+    "A folder, or that of a profile's runs, and the place of each of them in its order"
+    folder, runs = Path(name), []
+    with suppress(FileNotFoundError, ValueError):  # outside of a checkout, or no profile
+        profile, root = folder.resolve().name, checkout()
+        runs = [notebook_of(run.name) for run in read_profile(profile, root).runs]
+        folder = folder if folder.is_dir() else root / "data/runs" / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}" + (": facesyn run has not been begun" if runs else ""))
+    return folder, lambda run: runs.index(notebook_of(run)) if notebook_of(run) in runs else len(runs)
 
 
 def run_record(path: Path) -> dict | None:

@@ -209,6 +209,13 @@ def chain(copy):
     return copy
 
 
+def test_status_keeps_the_order_of_the_profile(chain):
+    (chain / "nbs/runs/params/mine.yaml").write_text(HEAD + "second: {source: faces.txt}\nfirst:\n")
+    assert facesyn("run", "mine").exit_code == 0
+    for place in ("mine", "data/runs/mine"):
+        assert re.findall(r"^(\w+): ended", facesyn("status", place).output, re.M) == ["second", "first"]
+
+
 def test_a_run_whose_kernel_dies_stops_the_profile(chain):
     write_run(chain, "first", "", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     refused(facesyn("run", "mine"), "first was killed", "memory")
@@ -277,7 +284,11 @@ def test_parameters_that_a_run_was_begun_with_are_compared_by_entry():
 def test_what_was_begun_is_not_replaced(chain):
     "A run that failed after it wrote something, with other parameters"
     write_run(chain, "second", "data/runs/smoke/first/made.txt", MAKES + "\nraise ValueError('stopped')")
+    refused(facesyn("status", "mine"), "data/runs/mine", "not been begun")
     refused(facesyn("run", "mine"), "second failed", "stopped")
+    (chain / "data/runs/mine/second/second.json").unlink()
+    for place in ("mine", "data/runs/mine"):
+        assert "second: begun, not ended: facesyn run mine goes on" in facesyn("status", place).output
     refused(facesyn("run", "mine", "-p", "second.steps=5"), "second was begun", "steps: 4 -> 5", "--again second")
     assert made(chain, "second") == "4 of 4 of Ada"
 

@@ -88,6 +88,26 @@ def test_wrong_parameters_are_named(run, asked, word, root, ran):
         execute(run, root, asked)
 
 
+def test_rejected_photographs_are_grouped_by_reason(root, ran):
+    ran("prepare")
+    for k in range(5):
+        (root / "data/runs/smoke/photos/p0" / f"{k + 2}.png").write_bytes(b"broken")
+    told = dict.fromkeys(("name", "source", "licence", "limits"), "x") | dict(out="data/again", usable=0.9)
+    asked = told | dict(photos="data/runs/smoke/photos", landmarks="data/runs/smoke/landmarks.jsonl")
+    words = r"8 of 13 .*\n5: .*p0/2.png, p0/3.png, p0/4.png, \.\.\.\)\n.*prepare.usable=0.*your_faces"
+    with pytest.raises(papermill.exceptions.PapermillExecutionError, match=words):
+        execute("prepare", root, asked)
+
+
+def test_a_report_says_that_pose_and_age_are_unknown(root, ran):
+    ran("id3_report")
+    execute("id3_generate", root, dict(attributes=False, out="data/unknown/dataset"))
+    execute("id3_report", root, dict(dataset="data/unknown/dataset", out="data/unknown/report"))
+    for folder, unknown in (("data/unknown/report", True), ("data/runs/smoke/report", False)):
+        page = (root / folder / "report.html").read_text()
+        assert ("left to the noise" in page) == unknown and ("age obey" in page) != unknown
+
+
 @pytest.mark.parametrize("method, given", [("id3", "encoded"), ("cemiface", "inquiries")])
 def test_a_generator_of_another_size(method, given, root):
     faces, card = parametric_faces(3, 1, size=64), dict(name="x", method="none", limits="tests", **RENDERED)
