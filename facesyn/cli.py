@@ -194,7 +194,7 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Say all about this
 @app.command()
 @plainly()
 def convert(
-    source: Annotated[str, typer.Argument(help="A folder, .rec, .tar, .lmdb or .parquet.")],
+    source: Annotated[str, typer.Argument(help="A folder, .rec, .tar, .lmdb, .parquet or .npz.")],
     out: Annotated[str, typer.Argument(help="The folder to write.")],
     format: Annotated[str, typer.Option(help="rec, flat, folder, webdataset, lmdb, vec2face or parquet.")] = "rec",
     size: Annotated[int | None, typer.Option(help="Pixels; as they are if not given.", min=1)] = None,
