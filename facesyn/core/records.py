@@ -106,12 +106,12 @@ def assigned(source: str) -> dict:
 def misfits(asked: dict, defaults: dict, within: str = "", others: dict[str, str] | None = None) -> list[str]:
     """One sentence for each parameter that `defaults` does not have, or has with a value of another type; `others`:
     parameter -> the run that has it instead"""
-    found = []
+    found, others = [], others or {}
     for name, value in asked.items():
         place, known = f"{within}{name}", [f"{within}{k}" for k in defaults]
         default: Any = defaults.get(name)
         if name not in defaults:
-            of = f", which is one of {others[place]}" if place in (others or {}) else ""
+            of = f", which is one of {others[place]}" if place in others else ""
             found.append(f"unknown parameter {place!r}{of}: {among(place, known, flat(defaults, defaults, within))}")
         elif is_group(default) and isinstance(value, dict):
             found += misfits(value, default, f"{place}.", others)

@@ -122,8 +122,8 @@ class FacePipeline(DiffusionPipeline):
         self.register_modules(unet=unet, conditions=conditions, scheduler=scheduler, vae=vae)
 
     @property
-    def size(self) -> int:
-        "Pixels of a side of the pictures"
+    def size(self) -> int | None:
+        "Pixels of a side of the pictures; None if the U-Net's configuration does not say"
         return pixels_made(self.unet.config, self.vae.config if self.vae else None)
 
     def __call__(self, *conditions: Any, **options: Any) -> ImagePipelineOutput:

@@ -359,7 +359,8 @@ FOUND = "encode: {source: data/faces, attributes: ''}\nid3_generate: "
 )
 def test_source_and_licence_are_read(tmp_path, card, generate, words):
     profile = written(tmp_path, FOUND + generate)
-    (tmp_path / "data/faces").mkdir(parents=True)
+    (tmp_path / "data/faces/ada").mkdir(parents=True)
+    (tmp_path / "data/faces/ada/0.png").touch()
     if card:
         (tmp_path / "data/faces/card.json").write_text(json.dumps(card))
     found = " ".join(contents(profile, tmp_path))
