@@ -40,7 +40,7 @@ def unlisted(run: Run, made: Iterable[str], root: Path) -> Iterator[str]:
 
     for name, value in run.parameters.items():
         for key, path in strings(value, name) if (run.notebook, name) not in TEXT else []:
-            if key in ("source", "photos") and (root / path).is_dir() and not below(path, made):
+            if key in ("source", "photos") and path and (root / path).is_dir() and not below(path, made):
                 try:
                     if key == "photos":
                         photo_files(root / path)

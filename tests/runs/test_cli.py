@@ -167,6 +167,8 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     seen = facesyn("status", copy / "data/runs/mine")
     assert "encode: ended" in seen.output and "minutes" in seen.output
 
+    (copy / "deep/ada").mkdir()
+    (copy / "deep/ada/0.png").write_bytes(b"broken")
     wrong = ("run", "mine", "-p", "encode.source=deep", "--again", "encode")
     failed = refused(facesyn(*wrong), "encode failed", "deep", "encode.ipynb")
     assert len(failed.output.splitlines()) < 9
