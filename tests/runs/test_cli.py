@@ -369,6 +369,13 @@ def test_make_demo_is_facesyn_run(asked, profile):
     assert made.stdout.strip() == f".venv/bin/facesyn run {profile}"
 
 
+def test_make_lab_serves_the_repository_and_opens_the_index():
+    "So that executed runs in data/runs can be opened, and the printed address leads to the index"
+    command = ["make", "--no-print-directory", "-n", "-o", ".venv/.ready", "lab", "LAB=--no-browser"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=without_make()).stdout
+    assert "--no-browser --LabApp.default_url=/lab/tree/nbs/index.ipynb" in made
+
+
 def test_convert_inspect_and_status(faces, tmp_path):
     made = facesyn("convert", faces, tmp_path / "rec", "--format", "rec", "--size", 112)
     assert made.exit_code == 0 and "40 pictures of 20 people" in made.output
