@@ -24,7 +24,7 @@ demo: setup
 # Notebooks are cleaned on saving by .jupyter, here only: your own ~/.jupyter is not touched.
 lab: setup hooks
 	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} \
-	  $(bin)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB) nbs/index.ipynb
+	  $(bin)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB) --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 # The laws of the house; notebooks clean, export in sync, no orphans; profiles that fit their runs; then lint.
 quick = tests/house

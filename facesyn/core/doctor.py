@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['READ', 'TEXT', 'WORDS', 'HOLDS', 'EXTRAS', 'OWN', 'strings', 'reads', 'writes', 'is_hub_name', 'idle', 'problems',
-           'for_nobody', 'judges_itself', 'numbers_as_text', 'missing_paths', 'half_written', 'too_few',
-           'encoded_faces', 'below', 'packages', 'where_from', 'makes']
+           'for_nobody', 'judges_itself', 'missing_paths', 'half_written', 'below', 'packages', 'where_from', 'makes']
 
 # %% ../../nbs/core/09_doctor.ipynb #d002
 import filecmp
@@ -13,11 +12,9 @@ import json
 import re
 from difflib import get_close_matches
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 
 from .doors import ending
-from .files import read_json
 from .profiles import Profile, Run, profile_names, read_profile, unmet
 from .records import among, flat, is_group, misfits, same_type
 
@@ -84,11 +81,9 @@ def idle(run: Run) -> set[str]:
 # %% ../../nbs/core/09_doctor.ipynb #d020
 def problems(profile: Profile, root) -> list[str]:
     "One sentence for each thing that would stop the profile, and where to get it; empty: nothing would"
-    found = [f"{run.name}: {wrong}" for run in profile.runs for wrong in misfits(run.given, run.defaults)]
-    found += [
-        f"{run.name}: {text!r} is text for YAML, not a number: write 1.0e-4, not 1e-4"
-        for run in profile.runs
-        for text in numbers_as_text(run.given)
+    others = {k: run.name for run in reversed(profile.runs) for k in flat(run.defaults, run.defaults)}
+    found = [
+        f"{run.name}: {wrong}" for run in profile.runs for wrong in misfits(run.given, run.defaults, others=others)
     ]
     found += for_nobody(profile)
     if not found:
@@ -104,7 +99,7 @@ def problems(profile: Profile, root) -> list[str]:
         f"no {path} ({', '.join(users)}): {where_from(path, users, profile, root)}"
         for path, users in missing_paths(profile, root).items()
     ]
-    found += half_written(profile, root) + too_few(profile, root)
+    found += half_written(profile, root)
     found += [f"{run.name}: encoder and judge are the same network" for run in profile.runs if judges_itself(run, root)]
     needs = {package: run.name for run in profile.runs for package in packages(run) if not find_spec(package)}
     return found + [
@@ -141,13 +136,6 @@ def judges_itself(run: Run, root) -> bool:
     return encoder.is_file() and judge.is_file() and filecmp.cmp(encoder, judge, shallow=False)
 
 
-def numbers_as_text(value) -> list[str]:
-    "Strings in nested lists and mappings that Python would read as a number"
-    return [
-        text for _, text in strings(value, "") if re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", text, re.I)
-    ]
-
-
 def missing_paths(profile: Profile, root) -> dict[str, list[str]]:
     "path -> [run.parameter, ...] for what does not exist and no earlier run of the profile writes"
     made, missing = [], {}
@@ -169,30 +157,6 @@ def half_written(profile: Profile, root) -> list[str]:
                 found[path] = f"{run.name}: {path} holds no {HOLDS[name]}: no run wrote it, or it did not end"
         made += writes(run)
     return list(found.values())
-
-
-def too_few(profile: Profile, root) -> list[str]:
-    """One sentence for each run whose `subspace` has more dimensions than the faces that are encoded for it, as far as
-    their number is known: they are rendered, or encoded already"""
-    made, found = {}, []
-    for run in profile.runs:
-        p = run.parameters
-        if run.notebook == "encode":
-            rendered = p["source"] == "parametric" and not p["more"]
-            made[p["out"]] = p["people"] * p["images"] if rendered else encoded_faces(p["out"], root, p)
-        n = made.get(path := p.get("encoded"), encoded_faces(path, root) if path else inf)
-        for name, dimensions in flat(p, run.defaults).items():
-            if name.endswith("subspace") and dimensions > n:
-                found.append(f"{run.name}: {name}: {dimensions} dimensions, of only {n} faces in {path}")
-    return found
-
-
-def encoded_faces(folder: str, root, parameters: dict | None = None) -> float:
-    "How many faces a run encoded in a folder, with these parameters if they are given; infinity if that is not known"
-    record = Path(root) / folder / "encode.json"
-    told = read_json(record, dict) if record.is_file() else {}
-    fits = parameters is None or told.get("parameters") == parameters
-    return told["results"]["images"] if told and fits else inf
 
 
 def below(path: str, folders) -> bool:

@@ -9,6 +9,7 @@ __all__ = ['FORMATS', 'PHOTOGRAPHS', 'MAX_PIXELS', 'generator', 'noise', 'pick_d
 # %% ../../nbs/core/04_images.ipynb #c002
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -37,7 +38,9 @@ def noise(shape: Sequence[int], seed: int, identities: Iterable, images: Iterabl
 
 # %% ../../nbs/core/04_images.ipynb #c012
 def pick_device(name: str = "auto") -> torch.device:
-    "`auto` is the first GPU if there is one; any other name is taken as it is"
+    "`auto` is the first GPU if there is one, else `cpu`, `cuda`, `cuda:1` or `mps`; ValueError for another name"
+    if name != "auto" and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(name)):
+        raise ValueError(f"no device {name!r}: expected auto, cpu, cuda, cuda:<number> or mps")
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():

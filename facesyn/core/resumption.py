@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .doctor import below, reads, writes
+from .doors import hidden
 from .execution import record_of
 from .files import as_json, read_json, write_json
 from .profiles import Profile, Run, placed
@@ -40,7 +41,7 @@ def content(path: str | Path, without: Iterable[str | Path] = ()) -> str | None:
 
 def _hidden(file: Path, folder: Path) -> bool:
     "Is a file below `folder` hidden, or in a hidden folder?"
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return any(hidden(part) for part in file.relative_to(folder).parts)
 
 
 def file_content(file: Path) -> str:

@@ -21,7 +21,7 @@ from ..core.files import atomic, bar, locked
 from ..core.images import decode_image
 from .array_files import array_faces, read_array
 from .cards import UNKNOWN, dataset_front, write_card
-from .containers import image_root, open_folder, open_tars, write_images, write_tars
+from .containers import image_root, open_arrays, open_folder, open_tars, write_images, write_tars
 from .dataset import encode_image
 from .faces import Faces, at_least, folder_faces, join, parametric_faces, visible
 from facesyn.data.image_sets import (
@@ -107,10 +107,10 @@ def open_encoded(path: str | Path, skipped: list[str] | None = None) -> Encoded:
 
 def _open(path, skipped) -> Encoded:
     kind = kind_of(path)
-    if kind in ("npz", "bin"):
-        raise ValueError(
-            f"{path} is not a training set of image files: expected a folder, .rec, .tar, .lmdb or .parquet"
-        )
+    if kind == "bin":
+        raise ValueError(f"{path} holds pairs: expected a folder, .rec, .tar, .lmdb, .parquet or .npz")
+    if kind == "npz":
+        return open_arrays(path)
     if kind == "folder":
         return open_folder(path)
     if kind == "webdataset":

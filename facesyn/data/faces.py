@@ -20,7 +20,7 @@ from typing import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.doors import ending, nfc
+from ..core.doors import ending, hidden, nfc
 from ..core.files import bar, read_lines
 from ..core.images import read_image
 from ..rendered.faces import render_faces
@@ -237,7 +237,7 @@ def visible(folder: str | Path) -> list[Path]:
     "What lies in a folder and is not hidden, sorted; FileNotFoundError without the folder"
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    return sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
+    return sorted(p for p in Path(folder).iterdir() if not hidden(p.name))
 
 
 def unusable(path: Path, deep: bool = True) -> str | None:
@@ -248,7 +248,7 @@ def unusable(path: Path, deep: bool = True) -> str | None:
         return "is a folder that macOS adds to zip files, without pictures: delete it"
     if path.is_dir():
         return "is a folder where a picture was expected: <identity>/<image>" if deep else None
-    return None if ending(path) in SUFFIXES else f"is not an image ({', '.join(sorted(SUFFIXES))})"
+    return None if ending(path) in SUFFIXES else f"is not an image ({', '.join(sorted(SUFFIXES))}): take it out"
 
 
 def folder_images(root) -> dict[str, list[Path]]:

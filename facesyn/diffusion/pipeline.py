@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..core.files import atomic, read_json, write_json
 from ..core.images import to_uint8
-from ..core.networks import opened
+from ..core.networks import opened, pixels_made
 from .latents import decode_latents
 from .schedule import prediction_type
 from ..nets.backbones import check_finite
@@ -120,6 +120,11 @@ class FacePipeline(DiffusionPipeline):
                 f"conditions are {conditions.width} wide, the U-Net expects {unet.config.cross_attention_dim}"
             )
         self.register_modules(unet=unet, conditions=conditions, scheduler=scheduler, vae=vae)
+
+    @property
+    def size(self) -> int | None:
+        "Pixels of a side of the pictures; None if the U-Net's configuration does not say"
+        return pixels_made(self.unet.config, self.vae.config if self.vae else None)
 
     def __call__(self, *conditions: Any, **options: Any) -> ImagePipelineOutput:
         raise NotImplementedError("a method's pipeline says what it is asked for")

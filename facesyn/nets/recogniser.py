@@ -10,7 +10,7 @@ __all__ = ['MARGINS', 'arcface_margin', 'cosface_margin', 'adaface_margin', 'Mar
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import nn
 from ..core.batches import batches_ahead, first_row, shuffled_rows
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
-from ..core.training import Keep, check_schedule, learning_rate, train_loop
+from ..core.records import among
+from ..core.training import Keep, check_schedule, first_row, learning_rate, shuffled_rows, train_loop
 from ..data.faces import Faces, faces_digest
 from .augmentation import augment
 from .backbones import NETWORKS, Network, recogniser
@@ -173,9 +174,12 @@ class Recipe:
 # %% ../../nbs/nets/04_recogniser.ipynb #g002
 def recogniser_recipe(options: dict, seed: int = 0) -> tuple[str, int, Recipe]:
     """Network, length of its embedding and recipe of the options that a run names: `net`, `dim`, those of `Recipe`, and
-    further ones as a dict `more`; TypeError names one that is none"""
+    further ones as a dict `more`; ValueError names one that is none"""
     options = dict(options)
     net, dim, more = options.pop("net"), options.pop("dim"), options.pop("more", {})
+    open_to_all = [f.name for f in fields(Recipe) if f.name not in (*options, "seed")]
+    if unknown := [k for k in more if k not in open_to_all]:
+        raise ValueError(f"more.{unknown[0]}: {among(unknown[0], open_to_all)}")
     return net, dim, Recipe(**options, **more, seed=seed)
 
 # %% ../../nbs/nets/04_recogniser.ipynb #c035

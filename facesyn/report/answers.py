@@ -44,10 +44,15 @@ MIXED_UP = 0.4  # equal error rate above which a label says little about who is 
 
 
 def dataset_answer(
-    rows: list[dict], eer: float, name: str = "synthetic", reference: str = "real", floor: str = "untrained"
+    rows: list[dict],
+    eer: float,
+    reference_eer: float | None = None,
+    name: str = "synthetic",
+    reference: str = "real",
+    floor: str = "untrained",
 ) -> Html:
-    """What a dataset is worth: share recovered, accuracies and the judge's equal error rate `eer` (0..1), in an
-    `answer_box`; `rows` as for `verification_table`
+    """What a dataset is worth: share recovered, accuracies and the judge's equal error rate `eer` (0..1) beside that of
+    `reference` faces, in an `answer_box`; `rows` as for `verification_table`
 
     Warns if `reference` is not clearly above `floor` (5 points, or twice the spread over seeds), or if `eer` is above
     0.4. ValueError if one of the three is not there once."""
@@ -55,11 +60,19 @@ def dataset_answer(
     clear = clearly_above(real, low)
     share = (made - low.mean()) / (real.mean() - low.mean()) if clear else np.full(len(made), np.nan)
     numbers = {
-        f"recovered of what {reference} pictures teach": mean_spread(share, 2) if clear else "–",
+        f"recovered of what {reference} pictures teach": mean_spread(share, 3) if clear else "–",
         f"accuracy: {name}, {reference}, {floor}": " / ".join(f"{a.mean():.1f}" for a in (made, real, low)) + " %",
-        "equal error rate (judge)": f"{100 * eer:.1f} %",
     }
-    return answer_box(numbers, _in_words(share, reference), worth_warnings(real, low, dict(judge=eer), reference))
+    if reference_eer is None:
+        numbers["equal error rate (judge)"] = f"{100 * eer:.1f} %"
+    else:
+        numbers[f"equal error rate (judge): {name}, {reference}"] = f"{100 * eer:.1f} / {100 * reference_eer:.1f} %"
+    words = (
+        f"{_in_words(share, reference)} Recovered: the share of the gain over an untrained network that {reference}"
+        " pictures bring. The judge is an encoder that no loss, guidance or selection used; its equal error rate says"
+        " how often it confuses people."
+    )
+    return answer_box(numbers, words, worth_warnings(real, low, dict(judge=eer), reference))
 
 # %% ../../nbs/report/07_answers.ipynb #b007
 def _averages(rows: list[dict], which: str) -> np.ndarray:

@@ -110,7 +110,7 @@ pre {background: #F5F7F8; padding: 14px; overflow-x: auto; font-size: 13px; line
   body {padding: 16px 14px 60px}
   h1 {font-size: 25px}
   .modebar-container {display: none}
-  th, td {padding: 6px 8px 6px 0}
+  .wide > table:not(.strips) :is(th, td) {padding: 5px 3px 5px 0; white-space: normal; font-size: 12px}
   .wide > table th:first-child, .wide > table td:first-child {position: sticky; left: 0; background: white}
   .wide > table th:first-child, .wide > table td:first-child {white-space: normal; max-width: 34vw}
   .strips, .strips tbody, .strips tr, .strips th, .strips td {display: block; text-align: left !important}

@@ -353,7 +353,8 @@ def test_convert(tmp_path):
     refused(lambda: convert(rec, tmp_path / "x", "rec", size=0), "size 0")
     refused(lambda: convert(rec, tmp_path / "x", "rec", size=-3), "size -3")
     np.savez(tmp_path / "a.npz", **ARRAYS)
-    refused(lambda: open_encoded(tmp_path / "a.npz"), "a.npz is not a training set")
+    (tmp_path / "a.bin").touch()
+    refused(lambda: open_encoded(tmp_path / "a.bin"), "a.bin holds pairs", ".npz")
     (tmp_path / "twin").mkdir()
     np.savez(tmp_path / "twin" / "a.npz", **ARRAYS)
     both = [dict(source=str(tmp_path / "a.npz")), dict(source=str(tmp_path / "twin" / "a.npz"))]

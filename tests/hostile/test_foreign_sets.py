@@ -325,7 +325,7 @@ def test_what_does_not_belong_into_a_folder(row, tmp_path):
 
 def test_hidden_files_are_left_alone(tmp_path):
     root = people(tmp_path / "set")
-    mine = [".DS_Store", "ann/._0.jpg", "ann/.notes.2026.txt", ".git/config"]
+    mine = [".DS_Store", "ann/Thumbs.db", "ann/desktop.ini", "ann/._0.jpg", "ann/.notes.2026.txt", ".git/config"]
     for name in mine:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text("mine")

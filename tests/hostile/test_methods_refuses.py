@@ -28,7 +28,7 @@ from facesyn.methods.idbooth import BoothLoss, landmarks_of, time_weight
 from facesyn.methods.idbooth_pictures import PromptSampling, check_pipeline, know, make_priors, read_priors
 from facesyn.methods.idbooth_training import BoothRecipe, train_person, words_of
 from facesyn.methods.inquiries import Screen, choose_inquiries, ranked_groups
-from facesyn.methods.people import NEGATIVE, check_consent, generate_people
+from facesyn.methods.people import CONSENT, NEGATIVE, check_consent, generate_people
 from facesyn.nets.encoders import Encoder
 
 NAN, INF = float("nan"), float("inf")
@@ -314,11 +314,14 @@ def test_consent(tmp_path):
     refused(lambda: check_consent(tmp_path, ["ada"]), "need the consent", kind=FileNotFoundError)
     entries = dict(ada=dict(agreed=True, terms="all"), bob=dict(agreed=False, terms="withdrawn"), cleo="yes")
     (tmp_path / "consent.json").write_text(json.dumps(entries | dict(dan=dict(agreed=True, terms=" "))))
-    lacking = dict(bob="has not agreed", cleo="is not in it", dan="has no terms", eve="is not in it")
+    lacking = dict(bob="has not agreed", cleo='stands there as "yes"', dan="has no terms", eve="is not in it")
     for name, why in lacking.items():
         refused(lambda: check_consent(tmp_path, ["ada", name]), "no consent of 1 of 2 people", f"{name} {why}")
     refused(
-        lambda: check_consent(tmp_path, lacking), "4 of 4 people", *[f"{name} {why}" for name, why in lacking.items()]
+        lambda: check_consent(tmp_path, lacking),
+        "4 of 4 people",
+        *[f"{name} {why}" for name, why in lacking.items()],
+        CONSENT,
     )
     (tmp_path / "consent.json").write_text('["ada"]')
     refused(lambda: check_consent(tmp_path, ["ada"]), "consent.json: expected an object", "got list")

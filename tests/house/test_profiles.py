@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from facesyn.core.chains import unfit
 from facesyn.core.doctor import (
     READ,
     TEXT,
@@ -39,6 +40,7 @@ def test_parameters_are_known_and_of_the_right_type(name):
     "Nothing is missing but files that a user brings, or that another profile makes"
     wrong = [p for p in problems(read_profile(name, ROOT), ROOT) if not p.startswith("no data/")]
     assert not [p for p in wrong if "needs the package" not in p], wrong
+    assert not unfit(read_profile(name, ROOT), ROOT)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -215,15 +217,30 @@ def test_a_run_says_what_its_parameters_may_be(name):
     "profile, run, asked, words",
     [
         ("demo", "encode", dict(people=-1), "encode people=-1 people >= 1"),
+        ("demo", "encode", dict(peple=3), "'peple': do you mean people"),
+        ("demo", "id3_generate", dict(people=20), "'people', which is one of encode: do you mean identities?"),
+        ("demo", "id3_generate", {"sampler.batch": 0}, "id3_generate: sampler.batch=0: expected sampler.batch >= 1"),
         ("demo", "encode", dict(images=0), "encode images=0"),
         ("demo", "encode", dict(networks=[dict(path="x.onnx")]), "one of attributes and networks"),
         ("demo", "id3_generate", dict(anchors=dict(lb=0.9, ub=0.7)), "id3_generate anchors.lb=0.9, anchors.ub=0.7"),
         ("demo", "id3_generate", {"sampler.steps": 0}, "sampler.steps=0"),
         ("demo", "id3_generate", {"anchors.rule": "cosin"}, "anchors.rule='cosin' one of additive, cosine"),
+        ("demo", "id3_generate", {"sampler.steps": 1001}, "sampler.steps=1001: expected 1 <= sampler.steps <= 1000"),
+        ("demo", "id3_report", {"sampler.steps": 1001}, "sampler.steps=1001: expected 1 <= sampler.steps <= 1000"),
+        ("cemiface", "inquiries", {"sampler.steps": 1001}, "sampler.steps=1001"),
+        ("cemiface", "cemiface_generate", {"sampler.steps": 1001}, "sampler.steps=1001"),
+        ("cemiface_m", "cemiface_experiment", {"datasets.steps": 1001}, "datasets.steps=1001"),
+        ("id3_sampling", "id3_experiment", {"rows": dict(a=dict(steps=1001))}, "steps of rows from 1 to 1000"),
+        ("idbooth", "idbooth_generate", dict(steps=1001), "steps=1001"),
+        ("idbooth", "idbooth_train", {"priors.steps": 1001}, "idbooth_train: priors.steps=1001: expected"),
+        ("demo", "id3_generate", dict(device="gpu"), "device='gpu': no device auto, cpu, cuda"),
+        ("train", "id3_train", dict(device="cuda:x"), "device='cuda:x': no device"),
+        ("idbooth", "all", dict(device="CPU"), "idbooth_train: device='CPU' idbooth_generate: device='CPU'"),
         ("demo", "recognise", dict(seeds=[]), "seeds=[] at least one seed"),
         ("demo", "recognise", {"recogniser.net": "tiny33"}, "recogniser.net='tiny33' tiny32 small32"),
         ("demo", "recognise", {"recogniser.head": "arc"}, "recogniser.head='arc' arcface cosface"),
-        ("demo", "recognise", {"recogniser.more": dict(shedule="step")}, "recogniser= shedule"),
+        ("demo", "recognise", {"recogniser.more": dict(warmpu=1.0)}, "more.warmpu do you mean warmup?"),
+        ("demo", "recognise", {"recogniser.more": dict(shedule="step")}, "recogniser= shedule schedule"),
         ("demo", "recognise", {"recogniser.more.schedule": "stairs"}, "recogniser= schedule='stairs' cosine"),
         ("demo", "recognise", {"recogniser.more.lr": 0.1}, "recogniser= lr"),
         ("demo", "id3_report", {"probes.bounds": [[0.9, 0.5]]}, "probes.bounds=[[0.9, 0.5]] [lb, ub]"),
@@ -231,7 +248,7 @@ def test_a_run_says_what_its_parameters_may_be(name):
         ("train", "id3_train", {"optim.precision": "fp8"}, "optim.precision='fp8' no, bf16"),
         ("train", "id3_train", {"weights.denoise": "w"}, "weights= denoise='w' eps"),
         ("train", "id3_train", {"id3.drop": [0.1, 1.1]}, "id3.drop=[0.1, 1.1] two probabilities"),
-        ("train", "id3_train", {"patches.patch": 0}, "patches.patch=0, patches.scaling=2.0"),
+        ("train", "id3_train", {"patches.patch": 0}, "id3_train: patches.patch=0: expected patches.patch >= 1"),
         ("train", "id3_train", {"patch": 4}, "'patch': do you mean patches.patch"),
         (
             "train",
@@ -264,6 +281,29 @@ def test_wrong_values_are_found(profile, run, asked, words):
     assert all(word in found for word in words.split()), found
 
 
+@pytest.mark.parametrize(
+    "profile, asked, words",
+    [
+        ("demo_small", {"all": dict(size=64)}, "id3_generate: data/models/id3 makes 32 px, encoded have 64"),
+        ("demo_small", {"recognise": dict(size=64)}, "recognise: size=64 dataset has 32 px"),
+        ("demo_small", {"encode": dict(size=16)}, "of 32 px encoded have 16"),
+        ("cemiface", {"all": dict(size=64)}, "inquiries: data/models/id3 makes cemiface_report: data/models/cemiface"),
+        ("cemiface", {"inquiries": {"size": 64, "candidates.source": "parametric"}}, "cemiface_generate: inquiries"),
+        ("train", {"id3_train": dict(begin="data/models/id3"), "encode": dict(size=64)}, "id3_train: data/models/id3"),
+        ("idbooth_augment", {"idbooth_augment": dict(size=64)}, "idbooth_augment: size=64 faces-1 has 32 px"),
+        ("idbooth", {"idbooth_train": dict(methods=["triplet"])}, "idbooth_generate: add dreambooth to idbooth_train"),
+        ("idbooth", {"idbooth_generate": dict(methods=["base"])}, "idbooth_report: add to idbooth_generate.methods"),
+        ("cemiface", {"cemiface_generate": dict(people=251)}, "cemiface_generate: people=251 there are 250"),
+        ("demo", {"encode": dict(people=1, images=11)}, "anchors.subspace: 12 dimensions, of only 11 faces"),
+    ],
+)
+def test_runs_that_do_not_fit_each_other_are_found(profile, asked, words):
+    chosen = read_profile(profile, ROOT, asked)
+    found = " ".join(unfit(chosen, ROOT))
+    wrong = [p for p in problems(chosen, ROOT) if "facesyn run" not in p]
+    assert not wrong and all(word in found for word in words.split()), found
+
+
 PEOPLE = "idbooth_train: {subjects: {source: data/people, people: 0, images: 0}, pipeline: data/models/idbooth}\n"
 PEOPLE += "idbooth_generate: "
 
@@ -274,11 +314,16 @@ PEOPLE += "idbooth_generate: "
         (None, "{licence: agreed}", "consent.json: photographs need the consent"),
         ("{", "{licence: agreed}", "consent.json is not JSON"),
         ("{}", "{licence: agreed}", "no consent of ada 2 of 2"),
-        ('{"ada": {"agreed": true, "terms": "t"}}', "{licence: agreed}", "no consent of ben"),
+        ('{"ada": {"agreed": true, "terms": "t"}}', "{licence: agreed}", "no consent of ben is not in it"),
+        (
+            '{"ada": true, "ben": "yes"}',
+            "{licence: agreed}",
+            'ada stands there as true {"agreed": true, "terms": as "yes"',
+        ),
         ('{"ada": {"agreed": true, "terms": "t"}, "ben": {"agreed": false, "terms": "t"}}', "{}", "of ben licence"),
         ('{"ada": {"agreed": true, "terms": "t"}, "ben": {"agreed": true, "terms": "t"}}', "{licence: agreed}", ""),
     ],
-    ids=["none", "broken", "empty", "absent", "withdrawn", "agreed"],
+    ids=["none", "broken", "empty", "absent", "another form", "withdrawn", "agreed"],
 )
 def test_consent_is_read(tmp_path, consent, generate, words):
     profile = written(tmp_path, PEOPLE + generate)
@@ -314,11 +359,43 @@ FOUND = "encode: {source: data/faces, attributes: ''}\nid3_generate: "
 )
 def test_source_and_licence_are_read(tmp_path, card, generate, words):
     profile = written(tmp_path, FOUND + generate)
-    (tmp_path / "data/faces").mkdir(parents=True)
+    (tmp_path / "data/faces/ada").mkdir(parents=True)
+    (tmp_path / "data/faces/ada/0.png").touch()
     if card:
         (tmp_path / "data/faces/card.json").write_text(json.dumps(card))
     found = " ".join(contents(profile, tmp_path))
     assert bool(found) == bool(words) and all(word in found for word in words.split()), found
+
+
+@pytest.mark.parametrize(
+    "text, folder",
+    [
+        ("encode: {source: data/faces, attributes: ''}", "ada"),
+        ("encode: {source: data/faces, attributes: ''}", "imgs/ada"),
+        ("recognise: {real: {source: data/faces}}", "ada"),
+        ("idbooth_train: {subjects: {source: data/faces}}", "ada"),
+        ("encode: {more: [{source: data/faces}]}", "ada"),
+    ],
+)
+def test_stray_files_among_pictures_are_named(tmp_path, text, folder):
+    "Before hours of other runs; hidden files are none"
+    profile, people = written(tmp_path, text), tmp_path / "data/faces" / folder
+    people.mkdir(parents=True)
+    for name in ("0.png", ".DS_Store"):
+        (people / name).touch()
+    assert not [wrong for wrong in contents(profile, tmp_path) if "image" in wrong]
+    (people / "notes.txt").touch()
+    assert [wrong for wrong in contents(profile, tmp_path) if f"{folder}/notes.txt is not an image" in wrong]
+    (people / "notes.txt").unlink()
+    (tmp_path / "data/faces" / folder / "deeper").mkdir()
+    assert [wrong for wrong in contents(profile, tmp_path) if "deeper is a folder" in wrong]
+
+
+def test_photographs_that_mix_forms_are_named(tmp_path):
+    profile = written(tmp_path, "prepare: {photos: data/photos}")
+    (tmp_path / "data/photos/ada").mkdir(parents=True)
+    (tmp_path / "data/photos/0.jpg").touch()
+    assert "mixes photos" in contents(profile, tmp_path)[0]
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -370,11 +447,11 @@ def test_wrong_profiles_are_found(tmp_path):
         (head + "encod: {}", "no run 'encod' there are encode, id3_generate"),
         (head + "encode: {peopel: 3}", "unknown parameter 'peopel'"),
         (head + "encode: {people: 2.5}", "people int 2.5"),
-        (head + "encode: {encoder: {preprocessing: {mean: 1e-4}}}", "1e-4 1.0e-4"),
         (head + "encode: {encoder: {pth: x}}", "unknown parameter 'encoder.pth' encoder.path"),
         (head + "all: {colour: red}\nencode: {}", "all: 'colour' attributes"),
         (head + "all: {preprocesing: {}}\nencode: {}", "all: 'preprocesing' mean encoder.preprocessing?"),
         (head + "all: {size: big}\nencode: {}", "all: size int 32 'big'"),
+        (head + "id3_generate: {yaw_mix: 5e-1, seed: 1e2}", "seed int 100.0"),
         (head + "encode: {}\nid3_generate: {}\nencode: {}", "line 6: encode twice encode-2"),
         (head + "encode:\n  people: 3\n  people: 4", "x.yaml, line 6: people twice"),
         (head + "encode: {apart: {source: a, cosine: 0.1, source: b}}", "line 4: source twice"),

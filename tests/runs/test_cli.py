@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from facesyn import __version__ as facesyn_version
 from facesyn.__main__ import main
 from facesyn.cli import app
-from facesyn.core.doctor import too_few
+from facesyn.core.chains import too_few
 from facesyn.core.files import write_json
 from facesyn.core.profiles import Run, profile_names, read_profile
 from facesyn.core.resumption import differ, read_now
@@ -83,12 +83,15 @@ def test_a_mistyped_profile_or_parameter_lists_the_known_ones(command, copy):
     refused(facesyn(command, "demo", "-p", "encod.people=3"), "no run 'encod'", "do you mean encode?", "id3_report")
     refused(facesyn(command, "demo", "-p", "encode.peopel=3"), "'peopel'", "do you mean people?", "attributes")
     refused(facesyn(command, "demo", "-p", "encode.people=many"), "people", "int", "many")
-    refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value")
+    refused(facesyn(command, "demo", "-p", "people=3"), "run.parameter=value", "id3_generate.identities=20")
     refused(facesyn(command, "demo", "-p", "encode.people=3", "-p", "encode.people=4"), "encode.people is given twice")
     refused(facesyn(command, "demo", "-p", "encode.people=-1"), "people=-1", "people >= 1")
     refused(facesyn(command, "train", "-p", "id3_train.patch=4"), "'patch'", "do you mean patches.patch")
-    refused(facesyn(command, "train", "-p", "id3_train.patches.patch=0"), "patches.patch=0", "patches['patch'] >= 1")
-    refused(facesyn(command, "train", "-p", "id3_train.optim.lr=1e-4"), "optim.lr", "float", "'1e-4'")
+    refused(facesyn(command, "train", "-p", "id3_train.patches.patch=0"), "patches.patch=0", "patches.patch >= 1")
+    refused(facesyn(command, "train", "-p", "id3_train.optim.lr='1e-4'"), "optim.lr", "float", "'1e-4'")
+    refused(facesyn(command, "train", "-p", "id3_train.optim.lr=-1e-4"), "optim.lr=-0.0001: expected optim.lr > 0")
+    listed = refused(facesyn(command, "demo", "-p", "encod.people=3")).output
+    assert listed.count("all") == 1
     twice = ["-p", "id3_train.optim={lr: 0.1}", "-p", "id3_train.optim.lr=0.2"]
     refused(facesyn(command, "train", *twice), "id3_train.optim is given twice")
     refused(facesyn(command, "train", "-p", "id3_train..lr=1"), "run.parameter=value")
@@ -164,6 +167,8 @@ def test_a_run_from_a_subfolder_resumes_and_is_reported(copy, monkeypatch):
     seen = facesyn("status", copy / "data/runs/mine")
     assert "encode: ended" in seen.output and "minutes" in seen.output
 
+    (copy / "deep/ada").mkdir()
+    (copy / "deep/ada/0.png").write_bytes(b"broken")
     wrong = ("run", "mine", "-p", "encode.source=deep", "--again", "encode")
     failed = refused(facesyn(*wrong), "encode failed", "deep", "encode.ipynb")
     assert len(failed.output.splitlines()) < 9
@@ -204,6 +209,13 @@ def chain(copy):
     write_run(copy, "second", "data/runs/smoke/first/made.txt", MAKES)
     (copy / "nbs/runs/params/mine.yaml").write_text(HEAD + "first:\nsecond:\n")
     return copy
+
+
+def test_status_keeps_the_order_of_the_profile(chain):
+    (chain / "nbs/runs/params/mine.yaml").write_text(HEAD + "second: {source: faces.txt}\nfirst:\n")
+    assert facesyn("run", "mine").exit_code == 0
+    for place in ("mine", "data/runs/mine"):
+        assert re.findall(r"^(\w+): ended", facesyn("status", place).output, re.M) == ["second", "first"]
 
 
 def test_a_run_whose_kernel_dies_stops_the_profile(chain):
@@ -256,6 +268,8 @@ def test_files_beside_the_people_of_photographs_do_not_count(tmp_path):
     run = Run("prepare", "prepare", {}, dict(photos="photos", weights=[], out="out"))
     before = read_now(run, tmp_path)
     (tmp_path / "photos/judge.onnx").write_bytes(b"b")
+    for litter in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / "photos/ada" / litter).write_bytes(b"b")
     assert read_now(run, tmp_path) == before
     (tmp_path / "photos/ada/1.jpg").write_bytes(b"c")
     assert read_now(run, tmp_path) != before
@@ -272,7 +286,11 @@ def test_parameters_that_a_run_was_begun_with_are_compared_by_entry():
 def test_what_was_begun_is_not_replaced(chain):
     "A run that failed after it wrote something, with other parameters"
     write_run(chain, "second", "data/runs/smoke/first/made.txt", MAKES + "\nraise ValueError('stopped')")
+    refused(facesyn("status", "mine"), "data/runs/mine", "not been begun")
     refused(facesyn("run", "mine"), "second failed", "stopped")
+    (chain / "data/runs/mine/second/second.json").unlink()
+    for place in ("mine", "data/runs/mine"):
+        assert "second: begun, not ended: facesyn run mine goes on" in facesyn("status", place).output
     refused(facesyn("run", "mine", "-p", "second.steps=5"), "second was begun", "steps: 4 -> 5", "--again second")
     assert made(chain, "second") == "4 of 4 of Ada"
 
@@ -349,6 +367,13 @@ def test_make_demo_is_facesyn_run(asked, profile):
     command = ["make", "--no-print-directory", "-n", "-o", ".venv/.ready", "demo", *asked.split()]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=without_make())
     assert made.stdout.strip() == f".venv/bin/facesyn run {profile}"
+
+
+def test_make_lab_serves_the_repository_and_opens_the_index():
+    "So that executed runs in data/runs can be opened, and the printed address leads to the index"
+    command = ["make", "--no-print-directory", "-n", "-o", ".venv/.ready", "lab", "LAB=--no-browser"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=without_make()).stdout
+    assert "--no-browser --LabApp.default_url=/lab/tree/nbs/index.ipynb" in made
 
 
 def test_convert_inspect_and_status(faces, tmp_path):

@@ -21,7 +21,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "nbs/docs").glob("*.ipynb"))]
 IN_THE_REPOSITORY = {"results", "profiles"}  # pages of code about the repository itself, which nbdev_test executes
 SHORTER = {
     "workers=4": "workers=1",
-    "spread(anchors, 10,": "spread(anchors, 2,",
+    "spread(tammes_anchors(8, 12), 10,": "spread(tammes_anchors(8, 12), 2,",
     "steps=2000, batch=256": "steps=1, batch=2, unet=dict(channels=(8, 8), head_dim=8), width=16, hidden=(8, 8)",
     "tammes_anchors(100, 64), 10": "tammes_anchors(3, 64), 1",
 }

@@ -4,11 +4,15 @@ made first, by the runs of the profile `smoke` that write it."""
 import shutil
 from pathlib import Path
 
+import numpy as np
 import papermill
 import pytest
 
 from facesyn.core.doctor import below, reads, writes
 from facesyn.core.profiles import read_profile
+from facesyn.data.cards import RENDERED
+from facesyn.data.dataset import write_encoded, write_folder
+from facesyn.data.faces import parametric_faces
 
 ROOT = Path(__file__).parents[2]
 RUNS = {run.name: run for run in read_profile("smoke", ROOT).runs}
@@ -82,6 +86,40 @@ def test_wrong_parameters_are_named(run, asked, word, root, ran):
         ran(other)
     with pytest.raises(papermill.exceptions.PapermillExecutionError, match=word):
         execute(run, root, asked)
+
+
+def test_rejected_photographs_are_grouped_by_reason(root, ran):
+    ran("prepare")
+    for k in range(5):
+        (root / "data/runs/smoke/photos/p0" / f"{k + 2}.png").write_bytes(b"broken")
+    told = dict.fromkeys(("name", "source", "licence", "limits"), "x") | dict(out="data/again", usable=0.9)
+    asked = told | dict(photos="data/runs/smoke/photos", landmarks="data/runs/smoke/landmarks.jsonl")
+    words = r"8 of 13 .*\n5: .*p0/2.png, p0/3.png, p0/4.png, \.\.\.\)\n.*prepare.usable=0.*your_faces"
+    with pytest.raises(papermill.exceptions.PapermillExecutionError, match=words):
+        execute("prepare", root, asked)
+
+
+def test_a_report_says_that_pose_and_age_are_unknown(root, ran):
+    ran("id3_report")
+    execute("id3_generate", root, dict(attributes=False, out="data/unknown/dataset"))
+    execute("id3_report", root, dict(dataset="data/unknown/dataset", out="data/unknown/report"))
+    for folder, unknown in (("data/unknown/report", True), ("data/runs/smoke/report", False)):
+        page = (root / folder / "report.html").read_text()
+        assert ("left to the noise" in page) == unknown and ("age obey" in page) != unknown
+
+
+@pytest.mark.parametrize("method, given", [("id3", "encoded"), ("cemiface", "inquiries")])
+def test_a_generator_of_another_size(method, given, root):
+    faces, card = parametric_faces(3, 1, size=64), dict(name="x", method="none", limits="tests", **RENDERED)
+    if method == "id3":
+        write_encoded(root / "data/larger/id3", faces, np.eye(3, 64), faces.attributes)
+    else:
+        write_folder(faces, root / "data/larger/cemiface", card)
+    asked = dict(pipeline=f"data/models/{method}") | {given: f"data/larger/{method}"}
+    with pytest.raises(
+        papermill.exceptions.PapermillExecutionError, match=f"makes pictures of 32 px, .*{method} have 64"
+    ):
+        execute(f"{method}_generate", root, asked)
 
 
 @pytest.mark.parametrize(

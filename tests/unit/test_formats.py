@@ -504,6 +504,17 @@ def test_what_a_manifest_says_goes_along_and_back(format, tmp_path):
         )
 
 
+def test_an_array_file_is_inspected_and_converted(tmp_path):
+    data, path = [jpeg(k) for k in range(6)], tmp_path / "mine.npz"
+    offsets, jpegs = np.cumsum([0, *map(len, data)]), np.frombuffer(b"".join(data), np.uint8)
+    np.savez(path, jpeg=jpegs, offsets=offsets, label=np.arange(6) // 3, person=["ann", "bob"], age=np.full(6, 40.0))
+    found = inspect_dataset(path)
+    assert (found["format"], found["images"], found["identities"], found["problems"]) == ("npz", 6, 2, [])
+    assert convert(path, tmp_path / "rec", "rec", card=CARD)["images"] == 6
+    back = open_encoded(tmp_path / "rec")
+    assert [back.read(k) for k in range(6)] == data and back.about(0)["attributes"][3] == 40.0
+
+
 def test_a_set_without_a_manifest_gets_none(tmp_path):
     encoded = noise(12)
     for format in FORMATS:
