@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['repo_root', 'shipped', 'to_disk', 'atomic', 'write_json', 'plain', 'as_json', 'read_json', 'read_lines', 'read_text',
-           'locked', 'sweep', 'file_sha256', 'arrays_digest', 'weights_digest', 'same_settings', 'bar']
+           'locked', 'sweep', 'file_sha256', 'files_digest', 'arrays_digest', 'weights_digest', 'same_settings', 'bar']
 
 # %% ../../nbs/core/02_files.ipynb #c002
 import fcntl
@@ -202,6 +202,14 @@ def file_sha256(path: str | Path) -> str:
     "sha256 of a file, computed once for as long as its size and time stay"
     state = Path(path).stat()
     return _sha256(str(path), state.st_size, state.st_mtime_ns)
+
+
+def files_digest(contents: Iterable[bytes]) -> str:
+    "sha256 over the contents of files, one after another"
+    digest = sha256()
+    for data in contents:
+        digest.update(sha256(data).digest())
+    return digest.hexdigest()
 
 
 @lru_cache(256)

@@ -32,7 +32,8 @@ from ..core.files import atomic, bar, read_json, weights_digest, write_json
 from ..core.images import to_float, to_uint8
 from ..core.networks import opened
 from ..data.array_files import read_array
-from ..data.faces import Faces, as_faces, faces_digest
+from ..data.faces import Faces
+from ..data.pictures import as_faces, faces_digest
 from ..nets.backbones import Network, check_finite
 
 # %% ../../nbs/diffusion/03_latents.ipynb #c005

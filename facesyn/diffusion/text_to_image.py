@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ..core.batches import drawn, shuffled_rows
 from ..core.files import bar
 from ..core.images import generator, to_float
-from ..data.faces import as_faces
+from ..data.pictures import as_faces
 from .schedule import add_noise, draw_noise, prediction_type, target
 from .training import with_draws
 from .unet import denoise

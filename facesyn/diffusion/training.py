@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -23,7 +22,8 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from ..core.batches import batches_ahead, drawn, micro_batches, shuffled_rows
 from ..core.images import generator, to_float
 from ..core.training import Keep, Optim, train_loop
-from ..data.faces import Faces, as_faces
+from ..data.faces import Faces
+from ..data.pictures import as_faces
 
 # %% ../../nbs/diffusion/04_training.ipynb #c008
 def face_batches(
@@ -126,10 +126,9 @@ def _told(settings, optim, steps, batch) -> dict:
 
 def _shares(accelerator, optim, batch) -> Callable:
     "`micro_batches` of this process, by the step; ValueError for a batch that cannot be shared"
-    here = dict(rank=accelerator.process_index, processes=accelerator.num_processes)
-    shares = partial(micro_batches, batch=batch, accumulate=optim.accumulate, **here)
-    shares(0)
-    return shares
+    how = batch, optim.accumulate, accelerator.process_index, accelerator.num_processes
+    micro_batches(0, *how)
+    return lambda step: micro_batches(step, *how)
 
 
 def _place(model, device):
@@ -172,12 +171,12 @@ def train(
     """
     accelerator = _accelerator(optim.precision, model)
     shares, told = _shares(accelerator, optim, batch), _told(settings, optim, steps, batch)
-    take = batches_ahead(batch_at, shares, steps, keep.workers)
     _place(model, accelerator.device)
     adam = torch.optim.AdamW(model.parameters(), optim.lr, weight_decay=optim.weight_decay)
     average = EMAModel(model.parameters(), decay=optim.ema, use_ema_warmup=True, power=optim.ema_power, foreach=True)
     parts = dict(model=model, ema=dict(zip(dict(model.named_parameters()), average.shadow_params)))
     objective = accelerator.prepare(_Objective(model, loss_fn))
+    take = batches_ahead(batch_at, shares, steps, keep.workers)
 
     def update(step):
         adam.param_groups[0]["lr"] = optim.rate(step, steps)
@@ -190,6 +189,5 @@ def train(
 
     with torch.random.fork_rng():
         train_loop(update, steps, adam, parts, told, replace(keep, main=accelerator.is_main_process))
-    accelerator.wait_for_everyone()
-    average.copy_to(model.parameters())
+    accelerator.wait_for_everyone(), average.copy_to(model.parameters())
     return model.eval().requires_grad_(False)

@@ -20,7 +20,8 @@ from ..core.batches import batches_ahead, first_row, shuffled_rows
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.training import Keep, learning_rate, train_loop
-from ..data.faces import ATTRIBUTES, Faces, faces_digest
+from ..data.faces import ATTRIBUTES, Faces
+from ..data.pictures import faces_digest
 from .backbones import IResNet, Network
 from .recogniser import reader
 

@@ -21,8 +21,9 @@ from ..core.batches import batches_ahead, first_row, shuffled_rows
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.records import among
-from ..core.training import Keep, check_schedule, first_row, learning_rate, shuffled_rows, train_loop
-from ..data.faces import Faces, faces_digest
+from ..core.training import Keep, check_schedule, learning_rate, train_loop
+from ..data.faces import Faces
+from ..data.pictures import faces_digest
 from .augmentation import augment
 from .backbones import NETWORKS, Network, recogniser
 

@@ -56,7 +56,7 @@ def test_only_the_checkpoint_writes_safetensors_with_settings():
 
 def test_rows_are_shuffled_in_one_place():
     "The others draw no batches: anchors from a gallery, and the order of a person's prompts"
-    assert {room for room, _ in calls("randperm")} == {"core/training.py", "sphere/galleries.py", "methods/people.py"}
+    assert {room for room, _ in calls("randperm")} == {"core/batches.py", "sphere/galleries.py", "methods/people.py"}
 
 
 def test_trainers_share_the_loop():
