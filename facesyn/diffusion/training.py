@@ -167,8 +167,7 @@ def train(
     `batch_at(first, count)`: tensors at those positions, of which an update takes `batch`, in all processes together.
     `loss_fn(model, batch)`: dict of scalar terms with `loss`, a mean over the batch.
     `settings`: plain values of your own (data, loss weights) that must not change between restarts.
-    The log has the terms and the norm of the gradient. Errors: see `micro_batches` and `train_loop`.
-    """
+    The log has the terms and the norm of the gradient. Errors: see `micro_batches` and `train_loop`."""
     accelerator = _accelerator(optim.precision, model)
     shares, told = _shares(accelerator, optim, batch), _told(settings, optim, steps, batch)
     _place(model, accelerator.device)
@@ -189,5 +188,6 @@ def train(
 
     with torch.random.fork_rng():
         train_loop(update, steps, adam, parts, told, replace(keep, main=accelerator.is_main_process))
-    accelerator.wait_for_everyone(), average.copy_to(model.parameters())
+    accelerator.wait_for_everyone()
+    average.copy_to(model.parameters())
     return model.eval().requires_grad_(False)
