@@ -69,7 +69,7 @@ def dataset_answer(
         numbers[f"equal error rate (judge): {name}, {reference}"] = f"{100 * eer:.1f} / {100 * reference_eer:.1f} %"
     words = (
         f"{_in_words(share, reference)} Recovered: the share of the gain over an untrained network that {reference}"
-        " pictures bring. The judge is an encoder that no loss, guidance or selection used; its equal error rate says"
+        " pictures bring. The judge is an encoder that no loss used; its equal error rate says"
         " how often it confuses people."
     )
     return answer_box(numbers, words, worth_warnings(real, low, dict(judge=eer), reference))

@@ -124,7 +124,10 @@ STYLE = """
 .md-typeset h1 {overflow-wrap: anywhere}
 .md-typeset td code {word-break: normal}
 .md-grid {max-width: 64rem}
-@media (max-width: 700px) {.md-typeset .long {display: inline-block; max-width: 100%; overflow-x: auto}}
+@media (max-width: 700px) {
+  .md-typeset .long {display: inline-block; max-width: 100%; overflow-x: auto}
+  .md-typeset table:not([class]) :is(th, td) {min-width: 0; padding: .6em .5em}
+}
 """
 FIGURES = """
 document.querySelectorAll('.figure').forEach(place => {
