@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .checks import check_counts
 from .files import arrays_digest, atomic, bar, locked, plain, same_settings, to_disk
 from .records import note_work
 
@@ -79,6 +80,7 @@ class Optim:
 
     def __post_init__(self):
         check_schedule(self.schedule)
+        check_counts(self, "accumulate")
         if self.precision not in ("no", "bf16"):
             raise ValueError(f"precision={self.precision!r}: expected 'no' (float32) or 'bf16'")
 

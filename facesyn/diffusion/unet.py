@@ -7,12 +7,15 @@ __all__ = ['BLOCKS', 'build_unet', 'denoise', 'Denoiser']
 
 # %% ../../nbs/diffusion/02_unet.ipynb #c002
 from collections.abc import Sequence
+from inspect import signature
 from math import gcd
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
+
+from ..core.records import among
 
 # %% ../../nbs/diffusion/02_unet.ipynb #c004
 BLOCKS = {
@@ -41,7 +44,9 @@ def build_unet(
     """U-Net for `size` x `size` inputs: one level per entry of `channels`, attention at the last `attention_levels`;
     `config`: any UNet2DConditionModel option, `layers_per_block` also as a list of one number for all levels
 
-    `kind`: of BLOCKS; `pooled`: takes one vector more beside the tokens. ValueError for what cannot be built."""
+    `kind`: of BLOCKS; `pooled`: takes one vector more beside the tokens. ValueError for what cannot be built, and for
+    an option that is none."""
+    _check_options(config)
     layers = config.pop("layers_per_block", 1)
     _check_levels(size, channels, channels[len(channels) - attention_levels :], head_dim, kind)
     ours = dict(
@@ -70,6 +75,14 @@ def _block_types(kind, plain, attending) -> dict:
         mid_block_type=mid,
         up_block_types=(up_attends,) * attending + (up,) * plain,
     )
+
+
+def _check_options(config):
+    "ValueError names an option that neither `build_unet` nor UNet2DConditionModel has, and which are near"
+    ours, theirs = (signature(f).parameters for f in (build_unet, UNet2DConditionModel.__init__))
+    if unknown := [k for k in config if k not in theirs]:
+        known = [k for k in ours if k != "config"]
+        raise ValueError(f"unet.{unknown[0]}: {among(unknown[0], known, theirs)}, and UNet2DConditionModel's options")
 
 
 def _check_levels(size, channels, attending, head_dim, kind):

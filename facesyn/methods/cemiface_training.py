@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..core.checks import check_counts
 from ..core.files import weights_digest
 from ..core.training import Keep, Optim
 from ..data.faces import Faces
@@ -47,7 +48,7 @@ class CemiFaceRecipe:
     `unet`: options of `build_unet`; `prediction`: epsilon or v_prediction; `whiten`: directions of the `whitening` in
     which SimMat's cosine is taken, 0: none (the paper's); `raw`: features keep their length in the token; `joint`: one
     token instead of two; `residual` (ours): the tokens' sum is added to the embedding of time, which scales and shifts
-    the residual blocks; `drop` (ours): how often identity and m are hidden."""
+    the residual blocks; `drop` (ours): how often identity and m are hidden. ValueError for what cannot be."""
 
     steps: int
     batch: int = 32
@@ -60,6 +61,10 @@ class CemiFaceRecipe:
     drop: tuple = (0.0, 0.0)
     weights: CemiFaceWeights = CemiFaceWeights()
     optim: Optim = Optim()
+
+    def __post_init__(self):
+        check_counts(self, "steps", "batch")
+        check_drop(self.drop, ("identity", "m"))
 
 # %% ../../nbs/methods/07_cemiface_training.ipynb #n102
 PARTS = dict(
@@ -128,6 +133,16 @@ def train_cemiface(
     `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `seen`: the encoder's `embed_both_views` of the
     faces, if they are known. A checkpoint in `keep.folder` of other faces, encoder or settings is refused. ValueError
     for images that are not uint8 and square, or not of whole patches.
+
+    ```python
+    from facesyn import shipped
+    from facesyn.data import parametric_faces
+    from facesyn.methods import CemiFaceRecipe, train_cemiface
+    from facesyn.nets import load_encoder
+
+    faces = parametric_faces(1000, 8, size=32)  # rendered; `open_faces` for photographs
+    pipe = train_cemiface(faces, load_encoder(shipped("identity")), CemiFaceRecipe(steps=20_000))
+    ```
     """
     faces, device = check_faces(images), next(encoder.buffers()).device
     vae = (vae or Patches(1)).to(device)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..core.checks import check_counts
 from ..core.files import arrays_digest, weights_digest
 from ..core.training import Keep, Optim
 from ..data.faces import Faces
@@ -82,6 +83,7 @@ class ID3Recipe:
     optim: Optim = Optim()
 
     def __post_init__(self):
+        check_counts(self, "steps", "batch", "width")
         check_drop(self.drop)
 
 
@@ -155,6 +157,18 @@ def train_id3(
     `keep.folder` of other faces, encoder or settings is refused.
     ValueError for faces, embeddings or attributes that do not fit, or for a pipeline to begin from that is built or
     meant otherwise.
+
+    ```python
+    from facesyn import shipped
+    from facesyn.data import parametric_faces
+    from facesyn.methods import ID3Recipe, train_id3
+    from facesyn.nets import embed, load_encoder
+
+    faces = parametric_faces(1000, 8, size=32)  # rendered; `open_faces` and `onnx_attributes` for photographs
+    encoder = load_encoder(shipped("identity"))
+    y, s = embed(encoder, faces, flip=False), faces.attributes  # pitch, yaw, roll in degrees, age in years
+    pipe = train_id3(faces, y, s, encoder, ID3Recipe(steps=20_000))
+    ```
     """
     faces, y, s = check_training(images, y, s, encoder)
     device, optim = next(encoder.buffers()).device, recipe.optim

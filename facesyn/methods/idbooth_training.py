@@ -23,6 +23,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from ..core.batches import drawn, shuffled_rows
+from ..core.checks import check_counts
 from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
 from ..core.training import Keep, Optim
@@ -124,10 +125,9 @@ class BoothRecipe:
     number: int = 0
 
     def __post_init__(self):
+        check_counts(self, "steps", "batch", "rank", "negatives")
         if self.positive not in ("same", "other", "centroid"):
             raise ValueError(f"positive={self.positive!r}: expected same, other or centroid")
-        if self.negatives < 1:
-            raise ValueError(f"negatives={self.negatives}: the triplet needs at least one")
 
     @property
     def stream(self) -> int:

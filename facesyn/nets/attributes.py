@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from ..core.batches import batches_ahead, first_row, shuffled_rows
+from ..core.batches import batches_ahead, first_row, shuffled_rows, whole_batches
+from ..core.checks import check_counts
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.training import Keep, learning_rate, train_loop
@@ -99,6 +100,9 @@ class AttributeRecipe:
     flip: bool = True
     seed: int = 0
 
+    def __post_init__(self):
+        check_counts(self, "epochs", "batch")
+
 # %% ../../nbs/nets/09_attributes.ipynb #n002
 SCALES = (90, 90, 90, 50)
 
@@ -161,14 +165,13 @@ def train_attributes(
     known = torch.isfinite(s).any(1).nonzero().squeeze(1)
     if len(known) == 0:
         raise ValueError("none of the faces has a known attribute")
-    recipe = replace(recipe, batch=min(recipe.batch, len(known)))
     settings = dict(asdict(recipe), net=config, attributes=arrays_digest(dict(s=s)))
     read = reader(faces, memory)
     settings |= dict(pixels=faces_digest(faces)) if keep.folder else {}
     net = _network(faces, config, recipe.seed, pick_device(device))
     weights = [p for p in net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, recipe.lr, weight_decay=recipe.weight_decay)
-    per_epoch = len(known) // recipe.batch
+    per_epoch = whole_batches(len(known), recipe.batch)
     steps, warmup = recipe.epochs * per_epoch, ceil(recipe.warmup * per_epoch)
 
     take = batches_ahead(_batches(read, s, known, recipe), lambda step: [(step, recipe.batch)], steps, keep.workers)

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core.batches import batches_ahead, first_row, shuffled_rows
+from ..core.batches import batches_ahead, first_row, shuffled_rows, whole_batches
+from ..core.checks import check_counts
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.records import among
@@ -140,7 +141,8 @@ class Recipe:
     """How a recogniser is trained: `epochs` to `bf16` the optimisation, `head` to `straight_through` the margin (see
     `MarginHead`), `flip` to `rand` the augmentation (see `augment`)
 
-    `lr` None: 0.1 for 512 images of a batch. `warmup`, `milestones`: epochs. ValueError for an unknown schedule."""
+    `lr` None: 0.1 for 512 images of a batch. `warmup`, `milestones`: epochs. ValueError for an unknown schedule, no
+    epochs or an empty batch."""
 
     epochs: int = 20
     batch: int = 128
@@ -165,6 +167,7 @@ class Recipe:
 
     def __post_init__(self):
         check_schedule(self.schedule)
+        check_counts(self, "epochs", "batch")
 
     def rate(self, step: int, per_epoch: int) -> float:
         "The learning rate of update `step`, with `per_epoch` updates an epoch"
@@ -242,14 +245,13 @@ def train_recogniser(
     Errors: see `check_labels` and `train_loop`.
     """
     n, config = len(faces.labels), (NETWORKS.get(net) or recogniser(net)) if isinstance(net, str) else dict(net)
-    recipe = replace(recipe, batch=min(recipe.batch, n))
     net, head = _networks(faces, config, recipe, pick_device(device))
     settings, read = dict(asdict(recipe), net=config), reader(faces, memory)
     settings |= dict(labels=arrays_digest(dict(labels=np.asarray(faces.labels))))
     settings |= dict(pixels=faces_digest(faces)) if keep.folder else {}
     weights = [p for p in (*net.parameters(), *head.parameters()) if p.requires_grad]
     optimiser = torch.optim.SGD(weights, recipe.rate(0, 1), recipe.momentum, weight_decay=recipe.weight_decay)
-    per_epoch = n // recipe.batch
+    per_epoch = whole_batches(n, recipe.batch)
     batch_at = _batches(read, torch.as_tensor(np.asarray(faces.labels)).long(), recipe)
     take = batches_ahead(batch_at, lambda step: [(step, recipe.batch)], recipe.epochs * per_epoch, keep.workers)
 

@@ -72,6 +72,7 @@ ROWS = [
     (lambda: learning_rate(0, 10, 0.1, schedule="cosinus"), "cosinus", "cosine"),
     (lambda: Optim(schedule="sine"), "sine", "cosine"),
     (lambda: Optim(precision="fp16"), "fp16", "bf16"),
+    (lambda: Optim(accumulate=0), "Optim: accumulate=0"),
 ]
 
 

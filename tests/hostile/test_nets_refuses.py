@@ -33,6 +33,7 @@ FACES = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=gener
 TINY = Encoder(recogniser("tiny32").eval(), 32)
 SMALL = IResNet(112, (1, 1, 1, 1), (16, 16, 16, 16), 16)
 JUDGE = Encoder(recogniser("tiny32").eval(), 32, differentiable=False)
+LITTLE = dict(size=16, layers=(1, 1), widths=(16, 16), dim=16)
 X = torch.rand(4, 3, 32, 32, generator=generator(1)) * 2 - 1
 NAN = torch.nn.Linear(2, 2)
 NAN.weight.data[0, 1] = torch.nan
@@ -96,7 +97,11 @@ CALLS = [
     (lambda: check_labels(labelled()), "without identity"),
     (lambda: train_recogniser(labelled(0, 0, 1, 1), "mobilefacenet"), "16 px and the network takes 112 px"),
     (lambda: train_recogniser(labelled(0, 0, 1, 1), "mobilenet"), "no network 'mobilenet'"),
+    (lambda: train_recogniser(labelled(0, 0, 1, 1), LITTLE), "batch=128", "4 pictures"),
     (lambda: train_attributes(labelled(0, 0, 1, 1)), "known attribute"),
+    (lambda: train_attributes(labelled(0, 1, known=30.0), LITTLE), "batch=128", "2 pictures"),
+    *((lambda k=k: Recipe(**{k: 0}), f"Recipe: {k}=0") for k in ("epochs", "batch")),
+    *((lambda k=k: AttributeRecipe(**{k: 0}), f"AttributeRecipe: {k}=0") for k in ("epochs", "batch")),
     (lambda: train_attributes(labelled(0, 1, known=30.0)), "16 px and the network takes 32 px"),
     (lambda: normalise_attributes([[0, 0, 20]]), "expected attributes (n, 4)", "(1, 3)"),
 ]
@@ -128,7 +133,7 @@ CHANGES = [
 def test_a_checkpoint_of_another_training(train, tmp_path):
     recipe = dict(epochs=1, batch=4, lr=0.1)
     kind = Recipe if train is train_recogniser else AttributeRecipe
-    faces, net = labelled(0, 0, 1, 1, known=30.0), dict(size=16, layers=(1, 1), widths=(16, 16), dim=16)
+    faces, net = labelled(0, 0, 1, 1, known=30.0), LITTLE
     keep = Keep(tmp_path, seconds=0.0)
     train(faces, net, kind(**recipe), keep, device="cpu")
     for trainer, change, words in CHANGES:
@@ -142,8 +147,7 @@ def test_a_checkpoint_of_another_training(train, tmp_path):
 
 def test_a_loss_that_is_not_finite():
     wild = Recipe(epochs=4, batch=8, lr=1e30, warmup=0.0)
-    net = dict(size=16, layers=(1, 1), widths=(16, 16), dim=16)
-    refused(lambda: train_recogniser(labelled(*[0, 1] * 8), net, wild), "step", "loss", kind=FloatingPointError)
+    refused(lambda: train_recogniser(labelled(*[0, 1] * 8), LITTLE, wild), "step", "loss", kind=FloatingPointError)
 
 
 @pytest.mark.parametrize("row", CALLS, ids=lambda row: ", ".join(row[1:]))

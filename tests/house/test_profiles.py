@@ -294,6 +294,9 @@ def test_wrong_values_are_found(profile, run, asked, words):
         ("idbooth", {"idbooth_train": dict(methods=["triplet"])}, "idbooth_generate: add dreambooth to idbooth_train"),
         ("idbooth", {"idbooth_generate": dict(methods=["base"])}, "idbooth_report: add to idbooth_generate.methods"),
         ("cemiface", {"cemiface_generate": dict(people=251)}, "cemiface_generate: people=251 there are 250"),
+        ("demo", {"recognise": {"recogniser.batch": 4001}}, "recognise: recogniser.batch=4001 on 4000 pictures"),
+        ("train", {"encoders": {"recogniser.batch": 9601}}, "encoders: recogniser.batch=9601 on 9600 pictures"),
+        ("id3_sampling", {"id3_experiment": {"recogniser.batch": 9999}}, "id3_experiment: recogniser.batch=9999"),
         ("demo", {"encode": dict(people=1, images=11)}, "anchors.subspace: 12 dimensions, of only 11 faces"),
     ],
 )

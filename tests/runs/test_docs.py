@@ -1,6 +1,7 @@
 """What a user pastes from README and docs works: Python is executed in a folder that is not the repository, commands,
 profiles and parameters exist."""
 
+import inspect
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ import yaml
 from facesyn.core.doctor import problems
 from facesyn.core.profiles import put, read_profile, run_defaults
 from facesyn.core.records import flat
+from facesyn.methods.id3_training import train_id3
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "nbs/runs/params"
@@ -23,6 +25,8 @@ SHORTER = {
     "workers=4": "workers=1",
     "spread(tammes_anchors(8, 12), 10,": "spread(tammes_anchors(8, 12), 2,",
     "steps=2000, batch=256": "steps=1, batch=2, unet=dict(channels=(8, 8), head_dim=8), width=16, hidden=(8, 8)",
+    "parametric_faces(1000, 8,": "parametric_faces(2, 2,",
+    "steps=20_000": "steps=1, batch=2, unet=dict(channels=(8, 8), head_dim=8)",
     "tammes_anchors(100, 64), 10": "tammes_anchors(3, 64), 1",
 }
 TOOLS = {"source", "for", "torchrun", "nbdev_export", "nbdev_test", "nbdev_clean", "ruff", "pytest"}
@@ -86,8 +90,20 @@ def test_python_runs(page, data, monkeypatch):
         assert (data / "data/out/mine/train.rec").exists()
 
 
+@pytest.mark.parametrize("name", ["train_id3", "train_cemiface"])
+def test_examples_of_docstrings_run(name, tmp_path, monkeypatch):
+    import facesyn.methods
+
+    monkeypatch.chdir(tmp_path)
+    (block,) = fenced(inspect.getdoc(getattr(facesyn.methods, name)), "python")
+    for long, short in SHORTER.items():
+        block = block.replace(long, short)
+    exec(compile(block, name, "exec"), names := {})
+    assert names["pipe"].unet.config.block_out_channels == (8, 8)
+
+
 def test_what_is_shortened_is_there():
-    code = "\n".join(block for page in PAGES for block in python(page))
+    code = "\n".join(block for page in PAGES for block in python(page)) + train_id3.__doc__
     assert all(long in code for long in SHORTER)
 
 
