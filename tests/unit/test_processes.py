@@ -58,8 +58,8 @@ def test_two_processes_end_in_the_weights_of_one(method, tmp_path):
     torch.set_num_threads(1)
     globals()[method](tmp_path / "one", 20)
     one = weights(tmp_path / "one")
-    start = globals()[method](tmp_path / "none", 0).unet.state_dict()
-    moved = max((v - one[f"model.unet.{k}"]).abs().max() for k, v in start.items())
+    first = globals()[method](tmp_path / "first", 1).unet.state_dict()
+    moved = max((v - one[f"model.unet.{k}"]).abs().max() for k, v in first.items())
     globals()[method](tmp_path / "parts", 20, accumulate=4)
     launched(2, method, tmp_path / "two", 20)
     for other in ("parts", "two"):
