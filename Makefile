@@ -36,15 +36,16 @@ notebooks: setup
 check: notebooks
 	$(bin)/pytest -q -x tests/runs
 
+# One thread each: beside other work, the threads of small networks wait for each other.
 test: notebooks
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	$(bin)/pytest -q $(addprefix --ignore=,$(quick))
+	OMP_NUM_THREADS=1 $(bin)/pytest -q $(addprefix --ignore=,$(quick))
 
 # Links lead on from nbs/ in the notebook, from the root in the README.
 readme: setup
 	jupyter nbconvert --to markdown --stdout nbs/index.ipynb 2>/dev/null | sed -E 's%\]\(([^:)#]+\))%](nbs/\1%g; s%\]\(nbs/\.\./%](%g' > README.md
 
-# The site in data/docs/site: notebooks are run (half an hour the first time, on two cores), later only those that changed.
+# The site in data/docs/site: notebooks are run (seven minutes the first time, on two free cores), later only those that changed.
 docs: setup
 	$(bin)/pip install -q -c constraints.txt -e '.[docs]'
 	$(bin)/python -m facesyn.report.site
