@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 from timing import best_of
 
+from facesyn.core.images import encode_image
 from facesyn.data.conversion import convert
-from facesyn.data.dataset import encode_image
 
 CARD = dict(name="noise", source="noise", method="noise", licence="CC0-1.0", limits="noise")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from timing import best_of
 
-from facesyn.data.dataset import encode_image
+from facesyn.core.images import encode_image
 from facesyn.data.rec_sets import RecDataset, payloads, plan_records
 from facesyn.data.recordio import Records, unpack, write_records
 

@@ -159,7 +159,7 @@ def going_on(run: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as e:
-        kept = "pictures and checkpoints so far are kept, and runs that ended"
+        kept = "pictures so far, the last checkpoint (two minutes old at most) and runs that ended are kept"
         raise KeyboardInterrupt(f" in {run}: {kept}; the same command goes on from there") from e
 
 
@@ -252,7 +252,8 @@ def verify(
     if other := [file for file in pairs if kind_of(file) not in ("bin", "npz")]:
         raise ValueError(f"{other[0]}: expected verification pairs, a .bin or an .npz file")
     given: dict[str, Any] = dict(size=size, mean=mean, std=std, channels=channels, crop=crop)
-    encoder = load_encoder(model, **{k: v for k, v in given.items() if v is not None})
+    # no gradient is asked for: ONNX Runtime runs every .onnx
+    encoder = load_encoder(model, differentiable=False, **{k: v for k, v in given.items() if v is not None})
     for file in pairs:
         for test in open_pairs(file, encoder.size):
             if test.stored and not 1 / 2 < test.stored / encoder.size < 2:

@@ -52,6 +52,9 @@ def execute(root: Path, profile: str, run: Run, quiet: bool = False) -> None:
         papermill.execute_notebook(str(notebook), str(made), run.given, progress_bar=False, **where, **shown)
     except papermill.PapermillExecutionError as e:
         raise ValueError(f"{run.name} failed: {e.ename}: {e.evalue}\nThe notebook as far as it went: {made}") from e
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what the notebook's task says of being left
+        raise
     except DeadKernelError as e:
         raise ValueError(f"{run.name} was killed: is there enough memory?") from e
 

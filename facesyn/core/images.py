@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'PHOTOGRAPHS', 'MAX_PIXELS', 'generator', 'noise', 'pick_device', 'to_float', 'to_uint8', 'check_pixels',
-           'decode_image', 'read_image', 'image_grid', 'lead_picture']
+           'decode_image', 'read_image', 'encode_image', 'write_image', 'is_whole', 'image_grid', 'lead_picture']
 
 # %% ../../nbs/core/04_images.ipynb #c002
 import io
@@ -159,6 +159,32 @@ def read_image(path: str | Path, size: int | None = None, formats: tuple[str, ..
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image file {path}")
     return decode_image(path, size, formats=formats)
+
+# %% ../../nbs/core/04_images.ipynb #n007
+def encode_image(image: Any, suffix: str) -> bytes:
+    "8-bit RGB (h, w, 3) as the bytes of a .png or .jpg"
+    out = io.BytesIO()
+    if (suffix := suffix.lower()) in (".jpg", ".jpeg"):
+        Image.fromarray(np.asarray(image)).save(out, "JPEG", quality=95, subsampling=0)
+    elif suffix == ".png":
+        Image.fromarray(np.asarray(image)).save(out, "PNG")
+    else:
+        raise ValueError(f"images are encoded as .png or .jpg, not {suffix!r}")
+    return out.getvalue()
+
+
+def write_image(image: Any, path: Path) -> None:
+    "8-bit RGB (h, w, 3) to .png or .jpg (quality 95, full colour resolution), atomically"
+    with atomic(path, sync=False) as temporary:
+        temporary.write_bytes(encode_image(image, path.suffix))
+
+
+def is_whole(path: str | Path) -> bool:
+    "Is there a picture that can be read? After a power cut there may be files of which not all bytes were on the disk"
+    try:
+        return read_image(path).size > 0
+    except (FileNotFoundError, ValueError):
+        return False
 
 # %% ../../nbs/core/04_images.ipynb #c022
 def image_grid(

@@ -18,11 +18,10 @@ import numpy as np
 
 from ..core.doors import ending
 from ..core.files import atomic, bar, locked
-from ..core.images import decode_image
+from ..core.images import decode_image, encode_image
 from .array_files import array_faces, read_array
 from .cards import UNKNOWN, dataset_front, write_card
 from .containers import image_root, open_arrays, open_folder, open_tars, write_images, write_tars
-from .dataset import encode_image
 from .faces import Faces, at_least, folder_faces, join, parametric_faces, visible
 from facesyn.data.image_sets import (
     SKIP,

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'SUFFIXES', 'people_of', 'Faces', 'select', 'fewer_than', 'at_least', 'first_images', 'best_images',
-           'as_many', 'join', 'in_memory', 'parametric_faces', 'visible', 'unusable', 'folder_images', 'check_finished',
+           'as_many', 'join', 'parametric_faces', 'visible', 'unusable', 'folder_images', 'check_finished',
            'folder_faces', 'read_manifest', 'rows_by_file', 'known_attributes', 'attribute_row']
 
 # %% ../../nbs/data/01_faces.ipynb #c002
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core.doors import ending, hidden, nfc
-from ..core.files import bar, files_digest, read_lines
+from ..core.files import files_digest, read_lines
 from ..core.images import read_image
 from ..rendered.faces import render_faces
 from ..rendered.traits import TRAITS, conditions, people, pose_and_age
@@ -72,6 +72,10 @@ class Faces:
 
     def __len__(self):
         return len(self.labels)
+
+    def __repr__(self):
+        known = "" if np.isnan(self.attributes).all() else ", some pose or age known"
+        return f"Faces({len(self)} images of {len(self.names)} people, {self.size} px{known})"
 
     def __getitem__(self, k):
         "Image `k` (uint8, size x size x 3), its label and its attributes"
@@ -167,14 +171,6 @@ def join(*sets: Faces) -> Faces:
 
     of_files = content if len(contents) == len(sets) else None
     return Faces(labels, names, np.concatenate([f.attributes for f in sets]), sets[0].size, read, of_files)
-
-# %% ../../nbs/data/01_faces.ipynb #c022
-def in_memory(faces: Faces, batch: int = 256) -> Faces:
-    "The same faces with every image held as one uint8 array (n * size * size * 3 bytes)"
-    images = np.empty((len(faces), faces.size, faces.size, 3), np.uint8)
-    for index in bar([*faces.batches(batch)], "reading batches"):
-        images[index] = faces.read(index)
-    return replace(faces, read=lambda k: images[k])
 
 # %% ../../nbs/data/01_faces.ipynb #c025
 def parametric_faces(

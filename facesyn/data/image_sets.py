@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from ..core.files import atomic, bar, files_digest, read_json, read_text
-from ..core.images import FORMATS, check_pixels, decode_image
+from ..core.images import FORMATS, check_pixels, decode_image, encode_image
 from .colour import red_and_blue
-from .dataset import MANIFESTS, encode_image, rank_within, write_manifest
+from .dataset import MANIFESTS, rank_within, write_manifest
 from .faces import Faces, attribute_row, known_attributes, people_of, read_manifest
 
 # %% ../../nbs/data/10_image_sets.ipynb #c032
@@ -49,6 +49,9 @@ class Encoded:
 
     def __len__(self):
         return len(self.labels)
+
+    def __repr__(self):
+        return f"Encoded({len(self)} images of {len(self.names)} people, from {self.place or 'memory'})"
 
 # %% ../../nbs/data/10_image_sets.ipynb #n530
 def image_size(data: bytes, name="the image") -> tuple[int, int, str]:

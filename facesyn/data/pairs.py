@@ -43,6 +43,9 @@ class Pairs:
     def __len__(self):
         return len(self.issame)
 
+    def __repr__(self):
+        return f"Pairs({self.name}: {len(self)} pairs, {int(np.sum(self.issame))} of one person)"
+
 # %% ../../nbs/data/11_pairs.ipynb #c008
 def everyday(u, z):
     "Yaw and age, each (n, 2): yaw of 15 degrees (standard deviation), ages 15 to 60"

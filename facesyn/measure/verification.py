@@ -45,7 +45,21 @@ def verify(
     pairs.
     ValueError: a non-finite or zero embedding (pair and side), constant embeddings, shapes that do not match, a fold
     without both classes, a given `far` finer than 1/impostors,
-    a pair that repeats another one (unless `repeats`). Source: InsightFace's 10-fold protocol."""
+    a pair that repeats another one (unless `repeats`). Source: InsightFace's 10-fold protocol.
+
+    ```python
+    from facesyn import shipped
+    from facesyn.data import load_bin
+    from facesyn.measure import verify
+    from facesyn.nets import embed, load_encoder
+
+    encoder = load_encoder(shipped("judge"))  # or an .onnx file, with size=112
+    pairs = load_bin("lfw.bin", encoder.size)  # pictures 2k and 2k + 1 are pair k
+    z = embed(encoder, pairs.images)
+    found = verify(z[::2], z[1::2], pairs.issame)
+    print(found["accuracy"], found["std"])
+    ```
+    """
     issame = _issame(issame, n_folds)
     if np.shape(emb1) != np.shape(emb2) or np.shape(emb1)[:1] != issame.shape:
         raise ValueError(f"shapes do not match: emb1 {np.shape(emb1)}, emb2 {np.shape(emb2)}, issame {issame.shape}")
@@ -169,8 +183,9 @@ def verify_set(encoder: Encoder | Network, test: Pairs) -> dict:
     return verify(emb[::2], emb[1::2], test.issame, repeats=True)
 
 
-def verify_pairs(encoder: Encoder | Network, tests: Iterable[Pairs]) -> dict[str, float]:
-    "Accuracy in 0..1 of an encoder, or of a trained network, on pair sets, by name"
+def verify_pairs(encoder: Encoder | Network, tests: Pairs | Iterable[Pairs]) -> dict[str, float]:
+    "Accuracy in 0..1 of an encoder, or of a trained network, on one or several pair sets, by name"
+    tests = [tests] if isinstance(tests, Pairs) else tests
     return {test.name: verify_set(encoder, test)["accuracy"] for test in tests}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core.checks import check_counts
+from ..core.checks import check_counts, of_kind
 from ..core.files import weights_digest
 from ..core.training import Keep, Optim
 from ..data.faces import Faces
@@ -38,7 +38,7 @@ from facesyn.methods.cemiface import (
     whitening,
 )
 from .cemiface_sampling import CemiFacePipeline
-from ..nets.encoders import Encoder, embed_both_views
+from ..nets.encoders import Encoder, as_encoder, embed_both_views
 
 # %% ../../nbs/methods/07_cemiface_training.ipynb #c039
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def train_cemiface(
     pipe = train_cemiface(faces, load_encoder(shipped("identity")), CemiFaceRecipe(steps=20_000))
     ```
     """
-    faces, device = check_faces(images), next(encoder.buffers()).device
+    of_kind("keep", keep, Keep, "Keep(folder)")
+    faces, device = check_faces(images), next(as_encoder(encoder).buffers()).device
     vae = (vae or Patches(1)).to(device)
     y, lengths = (seen or embed_both_views(encoder, faces)).values()
     length = float(np.mean(lengths[0])) if recipe.raw else None

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from ..core.files import arrays_digest, as_json, atomic, bar, locked, read_json, weights_digest
-from ..core.images import generator, to_uint8
+from ..core.images import generator, is_whole, to_uint8, write_image
 from ..core.records import note_work
 from ..data.cards import check_card, is_ours
-from ..data.dataset import finish_dataset, image_file, is_whole, manifest_row, write_image, writing
+from ..data.dataset import finish_dataset, image_file, manifest_row, writing
 from ..data.faces import Faces, folder_faces, read_manifest
 from ..diffusion.pipeline import FacePipeline
 
@@ -147,6 +147,17 @@ def generate(
     but for `log`, a file in which pictures and seconds add up, see `core.records.work_done`.
     A dataset begun there with other settings is a ValueError, or removed first with `replace`, if `generate` made it.
     ValueError also while another process writes there with other settings.
+
+    ```python
+    from facesyn import shipped
+    from facesyn.methods import ID3Pipeline, generate, plan
+    from facesyn.sphere import spread, tammes_anchors
+
+    pipe = ID3Pipeline.from_pretrained(shipped("id3"))
+    rows = plan(spread(tammes_anchors(100, 64), 10, lb=0.8, ub=1.0))  # or plan(y): (people, images, dim)
+    card = dict(name="Mine", source="rendered faces", method="ID³", licence="CC0-1.0", limits="32 pixels")
+    generate(pipe, rows, "data/out/generated", card)
+    ```
     """
     check_card(card)
     out, log, (k, n) = Path(out), options.pop("log", None), shard

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core.checks import check_counts
+from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest, weights_digest
 from ..core.training import Keep, Optim
 from ..data.faces import Faces
@@ -33,7 +33,7 @@ from ..diffusion.unet import Denoiser, build_unet
 from .id3 import ID3Conditions, ID3Weights, check_unit, id3_loss
 from .id3_sampling import ID3Pipeline
 from ..nets.attributes import mirror_attributes
-from ..nets.encoders import Encoder, embed_both_views
+from ..nets.encoders import Encoder, as_encoder, embed_both_views
 
 # %% ../../nbs/methods/04_id3_training.ipynb #c021
 def id3_batches(
@@ -170,7 +170,8 @@ def train_id3(
     pipe = train_id3(faces, y, s, encoder, ID3Recipe(steps=20_000))
     ```
     """
-    faces, y, s = check_training(images, y, s, encoder)
+    of_kind("keep", keep, Keep, "Keep(folder)")
+    faces, y, s = check_training(images, y, s, as_encoder(encoder))
     device, optim = next(encoder.buffers()).device, recipe.optim
     vae = (vae or Patches(1)).to(device)
     before = (begin.conditions.config.known or (True, True)) if begin else (False, False)

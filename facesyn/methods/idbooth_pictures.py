@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..core.files import atomic, bar, weights_digest
-from ..core.images import generator, read_image, to_float, to_uint8
-from ..data.dataset import is_whole, write_image, write_manifest, writing
+from ..core.images import generator, is_whole, read_image, to_float, to_uint8, write_image
+from ..data.dataset import write_manifest, writing
 from ..data.faces import read_manifest
 from ..diffusion.sampling import interval_options
 from ..diffusion.schedule import prediction_type

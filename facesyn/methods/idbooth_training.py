@@ -23,7 +23,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from ..core.batches import drawn, shuffled_rows
-from ..core.checks import check_counts
+from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
 from ..core.training import Keep, Optim
@@ -211,6 +211,7 @@ def train_person(
     The pipeline's networks come back frozen. ValueError: see `check_trainable`, and for a folder begun with other
     settings or other pictures.
     """
+    of_kind("keep", keep, Keep, "Keep(folder)")
     if keep.folder is None:
         raise ValueError("the LoRA of a person is written beside its checkpoint: give `keep` a folder")
     out, optim = Path(keep.folder), replace(recipe.optim, seed=recipe.stream)

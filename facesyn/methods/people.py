@@ -20,9 +20,9 @@ from safetensors import safe_open
 
 from ..core.doors import check_name, nfc
 from ..core.files import arrays_digest, bar, read_json
-from ..core.images import PHOTOGRAPHS, generator, read_image
+from ..core.images import PHOTOGRAPHS, generator, is_whole, read_image, write_image
 from ..data.cards import check_card
-from ..data.dataset import finish_dataset, is_whole, manifest_row, rank_within, write_image, writing
+from ..data.dataset import finish_dataset, manifest_row, rank_within, writing
 from ..data.faces import Faces, folder_faces, folder_images, people_of
 from ..diffusion.text_to_image import token_ids
 from .idbooth_pictures import PromptSampling, check_drawing, prompted, sampling_settings

@@ -17,7 +17,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from ..core.batches import batches_ahead, first_row, shuffled_rows, whole_batches
-from ..core.checks import check_counts
+from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.training import Keep, learning_rate, train_loop
@@ -161,6 +161,8 @@ def train_attributes(
     `net`: settings of `AttributeNet`; `memory`: see `recogniser.reader`. The log has the mean absolute errors in
     training (pitch, yaw, roll in degrees, age in years) of what is known. ValueError if no attribute is known.
     """
+    of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
+    of_kind("keep", keep, Keep, "Keep(folder)")
     s, config = normalise_attributes(faces.attributes), dict(net or {})
     known = torch.isfinite(s).any(1).nonzero().squeeze(1)
     if len(known) == 0:

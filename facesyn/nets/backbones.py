@@ -93,13 +93,21 @@ class Network(ModelMixin, ConfigMixin):
         for the folder of another class or NaN weights"""
         folder = Path(path) / (kwargs.get("subfolder") or "")
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"no network in {folder}: config.json is missing")
+            raise FileNotFoundError(f"no network in {folder}: {_absent(folder)}")
         kind = read_json(folder / "config.json", dict).get("_class_name", cls.__name__)
         if kind != cls.__name__:
             raise ValueError(f"{folder} holds a network of class {kind}, expected {cls.__name__}")
         return check_finite(opened(super().from_pretrained, path, **kwargs), str(folder))
 
 # %% ../../nbs/nets/03_backbones.ipynb #c015
+def _absent(folder) -> str:
+    "Why a folder without a config.json is no network"
+    if not folder.is_dir():
+        return "there is no such folder"
+    pipeline = (folder / "model_index.json").is_file()
+    return "it holds a generator, see model_index.json" if pipeline else "config.json is missing"
+
+
 class IResNet(Network):
     """Face recognition network: RGB (n, 3, size, size) in [-1, 1] -> raw features (n, dim)
 

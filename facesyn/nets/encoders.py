@@ -172,7 +172,7 @@ def as_encoder(net: Encoder | Network) -> Encoder:
     if isinstance(net, (IResNet, MobileFaceNet)):
         return Encoder(deepcopy(net).eval(), cast(Any, net).config.size, name=type(net).__name__)
     if not hasattr(net, "features") or not hasattr(net, "mean"):
-        raise ValueError(f"{type(net).__name__} is no encoder: expected an Encoder, an IResNet or a MobileFaceNet")
+        raise ValueError(f"{type(net).__name__} is no encoder: load_encoder(path) reads one")
     return cast(Encoder, net)
 
 

@@ -131,7 +131,7 @@ def onnx_network(path: str | Path, differentiable: bool = True, **preprocessing:
     With `differentiable=False` ONNX Runtime runs the file. FileNotFoundError, or ValueError that names the file and
     what does not fit it: a size, a type, a scaling that it does itself, a network that cannot run."""
     if "size" not in preprocessing:
-        raise ValueError(f"{path}: give the size of its aligned face in pixels, e.g. size=112")
+        raise ValueError(f"{path}: give the size of its aligned face in pixels, such as size=112 (--size 112)")
     try:
         return _opened(path, differentiable, preprocessing)
     except Exception as e:  # a damaged graph fails anywhere

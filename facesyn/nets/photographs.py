@@ -19,9 +19,9 @@ import torch
 
 from ..core.doors import ending, nfc
 from ..core.files import atomic, bar, read_lines, read_text
-from ..core.images import PHOTOGRAPHS, decode_image, to_float, to_uint8
+from ..core.images import PHOTOGRAPHS, decode_image, is_whole, to_float, to_uint8, write_image
 from ..data.cards import check_card
-from ..data.dataset import finish_dataset, image_file, is_whole, write_image, writing
+from ..data.dataset import finish_dataset, image_file, writing
 from ..data.faces import SUFFIXES, attribute_row, unusable, visible
 from .alignment import align, similarity, template, warp
 from ..rendered.camera import TEMPLATE

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.batches import batches_ahead, first_row, shuffled_rows, whole_batches
-from ..core.checks import check_counts
+from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.records import among
@@ -213,7 +213,9 @@ def _networks(faces, config, recipe, device):
         net = recogniser(config)
         head = MarginHead(net.config.dim, check_labels(faces), recipe.head, recipe.s, recipe.m, recipe.straight_through)
     if net.config.size != faces.size:
-        raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
+        fit = [name for name, told in NETWORKS.items() if told.get("size", 112) == faces.size]
+        which = f": net={' or '.join(fit)}" if fit else ""
+        raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px{which}")
     return net.to(device, memory_format=torch.channels_last).train(), head.to(device).train()
 
 # %% ../../nbs/nets/04_recogniser.ipynb #b034
@@ -242,8 +244,19 @@ def train_recogniser(
     `net` is a name of `NETWORKS` or a dict of settings (see `recogniser`); `memory`: see `reader`. The same call goes
     on where the checkpoint in `keep.folder` was written, bit for bit on the same machine and number of threads.
     `evaluate(net) -> dict` gets a copy of the network after each epoch and is joined to its log.
+
+    ```python
+    from facesyn.data import open_faces
+    from facesyn.nets import Recipe, train_recogniser
+
+    faces = open_faces("data/photos/train.rec", 112)  # or a folder, tars, LMDB, parquet
+    net, log = train_recogniser(faces, "mobilefacenet", Recipe(epochs=20, batch=128))
+    net.save_pretrained("data/models/mine")
+    ```
     Errors: see `check_labels` and `train_loop`.
     """
+    of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
+    of_kind("keep", keep, Keep, "Keep(folder)")
     n, config = len(faces.labels), (NETWORKS.get(net) or recogniser(net)) if isinstance(net, str) else dict(net)
     net, head = _networks(faces, config, recipe, pick_device(device))
     settings, read = dict(asdict(recipe), net=config), reader(faces, memory)

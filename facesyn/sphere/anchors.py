@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from ..core.images import pick_device
 from .fitted_codes import best_code, known_codes
 from facesyn.sphere.geometry import (
+    as_points,
     check_size,
     levenshtein_bound,
     max_cosine,
@@ -74,7 +75,7 @@ def _plan(n, dim, method):
 # %% ../../nbs/sphere/10_anchors.ipynb #n310
 def _check_space(space, dim):
     "The space (k, dim) float32; ValueError unless its directions are finite and independent"
-    space = torch.as_tensor(space, dtype=torch.float32)
+    space = as_points(space, torch.float32)
     if space.ndim != 2 or space.shape[1] != dim or len(space) < 2:
         raise ValueError(f"expected a space (k, {dim}) with k >= 2, got shape {tuple(space.shape)}")
     if not space.isfinite().all() or torch.linalg.matrix_rank(space) < len(space):
@@ -172,7 +173,7 @@ def describe(n: int, dim: int, anchors: ArrayLike | None = None, method: str = "
     plan, code = _plan(n, dim, method)
     cosine = _promise(plan, code, n, dim)
     if anchors is not None:
-        anchors = torch.as_tensor(anchors)
+        anchors = as_points(anchors)
         if tuple(anchors.shape) != (n, dim):
             raise ValueError(f"expected anchors ({n}, {dim}), got shape {tuple(anchors.shape)}")
         if n > 1:
@@ -186,7 +187,7 @@ def principal_space(y: ArrayLike, k: int, whiten: bool = False) -> torch.Tensor:
     """The `k` leading directions (k, dim) of unit embeddings y (n, dim), about the origin: orthonormal, or `whiten`:
     each times the root mean square of y along it; ValueError for a k that they do not have, or names an embedding that
     is not finite"""
-    y = torch.as_tensor(y, dtype=torch.float64)
+    y = as_points(y, torch.float64)
     if y.ndim != 2:
         raise ValueError(f"expected embeddings (n, dim), got shape {tuple(y.shape)}")
     if (bad := ~y.isfinite().all(1)).any():
@@ -205,4 +206,4 @@ def principal_space(y: ArrayLike, k: int, whiten: bool = False) -> torch.Tensor:
 
 def identity_space(y: ArrayLike, k: int = 0) -> torch.Tensor:
     "`principal_space` of unit embeddings y (n, dim) in `k` dimensions; the whole space (dim, dim) if k is 0"
-    return principal_space(y, k) if k else torch.eye(torch.as_tensor(y).shape[1])
+    return principal_space(y, k) if k else torch.eye(as_points(y).shape[1])

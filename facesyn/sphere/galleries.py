@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from ..core.images import generator
 from .codes import one_thread
-from .geometry import check_size, max_cosine, tangent, unit_vectors
+from .geometry import as_points, check_size, max_cosine, tangent, unit_vectors
 from .large_sets import descend, springs
 
 # %% ../../nbs/sphere/11_galleries.ipynb #c022
@@ -78,7 +78,7 @@ def gallery_anchors(
 # %% ../../nbs/sphere/11_galleries.ipynb #c026
 def _unit_rows(emb, limit):
     "Embeddings (n, d), of any length, as unit vectors float32 or float64; ValueError names a bad one"
-    emb = torch.as_tensor(emb)
+    emb = as_points(emb)
     if emb.dtype != torch.float64:
         emb = emb.float()
     if emb.ndim != 2 or limit != limit:

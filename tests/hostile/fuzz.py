@@ -229,7 +229,7 @@ def encoded(name):
 
 
 def _jpegs():
-    from facesyn.data.dataset import encode_image
+    from facesyn.core.images import encode_image
 
     return [encode_image(image, ".jpg") for image in _faces().read(np.arange(12))]
 

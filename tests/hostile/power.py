@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from facesyn.core.images import encode_image
 from facesyn.core.training import Keep, train_loop
 from facesyn.data.conversion import WRITERS, convert
-from facesyn.data.dataset import encode_image
 from facesyn.data.image_sets import Encoded
 
 sys.path.insert(0, str(Path(__file__).parent))

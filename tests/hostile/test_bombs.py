@@ -20,12 +20,11 @@ from PIL import Image
 
 from facesyn.core import doors
 from facesyn.core.checks import refused
-from facesyn.core.images import PHOTOGRAPHS, decode_image, read_image
+from facesyn.core.images import PHOTOGRAPHS, decode_image, encode_image, read_image
 from facesyn.core.networks import opened
 from facesyn.data.array_files import array_faces, read_array, read_arrays
 from facesyn.data.bins import bin_to_npz, read_bin
 from facesyn.data.containers import open_folder, open_tars
-from facesyn.data.dataset import encode_image
 from facesyn.data.pairs import array_pairs
 from facesyn.data.parquet_sets import open_parquet
 from facesyn.diffusion.latents import open_vae

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from facesyn.cli import app
 from facesyn.core.checks import refused
+from facesyn.core.images import encode_image
 from facesyn.data.conversion import FORMATS, convert, open_encoded
-from facesyn.data.dataset import encode_image
 from facesyn.data.faces import parametric_faces
 from facesyn.data.image_sets import Encoded, encoded_faces
 from facesyn.data.recordio import read_idx

@@ -73,6 +73,7 @@ ROWS = [
     (lambda: Optim(schedule="sine"), "sine", "cosine"),
     (lambda: Optim(precision="fp16"), "fp16", "bf16"),
     (lambda: Optim(accumulate=0), "Optim: accumulate=0"),
+    *((lambda v=v: Optim(accumulate=v), f"Optim: accumulate={v!r}") for v in (-1, 1.5, True, "2")),
 ]
 
 

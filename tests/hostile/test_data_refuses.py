@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from facesyn.core.checks import refused
+from facesyn.core.images import encode_image
 from facesyn.data.array_files import array_faces
 from facesyn.data.bins import decode_faces, list_to_bin, read_bin, save_bin
 from facesyn.data.cards import provenance
 from facesyn.data.containers import open_folder, open_tars, write_images
 from facesyn.data.conversion import convert, kind_of, open_encoded, open_faces, open_sources, prepared
-from facesyn.data.dataset import begin_dataset, encode_image, read_encoded, write_encoded, write_folder
+from facesyn.data.dataset import begin_dataset, read_encoded, write_encoded, write_folder
 from facesyn.data.faces import Faces, at_least, first_images, folder_faces, join, parametric_faces, select
 from facesyn.data.image_sets import Encoded, decoded, encoded_faces, known_about, numbered, write_about, write_names
 from facesyn.data.inspection import inspect_dataset

@@ -29,7 +29,9 @@ from facesyn.methods.idbooth_pictures import PromptSampling, check_pipeline, kno
 from facesyn.methods.idbooth_training import BoothRecipe, train_person, words_of
 from facesyn.methods.inquiries import Screen, choose_inquiries, ranked_groups
 from facesyn.methods.people import CONSENT, NEGATIVE, check_consent, generate_people
+from facesyn.nets.attributes import train_attributes
 from facesyn.nets.encoders import Encoder
+from facesyn.nets.recogniser import train_recogniser
 
 NAN, INF = float("nan"), float("inf")
 CARD = dict(name="n", source="noise", method="m", licence="CC0-1.0", limits="all")
@@ -77,6 +79,7 @@ ID3 = [
     (lambda: ID3Recipe(1, drop=(0.5,)), "drop="),
     *((lambda v=v: ID3Recipe(v), f"ID3Recipe: steps={v!r}") for v in (0, -1, 2.5, True)),
     (lambda: ID3Recipe(1, 0), "ID3Recipe: batch=0"),
+    (lambda: id3_trained(encoder="net.onnx"), "load_encoder(path)"),
     (lambda: id3_trained(unet=dict(chanels=(8, 8))), "unet.chanels", "do you mean channels"),
     (lambda: AdjustedScore(gradient="cheap"), "gradient='cheap'"),
     (id3_faces(2 * Y), "y row 0", "norm 2"),
@@ -95,6 +98,22 @@ ID3 = [
     (lambda: id3_trained(y=EMB[:5]), "y has shape (1, 5, 6)"),
     (lambda: id3_trained(s=ATTRIBUTES[:, :3]), "s has shape (12, 3)"),
 ]
+
+
+A_PATH = [
+    (lambda: id3_trained("data/faces"), "open_faces(path, size)"),
+    (lambda: cemiface_trained("data/faces"), "open_faces(path, size)"),
+    (lambda: id3_trained(keep="data/runs/x"), "Keep(folder)"),
+    (lambda: cemiface_trained(keep="data/runs/x"), "Keep(folder)"),
+    (lambda: train_recogniser("data/faces"), "open_faces(path, size)"),
+    (lambda: train_attributes("data/faces"), "open_faces(path, size)"),
+    (lambda: train_person(None, {}, {}, ENCODER, "data/runs/x"), "Keep(folder)"),
+]
+
+
+@pytest.mark.parametrize("call, words", A_PATH, ids=[f"{k} {words}" for k, (_, words) in enumerate(A_PATH)])
+def test_a_path_where_something_open_is_expected(call, words):
+    refused(call, words, "got str", kind=TypeError)
 
 
 def test_id3_training_with_other_settings(tmp_path):
@@ -141,6 +160,7 @@ CEMIFACE = [
     (lambda: CemiFaceRecipe(0), "CemiFaceRecipe: steps=0"),
     (lambda: CemiFaceRecipe(1, drop=(0.5, 2.0)), "drop=", "identity, m"),
     (lambda: cemiface_trained(unet=dict(layers_per_blok=2)), "unet.layers_per_blok", "do you mean layers_per_block"),
+    (lambda: cemiface_trained(encoder="net.onnx"), "load_encoder(path)"),
     (lambda: draw_m(3, low=-1.5), "-1.5", "-1 <= low"),
     (lambda: draw_m(3, low=0.5, high=0.0), "-1 <= low"),
     (lambda: draw_m(3, step=0.06), "0.06", "do not lead"),
@@ -212,6 +232,18 @@ GENERATION = [
     (lambda: generate(id3(), ROWS, "nowhere", CARD, shard=(2, 2)), "shard", "(2, 2)"),
     (lambda: generate(id3(), ROWS, "nowhere", {}), "licence"),
 ]
+
+
+@pytest.mark.parametrize("wrong", [dict(guidence_scale=2), dict(steps=0), dict(gamma=0.1), dict(guidance_scale=2.0)])
+def test_a_drawing_that_is_refused_leaves_nothing(wrong, tmp_path):
+    with pytest.raises((TypeError, ValueError)):
+        generate(id3((False, False)), ROWS, tmp_path / "new", CARD, **dict(steps=1) | wrong)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/notes.txt").write_text("mine")
+    with pytest.raises((TypeError, ValueError)):
+        generate(id3((False, False)), ROWS, tmp_path / "there", CARD, **dict(steps=1) | wrong)
+    assert [p.name for p in (tmp_path / "there").iterdir()] == ["notes.txt"]
 
 
 def test_generation_with_other_settings(tmp_path):

@@ -11,9 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from facesyn.core.checks import refused
-from facesyn.core.images import generator
+from facesyn.core.images import generator, write_image
 from facesyn.core.training import Keep
-from facesyn.data.dataset import write_image
 from facesyn.data.faces import Faces
 from facesyn.nets.alignment import align, similarity, template
 from facesyn.nets.attributes import AttributeNet, AttributeRecipe, normalise_attributes, train_attributes
@@ -110,7 +109,9 @@ CALLS = [
 def test_a_folder_of_another_network(tmp_path):
     AttributeNet(16, (1, 1), (16, 16), 16).save_pretrained(tmp_path)
     refused(lambda: load_recogniser(tmp_path), "AttributeNet", str(tmp_path))
-    refused(lambda: load_recogniser(tmp_path / "none"), "none", "config.json", kind=FileNotFoundError)
+    refused(lambda: load_recogniser(tmp_path / "none"), "none", "no such folder", kind=FileNotFoundError)
+    (tmp_path / "config.json").unlink()
+    refused(lambda: load_recogniser(tmp_path), "config.json is missing", kind=FileNotFoundError)
 
 
 def test_a_network_that_breaks(tmp_path):

@@ -72,6 +72,8 @@ def test_bases_and_autoencoders_that_are_not_there(offline, tmp_path):
 def test_folders_of_something_else(tmp_path, offline):
     refused(lambda: ID3Pipeline.from_pretrained(tmp_path), "model_index.json is missing", kind=FileNotFoundError)
     refused(lambda: ID3Pipeline.from_pretrained(shipped("cemiface")), "CemiFacePipeline", "ID3Pipeline does not read")
+    refused(lambda: load_encoder(shipped("id3")), "it holds a generator", kind=FileNotFoundError)
+    refused(lambda: load_encoder(tmp_path / "none"), "there is no such folder", kind=FileNotFoundError)
     refused(lambda: IResNet.from_pretrained(shipped("attributes")), "AttributeNet", "expected IResNet")
 
 

@@ -19,9 +19,9 @@ from facesyn.__main__ import main
 from facesyn.cli import app
 from facesyn.core.chains import too_few
 from facesyn.core.files import write_json
+from facesyn.core.images import write_image
 from facesyn.core.profiles import Run, profile_names, read_profile
 from facesyn.core.resumption import differ, read_now
-from facesyn.data.dataset import write_image
 from facesyn.data.pairs import Pairs, write_bin
 from facesyn.rendered.faces import render_faces
 
@@ -314,9 +314,10 @@ def test_again_removes_only_what_a_profile_made(chain):
     assert (chain / "data/mine/photo.txt").exists() and made(chain, "first") == "4 of Ada"
 
 
-@pytest.mark.parametrize("where", ["in Python", "in C"])
+@pytest.mark.parametrize("where", ["in Python", "in C", "the program alone"])
 def test_a_profile_that_is_stopped_by_hand_says_so_in_one_line(chain, where):
-    slow = dict([("in Python", "time.sleep(60)"), ("in C", "sum(range(10**10))")])[where]
+    slow = "sum(range(10**10))" if where == "in C" else "time.sleep(60)"
+    kill = os.kill if where == "the program alone" else os.killpg
     write_run(chain, "first", "faces.txt", f"import time\nprint('began', flush=True)\n{slow}")
     command = [sys.executable, "-m", "facesyn", "run", "mine"]
     process = subprocess.Popen(
@@ -331,7 +332,7 @@ def test_a_profile_that_is_stopped_by_hand_says_so_in_one_line(chain, where):
     for line in process.stdout:
         said.append(line)
         if line == "began\n":
-            os.killpg(process.pid, signal.SIGINT)
+            kill(process.pid, signal.SIGINT)
     assert process.wait() == 130 and len(said) == 3, said
     assert "stopped in first" in said[2] and "the same command goes on" in said[2]
 

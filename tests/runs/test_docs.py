@@ -15,7 +15,14 @@ import yaml
 from facesyn.core.doctor import problems
 from facesyn.core.profiles import put, read_profile, run_defaults
 from facesyn.core.records import flat
+from facesyn.data.conversion import convert
+from facesyn.data.faces import parametric_faces
+from facesyn.data.pairs import open_pairs, write_bin
+from facesyn.measure.verification import verify
+from facesyn.methods.cemiface_training import train_cemiface
+from facesyn.methods.generation import generate
 from facesyn.methods.id3_training import train_id3
+from facesyn.nets.recogniser import train_recogniser
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "nbs/runs/params"
@@ -26,6 +33,8 @@ SHORTER = {
     "spread(tammes_anchors(8, 12), 10,": "spread(tammes_anchors(8, 12), 2,",
     "steps=2000, batch=256": "steps=1, batch=2, unet=dict(channels=(8, 8), head_dim=8), width=16, hidden=(8, 8)",
     "parametric_faces(1000, 8,": "parametric_faces(2, 2,",
+    '"mobilefacenet", Recipe(epochs=20, batch=128)': """dict(size=112, blocks=(1, 0, 0, 0), scale=1, dim=16),
+        Recipe(1, 4)""",
     "steps=20_000": "steps=1, batch=2, unet=dict(channels=(8, 8), head_dim=8)",
     "tammes_anchors(100, 64), 10": "tammes_anchors(3, 64), 1",
 }
@@ -90,20 +99,23 @@ def test_python_runs(page, data, monkeypatch):
         assert (data / "data/out/mine/train.rec").exists()
 
 
-@pytest.mark.parametrize("name", ["train_id3", "train_cemiface"])
-def test_examples_of_docstrings_run(name, tmp_path, monkeypatch):
-    import facesyn.methods
+EXAMPLES = {train_id3: "pipe", train_cemiface: "pipe", train_recogniser: "log", verify: "found", generate: "rows"}
 
+
+@pytest.mark.parametrize("told", EXAMPLES, ids=lambda told: told.__name__)
+def test_examples_of_docstrings_run(told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = fenced(inspect.getdoc(getattr(facesyn.methods, name)), "python")
+    convert(parametric_faces(4, 4, 32), tmp_path / "data/photos/train.rec", size=112)
+    write_bin(open_pairs("parametric", 32, 20, 20)[0], tmp_path / "lfw.bin")
+    (block,) = fenced(inspect.getdoc(told), "python")
     for long, short in SHORTER.items():
         block = block.replace(long, short)
-    exec(compile(block, name, "exec"), names := {})
-    assert names["pipe"].unet.config.block_out_channels == (8, 8)
+    exec(compile(block, told.__name__, "exec"), names := {})
+    assert names[EXAMPLES[told]]
 
 
 def test_what_is_shortened_is_there():
-    code = "\n".join(block for page in PAGES for block in python(page)) + train_id3.__doc__
+    code = "\n".join(block for page in PAGES for block in python(page)) + "".join(f.__doc__ for f in EXAMPLES)
     assert all(long in code for long in SHORTER)
 
 

@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from readers import LMDB, ImageFolder, MXReader, adaface_dataset, arcface_config, arcface_dataset, dali, load_bin, rgb  # noqa: E402
 
 from facesyn.core.checks import refused  # noqa: E402
+from facesyn.core.images import encode_image  # noqa: E402
 from facesyn.data.cards import RENDERED, inherited  # noqa: E402
 from facesyn.data.conversion import convert, open_encoded  # noqa: E402
-from facesyn.data.dataset import encode_image, rank_within, write_folder  # noqa: E402
+from facesyn.data.dataset import rank_within, write_folder  # noqa: E402
 from facesyn.data.faces import Faces, parametric_faces, read_manifest  # noqa: E402
 from facesyn.data.image_sets import Encoded  # noqa: E402
 from facesyn.data.pairs import Pairs, write_bin  # noqa: E402

@@ -24,8 +24,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from facesyn.core.files import write_json
+from facesyn.core.images import encode_image, write_image
 from facesyn.data.conversion import FORMATS, convert, open_encoded, open_faces
-from facesyn.data.dataset import encode_image, finish_dataset, rank_within, write_image
+from facesyn.data.dataset import finish_dataset, rank_within
 from facesyn.data.faces import Faces, parametric_faces, read_manifest
 from facesyn.data.image_sets import Encoded, of_image
 from facesyn.data.inspection import inspect_dataset

@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facesyn.core.images import to_float, to_uint8
-from facesyn.data.dataset import write_image
+from facesyn.core.images import to_float, to_uint8, write_image
 from facesyn.data.faces import folder_faces, read_manifest
 from facesyn.measure.scores import eer
 from facesyn.measure.verification import verify
