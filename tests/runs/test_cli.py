@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -332,6 +333,7 @@ def test_a_profile_that_is_stopped_by_hand_says_so_in_one_line(chain, where):
     for line in process.stdout:
         said.append(line)
         if line == "began\n":
+            time.sleep(1)  # until it waits: asyncio sees a signal that comes just before only with the next event
             kill(process.pid, signal.SIGINT)
     assert process.wait() == 130 and len(said) == 3, said
     assert "stopped in first" in said[2] and "the same command goes on" in said[2]
