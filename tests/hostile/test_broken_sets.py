@@ -49,7 +49,7 @@ def file_that_ends_early(folder, format):
     convert(WHOLE, folder, format)
     (file,) = [p for p in folder.iterdir() if p.suffix in (".rec", ".tar")]
     data = file.read_bytes()
-    file.write_bytes(data[: len(data) // 2])
+    file.write_bytes(data[: 2 * len(data) // 3])
 
 
 def sample_without_a_picture(folder, format):

@@ -21,8 +21,9 @@ from facesyn.data.faces import Faces, folder_faces, parametric_faces
 from facesyn.data.image_sets import Encoded, encoded_faces
 from facesyn.data.inspection import inspect_dataset
 from facesyn.data.pairs import open_pairs
-from facesyn.data.rec_sets import RecDataset, write_rec
+from facesyn.data.rec_sets import write_rec
 from facesyn.data.recordio import frame, pack
+from facesyn.data.trainers import RecDataset
 from facesyn.methods.people import check_consent, square_photos, write_people
 from facesyn.nets.encoders import load_encoder
 from facesyn.nets.photographs import known_landmarks, load_models, photo_files
