@@ -264,9 +264,11 @@ def same_settings(path: str | Path, there: dict, here: dict) -> None:
         return
     digests = [k for k in differ if _is_digest(there.get(k)) or _is_digest(here.get(k))]
     said = [f"{k}: {there.get(k)!r} -> {here.get(k)!r}" for k in differ if k not in digests]
-    what = "was made with other settings" if said else "holds another set or training"
-    said += [f"other {', '.join(digests)}"] if digests else []
-    raise ValueError(f"{path} {what} ({'; '.join(said)}): use another folder, or remove it to start again")
+    told = "; ".join(said + ([f"other {', '.join(digests)}"] if digests else []))
+    way = "use another folder, or remove it to start again"
+    if not said:
+        raise ValueError(f"{path} holds another set or training ({told}): {way}")
+    raise ValueError(f"{path} was made with other settings ({told}): {way}")
 
 
 def _is_digest(value) -> bool:
