@@ -21,8 +21,9 @@ import numpy as np
 from timing import best_of
 
 from facesyn.core.images import encode_image
-from facesyn.data.rec_sets import RecDataset, payloads, plan_records
+from facesyn.data.rec_sets import payloads, plan_records
 from facesyn.data.recordio import Records, unpack, write_records
+from facesyn.data.trainers import RecDataset
 
 
 def jpegs(count=64):

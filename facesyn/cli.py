@@ -28,6 +28,7 @@ from .core.files import repo_root
 from .core.profiles import Loader, Profile, details, notebook_of, profile_names, read_profile, shown
 from .core.resumption import finished, forget, noted, replaced
 from .report.disclosure import contents
+from .report.inputs import unread
 from .report.networks import unopened
 
 # %% ../nbs/cli.ipynb #c004
@@ -115,10 +116,10 @@ def examined(profile: str, parameter: list[str], again: str = "") -> tuple[Path,
     "The repository and the profile; ValueError with all that would stop it, or be lost"
     hush()
     root = checkout()
-    chosen = read_profile(profile, root, asked_for(parameter))
-    for look in (problems, unfit, contents, partial(replaced, again=again), unopened):  # quick ones first
-        if wrong := look(chosen, root):
-            raise ValueError("\n".join(wrong))
+    chosen = read_profile(profile, root, asked := asked_for(parameter))
+    looks = unfit, contents, unread, unopened, partial(replaced, again=again, asked=asked)
+    if wrong := problems(chosen, root) or [line for look in looks for line in look(chosen, root)]:
+        raise ValueError("\n".join(wrong))
     return root, chosen
 
 # %% ../nbs/cli.ipynb #c010
@@ -202,10 +203,11 @@ def convert(
     "Write a set of faces in another format; without --skip-broken, a set with pictures that cannot be read is refused."
     from facesyn.data.conversion import convert as write
     from facesyn.data.conversion import open_encoded
+    from facesyn.data.image_sets import in_ranges
 
     skipped: list[str] = []
     card = write(open_encoded(source, skipped) if skip_broken else source, out, format, size, shuffle=shuffle)
-    for broken in [*skipped, f"{len(skipped)} in all"] if skipped else []:
+    for broken in [*in_ranges(skipped), f"{len(skipped)} in all"] if skipped else []:
         typer.secho(f"skipped: {broken}", fg="yellow", err=True)
     typer.echo(f"{card['images']} pictures of {card['identities']} people in {out}, as {format}")
 
@@ -217,10 +219,11 @@ def inspect(
     most: Annotated[int | None, typer.Option(help="Decode at most so many pictures.", min=1)] = None,
 ):
     "Say what a set of faces is, and what a trainer would trip over; the exit status is 1 if there is something."
+    from facesyn.data.image_sets import in_ranges
     from facesyn.data.inspection import inspect_dataset
 
     found = inspect_dataset(path, most=most)
-    trouble = [f"{k}: {reason}" for k, reason in found["corrupt"].items()] + found["problems"]
+    trouble = in_ranges(found["corrupt"].values()) + found["problems"]
     for name in (k for k in found if k not in ("corrupt", "problems")):
         typer.echo(f"{name}: {found[name]}")
     for line in trouble or ["nothing is wrong with it"]:

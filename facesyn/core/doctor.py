@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['READ', 'TEXT', 'WORDS', 'HOLDS', 'EXTRAS', 'OWN', 'strings', 'reads', 'writes', 'is_hub_name', 'idle', 'problems',
-           'for_nobody', 'judges_itself', 'missing_paths', 'half_written', 'below', 'packages', 'where_from', 'makes']
+           'for_nobody', 'judges_itself', 'missing_paths', 'half_written', 'below', 'packages', 'where_from',
+           'in_other_places', 'makes']
 
 # %% ../../nbs/core/10_doctor.ipynb #d002
 import filecmp
@@ -195,7 +196,8 @@ def where_from(path: str, users: list[str], profile: Profile, root) -> str:
     if later := [run.name for run in profile.runs if below(path, writes(run))]:
         return f"{later[0]} of this profile writes it: put that run first"
     there = Path(root) / Path(path).parent
-    beside = sorted(p.name for p in there.iterdir()) if there.is_dir() else []
+    taken = in_other_places(users, profile, root)
+    beside = sorted(p.name for p in there.iterdir() if p.resolve() not in taken) if there.is_dir() else []
     if near := get_close_matches(Path(path).name, beside, 1):
         return f"do you mean {Path(path).parent / near[0]}?"
     if makers := [name for name in profile_names(root) if name != profile.name and makes(name, path, root)]:
@@ -203,6 +205,13 @@ def where_from(path: str, users: list[str], profile: Profile, root) -> str:
     if not Path(path).suffix and {user.rpartition(".")[2] for user in users} & {"encoder", "judge", "pipeline"}:
         return "a network: data/models holds those that ship; your own is a folder, or an .onnx file of an encoder"
     return next(what for pattern, what in OWN.items() if re.search(pattern, path, re.IGNORECASE))
+
+
+def in_other_places(users: list[str], profile: Profile, root) -> set[Path]:
+    "What a profile names already, but for what other runs take for the parameters of the `users`, run.parameter"
+    named = [(run.name, name, path) for run in profile.runs for name, path in reads(run)]
+    mine = {user.rpartition(".")[2] for user in users}
+    return {(Path(root) / path).resolve() for run, name, path in named if name not in mine or f"{run}.{name}" in users}
 
 
 def makes(name: str, path: str, root) -> bool:

@@ -256,14 +256,24 @@ def _config(part) -> dict:
 
 # %% ../../nbs/core/02_files.ipynb #n002
 def same_settings(path: str | Path, there: dict, here: dict) -> None:
-    "ValueError that names `path` and every setting that differs, as `key: there -> here`; keys of inner dicts by dots"
+    """ValueError that names `path` and every setting that differs, as `key: there -> here`, of a digest only its key;
+    keys of inner dicts by dots"""
     there, here = (dict(_flat(as_json(v))) for v in (there, here))
     differ = [k for k in sorted({*there, *here}) if there.get(k) != here.get(k)]
-    if differ:
-        said = "; ".join(f"{k}: {there.get(k)!r} -> {here.get(k)!r}" for k in differ)
-        raise ValueError(
-            f"{path} was made with other settings ({said}): use another folder, or remove it to start again"
-        )
+    if not differ:
+        return
+    digests = [k for k in differ if _is_digest(there.get(k)) or _is_digest(here.get(k))]
+    said = [f"{k}: {there.get(k)!r} -> {here.get(k)!r}" for k in differ if k not in digests]
+    told = "; ".join(said + ([f"other {', '.join(digests)}"] if digests else []))
+    way = "use another folder, or remove it to start again"
+    if not said:
+        raise ValueError(f"{path} holds another set or training ({told}): {way}")
+    raise ValueError(f"{path} was made with other settings ({told}): {way}")
+
+
+def _is_digest(value) -> bool:
+    "Is it the sha256 of something, which tells a person nothing?"
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
 
 
 def _flat(settings, before=""):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['content', 'file_content', 'own', 'written', 'read_now', 'note', 'begun', 'places', 'noted', 'finished', 'differ',
-           'replaced', 'before', 'forget']
+           'replaced', 'asked_first', 'before', 'forget']
 
 # %% ../../nbs/core/12_resumption.ipynb #r002
 import json
@@ -143,14 +143,16 @@ def differ(there: dict, run: Run, profile: str) -> list[str]:
     return changed + [f"{k}: {v!r} -> not a parameter any more" for k, v in then.items() if k not in now]
 
 # %% ../../nbs/core/12_resumption.ipynb #r013
-def replaced(profile: Profile, root: Path, again: str = "") -> list[str]:
-    "One sentence for each run before `again` that would replace what it made of other parameters or files"
+def replaced(profile: Profile, root: Path, again: str = "", asked: dict[str, dict] | None = None) -> list[str]:
+    """One sentence for each run before `again` that would replace what it made of other parameters or files; the
+    parameters `asked` for, by run or for `all`, are named first"""
     found, made = {}, []
     for run in before(profile, again):
         if there := begun(root, profile.name, run):
             old, now = there.get("reads", {}), read_now(run, root)
             other = [p for p in old if p in now and old[p] != now[p] and not below(p, made)]
-            if said := differ(there, run, profile.name) + [f"{p} has changed" for p in other]:
+            mine = {**(asked or {}).get("all", {}), **(asked or {}).get(run.name, {})}
+            if said := asked_first(differ(there, run, profile.name), mine) + [f"{p} has changed" for p in other]:
                 state = "was made" if there.get("finished") or "reads" not in there else "was begun"
                 found[run.name] = f"{run.name} {state} otherwise: {'; '.join(said)}"
         made += writes(run)
@@ -164,6 +166,13 @@ def replaced(profile: Profile, root: Path, again: str = "") -> list[str]:
         f"to keep them, copy nbs/runs/params/{profile.name}.yaml to a name of your own, and run that; or add"
         f" `--again {first}`, which removes the results of {', '.join(names[names.index(first) :])}",
     ]
+
+
+def asked_first(said: list[str], asked: Iterable[str]) -> list[str]:
+    "Sentences `parameter: then -> now`: those on parameters that are asked for, then the others, as not asked for"
+    mine = [s for s in said if any(f"{s.partition(':')[0]}.".startswith(f"{place}.") for place in asked)]
+    others = [s for s in said if s not in mine]
+    return mine + ([f"besides, {others[0]}", *others[1:]] if mine and others else others)
 
 
 def before(profile: Profile, again: str) -> list[Run]:

@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['PLACE', 'SKIP', 'Encoded', 'image_size', 'look_at', 'numbered', 'write_names', 'known_names', 'known_card',
            'of_image', 'image_numbers', 'with_numbers', 'write_about', 'known_about', 'about_some', 'some_of',
-           'readable', 'place_of', 'embeddings_of', 'half_a_set', 'decoded', 'encoded_faces']
+           'readable', 'refuse_most', 'in_ranges', 'place_of', 'name_of', 'embeddings_of', 'half_a_set', 'decoded',
+           'encoded_faces']
 
 # %% ../../nbs/data/10_image_sets.ipynb #c002
 import json
+import re
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -212,6 +215,27 @@ def readable(encoded: Encoded, skipped: list[str]) -> Encoded:
     skipped += corrupt.values()
     return some_of(encoded, [k for k in range(len(encoded)) if k not in corrupt]) if corrupt else encoded
 
+
+def refuse_most(place, lost: int, total: int) -> None:
+    "ValueError if more than half of the pictures of the set at `place` are lost: what is left would not be that set"
+    if 2 * lost > total:
+        raise ValueError(
+            f"{lost} of {total} pictures of {place} cannot be read, more than half: get a whole copy of it"
+        )
+
+
+def in_ranges(sentences: Iterable[str]) -> list[str]:
+    "Sentences on keys, rows or images; those that say the same of numbers that follow each other as one"
+    groups: list[list[str]] = []  # before the number, behind it, the first, the last
+    for said in sentences:
+        before, number, behind = [*re.split(r"(?:(?<=key )|(?<=row )|(?<=image ))(\d+)", said, maxsplit=1), "", ""][:3]
+        last = groups[-1] if groups else ["", "", "", ""]
+        if number and last[3] and last[:2] == [before, behind] and int(number) == int(last[3]) + 1:
+            last[3] = number
+        else:
+            groups.append([before, behind, number, number])
+    return [a + i + b if i == j else f"{a[:-1]}s {i} to {j}{b}" for a, b, i, j in groups]
+
 # %% ../../nbs/data/10_image_sets.ipynb #n705
 SKIP = "--skip-broken, or open_encoded(..., skipped=[]), leaves them out"
 
@@ -219,6 +243,14 @@ SKIP = "--skip-broken, or open_encoded(..., skipped=[]), leaves them out"
 def place_of(source) -> Path | None:
     "Where a set lies that is given as a path or was opened by `open_encoded`, None for another"
     return Path(source) if isinstance(source, (str, Path)) else getattr(source, "place", None)
+
+
+def name_of(place: Path | None) -> str:
+    "What a set without a card is called: as its folder, or as its file, unless that is a train.rec as everybody's"
+    if place is None:
+        return "unnamed"
+    path = place.resolve()
+    return path.parent.name if path.is_file() and path.stem.startswith("train") else path.stem
 
 
 def embeddings_of(source) -> Path | None:

@@ -17,9 +17,9 @@ from ..core.files import bar
 from .bins import as_png, bin_lists, checked_picture, is_answer
 from .colour import swapped_channels
 from .conversion import files_of, kind_of, open_encoded
-from .image_sets import known_about, known_card, known_names, look_at
+from .image_sets import in_ranges, known_about, known_card, known_names, look_at
 from .rec_lists import list_of, people_of_list
-from .rec_sets import rec_header
+from .rec_sets import left_records, rec_header
 from .recordio import Records, unpack, walk
 
 # %% ../../nbs/data/20_inspection.ipynb #c009
@@ -71,7 +71,8 @@ def report_of(found: dict, values, numbers: dict, problems: list[str]) -> dict:
     people, count = np.unique(whole, return_counts=True)
     problems = [*problems, *label_problems(values, people, numbers)]
     problems += picture_problems(found["sizes"], found["corrupt"], found["colour"])
-    per = dict(zip(("fewest", "median", "most"), np.quantile(count, [0, 0.5, 1]).tolist())) if len(count) else {}
+    three = [int(q) if q == int(q) else q for q in np.quantile(count, [0, 0.5, 1]).tolist()] if len(count) else []
+    per = dict(zip(("fewest", "median", "most"), three))
     found = {k: v for k, v in found.items() if k != "colour"}
     return dict(images=len(values), identities=len(people), per_identity=per, **found, problems=problems)
 
@@ -82,9 +83,11 @@ def evenly(n: int, most: int | None) -> np.ndarray:
 
 
 def _open_records(path) -> tuple:
-    "`(records, problems)`: by the index, or by walking through the file where that is broken"
+    "`(records, problems)`: by the index, or by walking through the file where that is damaged or another's"
     try:
-        return Records(path), []
+        records, missing, why = left_records(path)
+        header = not missing or rec_header(records)  # it says how many pictures are missing
+        return records, [why, *([] if header else in_ranges(missing))] if why else []
     except ValueError as e:
         problems = [str(e)]
     offsets, end = walk(path, strict=False)

@@ -4,20 +4,17 @@
 
 # %% auto #0
 __all__ = ['EXACT', 'LAYOUTS', 'plan_records', 'payloads', 'write_rec', 'rec_header', 'rec_label', 'missing_key', 'rec_images',
-           'left_images', 'open_rec', 'RecDataset', 'joined']
+           'left_images', 'left_records', 'open_rec', 'joined']
 
 # %% ../../nbs/data/14_rec_sets.ipynb #n522
 import struct
-from hashlib import sha256
-from io import BytesIO
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from ..core.doors import beside
 from ..core.files import atomic
-from ..core.images import decode_image, to_float
 from .dataset import begin_dataset
 from facesyn.data.image_sets import (
     Encoded,
@@ -28,11 +25,13 @@ from facesyn.data.image_sets import (
     known_card,
     known_names,
     numbered,
+    refuse_most,
     write_about,
     write_names,
 )
+from .pictures import set_digest
 from .rec_lists import people_of_list
-from .recordio import Records, pack, read_idx, unpack, walk, write_records
+from .recordio import Records, pack, read_idx, skip_record, strange_byte, unpack, walk, write_records
 
 # %% ../../nbs/data/14_rec_sets.ipynb #c023
 EXACT = 2**24  # whole numbers that float32 holds
@@ -109,9 +108,9 @@ def write_rec(
     order, total = plan_records(labels, layout, shuffle)
     path, first = folder / f"{name}.rec", int(layout == "identity")
     width, height, kind = image_size(encoded.read(0), encoded.where(0))
-    settings = dict(layout=layout, images=len(labels), identities=len(encoded.names), shuffle=shuffle)
-    digest = sha256(labels.astype("<i8").tobytes()).hexdigest()
-    begin_dataset(folder, settings | dict(width=width, height=height, labels=digest))
+    settings = dict(format="rec", layout=layout, images=len(labels), identities=len(encoded.names), shuffle=shuffle)
+    told = set_digest(labels[order], encoded.read(int(order[0])), encoded.about and encoded.about(int(order[0])))
+    begin_dataset(folder, settings | dict(width=width, height=height, pictures=told))
 
     def others():
         _write_beside(encoded, folder, name, order, first, width, height, kind)
@@ -187,40 +186,62 @@ def rec_images(path) -> tuple[Records, np.ndarray, np.ndarray, dict[int, str]]:
 
 # %% ../../nbs/data/14_rec_sets.ipynb #n712
 def left_images(path, skipped: list[str]) -> tuple[Records, np.ndarray, np.ndarray, dict[int, str]]:
-    "As `rec_images`, of a file that may be damaged: a sentence on each record that is left out goes into `skipped`"
-    records, why = _left_records(Path(path), skipped)
+    """As `rec_images`, of a file that may be damaged: a sentence on each picture that is left out goes into `skipped`
+
+    ValueError if most are left out."""
+    records, missing, why = left_records(path)
     labels: dict = {}
-    images = rec_header(records)[0] if rec_header(records) else None
-    for k in map(int, np.argsort(records.keys) if images else np.arange(len(records))):
+    if header := rec_header(records):
+        have = np.unique(records.keys[(records.keys > 0) & (records.keys < header[0])])
+        refuse_most(path, header[0] - 1 - len(have), header[0] - 1)
+        missing = _missing(path, np.setdiff1d(np.arange(1, header[0]), have))
+    skipped += missing
+    for k in map(int, np.argsort(records.keys) if header else np.arange(len(records))):
         try:
-            if images is None or 0 < records.keys[k] < images:
+            if not header or 0 < records.keys[k] < header[0]:
                 labels[k] = rec_label(records, k)
         except ValueError as e:
             skipped.append(str(e))
     if not labels:
         raise ValueError(f"{path} has no images that can be read")
-    skipped += [why] if why and not skipped else []  # an index that leaves records out
+    skipped += [why] if why and not header and not skipped else []  # an index that leaves records out
     places = np.array([*labels])
     return records, places, *people_of_list(path, records.keys[places], np.array([*labels.values()]))
 
 
-def _left_records(path, skipped) -> tuple[Records, str]:
+def left_records(path) -> tuple[Records, list[str], str]:
     """The records of a file that may be cut off: those that its index names and that begin in it, or all up to its end;
-    and what is wrong with it"""
+    a sentence on each of the others, and what is wrong with it
+
+    ValueError if all would be right without the index, or if there is none and most of the file cannot be read."""
     try:
-        return Records(path), ""
+        return Records(path), [], ""
     except ValueError as e:
-        why = str(e)
-    offsets, end = walk(path, strict=False)
-    keys, size = np.arange(len(offsets)), path.stat().st_size
-    if (index := beside(path, ".idx")).is_file():
+        path, index, why = Path(path), beside(path, ".idx"), str(e)
+        (offsets, end), size = walk(path, strict=False), path.stat().st_size
+        if not index.is_file():
+            if 2 * end < size:
+                raise ValueError(f"{why}; nothing can be read from byte {end} of {size} on") from e
+            lost = f"{path}: bytes {end} to {size}, since no .idx says where the next record begins"
+            return Records(path, (np.arange(len(offsets)), offsets)), [lost], why
         keys, offsets = read_idx(index)
-        inside = offsets < size
-        skipped += [f"{path} (key {key}) is missing" for key in keys[~inside]]
-        keys, offsets = keys[inside], offsets[inside]
-    elif end < size:
-        skipped.append(f"{path}: bytes {end} to {size}, since no .idx says where the next record begins")
-    return Records(path, (keys, offsets)), why
+        inside = offsets < _end_of_whole(path, offsets[offsets < size])
+        if strange_byte(path, offsets) is not None or end == size and inside.all():
+            raise
+    return Records(path, (keys[inside], offsets[inside])), _missing(path, keys[~inside]), why
+
+
+def _end_of_whole(path, offsets) -> int:
+    "Where the last record begins of those at `offsets` (n,) in a file, if it is cut off, else where the file ends"
+    last = int(max(offsets, default=0))
+    with open(path, "rb", buffering=0) as f, suppress(ValueError):
+        skip_record(f, last, path)
+        return path.stat().st_size
+    return last
+
+
+def _missing(path, keys) -> list[str]:
+    return [f"{path} (key {key}): missing" for key in keys]
 
 # %% ../../nbs/data/14_rec_sets.ipynb #c036
 def open_rec(path, skipped: list[str] | None = None) -> Encoded:
@@ -236,29 +257,6 @@ def open_rec(path, skipped: list[str] | None = None) -> Encoded:
     labels, names = numbered(values, where, known_names(folder) or called)
     about = about_some(folder, records.keys[places] - first) if skipped else known_about(folder, labels)
     return Encoded(labels, names, lambda k: unpack(records[places[k]], where(k))[1], where, known_card(folder), about)
-
-# %% ../../nbs/data/14_rec_sets.ipynb #c042
-class RecDataset(Dataset):
-    """Images of a .rec as float tensors (3, h, w) in [-1, 1], or what `transform` makes of 8-bit RGB (h, w, 3), and
-    labels 0..N-1"""
-
-    def __init__(self, path, transform=None):
-        self.records, self.places, values, called = rec_images(path)
-        self.transform, (self.labels, self.names) = (
-            transform,
-            numbered(values, self.where, known_names(Path(path).parent) or called),
-        )
-
-    def where(self, k):
-        return f"{self.records.path} (key {self.records.keys[self.places[k]]})"
-
-    def __len__(self):
-        return len(self.places)
-
-    def __getitem__(self, k):
-        _, image = unpack(self.records[self.places[k]], self.where(k))
-        image = decode_image(BytesIO(image), name=self.where(k))
-        return self.transform(image) if self.transform else to_float(image[None])[0], int(self.labels[k])
 
 # %% ../../nbs/data/14_rec_sets.ipynb #c045
 def joined(parts: list[Encoded], apart: bool = False) -> Encoded:

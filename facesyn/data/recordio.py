@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORD', 'MAGIC', 'LONGEST', 'HEADER', 'pieces', 'frame', 'read_record', 'pack', 'unpack', 'read_idx', 'walk',
-           'skip_record', 'Records', 'record_ends', 'check_index', 'resume', 'write_records']
+           'skip_record', 'Records', 'record_ends', 'strange_byte', 'check_index', 'resume', 'write_records']
 
 # %% ../../nbs/data/12_recordio.ipynb #c002
 import os
@@ -99,7 +99,9 @@ def read_idx(path) -> tuple[np.ndarray, np.ndarray]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no index {path}")
     data = Path(path).read_bytes()
-    wrong = ValueError(f"{path} is not an index: expected lines of a key, a tab and a byte offset")
+    wrong = ValueError(
+        f"{path} is not an index: expected lines of a key, a tab and a byte offset; a .rec is read without one, too"
+    )
     between = data.translate(None, b"0123456789").replace(b"\r", b"")
     if between not in (b"\t\n" * (n := (len(between) + 1) // 2), b"\t\n" * (n - 1) + b"\t" * (n > 0)):
         raise wrong
@@ -214,14 +216,34 @@ def record_ends(path, begins) -> np.ndarray:
     return ends
 
 
+def strange_byte(path, begins) -> int | None:
+    """The first of the bytes `begins` (n,), in the part of a .rec that is whole, where no record begins: the index
+    that names it is another file's, or damaged; None if there is none"""
+    starts, end = walk(path, strict=False)
+    strange = np.setdiff1d(begins[begins < end], starts)
+    return int(strange[0]) if len(strange) else None
+
+
 def check_index(path, idx, keys, offsets) -> None:
     "ValueError unless the offsets in an index are those of all records of its .rec, one behind the other"
-    path, size = Path(path), Path(path).stat().st_size
+    try:
+        _check_index(Path(path), Path(idx), keys, offsets)
+    except ValueError:
+        if (byte := strange_byte(path, offsets)) is None:
+            raise
+        raise ValueError(
+            f"{idx} belongs to another file, or is damaged: it says that a record begins at byte {byte} of"
+            f" {Path(path).name}, where none does. Delete it: without it all records are read, in their order"
+        ) from None
+
+
+def _check_index(path, idx, keys, offsets):
+    size = path.stat().st_size
     beyond = offsets >= size
     if beyond.any():
         raise ValueError(
             f"{path} ends at byte {size}, but {idx.name} has key {keys[beyond][0]} at byte {offsets[beyond][0]}: the"
-            " records are truncated, or the index is that of another file"
+            " records are truncated"
         )
     begins = np.sort(offsets)
     ends, follows = np.insert(record_ends(path, begins), 0, 0), np.append(begins, size)

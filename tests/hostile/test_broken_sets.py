@@ -14,7 +14,8 @@ from facesyn.core.checks import refused
 from facesyn.core.images import encode_image
 from facesyn.data.conversion import FORMATS, convert, open_encoded
 from facesyn.data.faces import parametric_faces
-from facesyn.data.image_sets import Encoded, encoded_faces
+from facesyn.data.image_sets import Encoded, encoded_faces, in_ranges
+from facesyn.data.inspection import inspect_dataset
 from facesyn.data.recordio import read_idx
 
 FACES = parametric_faces(3, 4, size=32)
@@ -49,7 +50,7 @@ def file_that_ends_early(folder, format):
     convert(WHOLE, folder, format)
     (file,) = [p for p in folder.iterdir() if p.suffix in (".rec", ".tar")]
     data = file.read_bytes()
-    file.write_bytes(data[: len(data) // 2])
+    file.write_bytes(data[: 2 * len(data) // 3])
 
 
 def sample_without_a_picture(folder, format):
@@ -100,6 +101,65 @@ def test_the_rest_of_a_set(damage, format, lost, tmp_path):
     assert len(again) == card["images"] == 12 - len(skipped) if lost else 0 < len(again) < 12
     seen = {again.about(k)["attributes"][3] for k in range(len(again))}
     assert seen == {WHOLE.about(k)["attributes"][3] for k in range(12) if not (lost and k == 5)} or not lost
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["with an index", "without"])
+@pytest.mark.parametrize("format", ["rec", "flat"])
+def test_missing_pictures_are_counted_alike(format, index, tmp_path):
+    "In the report, in what stops a conversion and in what one leaves out; records of people are no pictures"
+    convert(WHOLE, tmp_path / "set", format)
+    keys, offsets = read_idx(tmp_path / "set/train.idx")
+    first = format == "rec"
+    cut = offsets[keys == 7 + first][0] + 10  # in the eighth picture
+    data = (tmp_path / "set/train.rec").read_bytes()
+    (tmp_path / "set/train.rec").write_bytes(data[:cut])
+    if not index:
+        (tmp_path / "set/train.idx").unlink()
+    report = inspect_dataset(tmp_path / "set")
+    assert report["images"] == 7
+    if index or format == "rec":
+        refused(lambda: convert(tmp_path / "set", tmp_path / "out", "folder"), "5 of 12 pictures")
+        said = "5 of them are missing" if format == "rec" else "(keys 7 to 11): missing"
+        assert any(said in p for p in report["problems"]), report["problems"]
+    assert len(open_encoded(tmp_path / "set", skipped := [])) == 7
+    assert in_ranges(skipped) == [skipped[0].replace(f"key {7 + first}", f"keys {7 + first} to {11 + first}")]
+    assert len(skipped) == 5 if index or format == "rec" else "no .idx" in skipped[0]
+
+
+def test_less_than_half_a_set_is_refused(tmp_path):
+    convert(WHOLE, tmp_path / "rec", "rec")
+    data = (tmp_path / "rec/train.rec").read_bytes()
+    (tmp_path / "rec/train.rec").write_bytes(data[: len(data) // 3])
+    refused(lambda: convert(tmp_path / "rec", tmp_path / "out"), "of 12 pictures of", "more than half")
+    refused(lambda: open_encoded(tmp_path / "rec", []), "of 12 pictures of", "more than half")
+    (tmp_path / "rec/train.idx").unlink()
+    refused(lambda: open_encoded(tmp_path / "rec", []), "of 12 pictures of", "more than half")
+    cut = Encoded(WHOLE.labels, WHOLE.names, lambda k: HALF if k > 4 else WHOLE.read(k))
+    convert(cut, tmp_path / "folder", "folder")
+    refused(lambda: open_encoded(tmp_path / "folder", []), "7 of 12 pictures", "folder", "more than half")
+
+
+@pytest.mark.parametrize("format", ["rec", "flat"])
+def test_an_index_of_another_file(format, tmp_path):
+    "All pictures are there: it says what to do, whether the broken ones are to be left out or not"
+    other = encoded_faces(parametric_faces(3, 4, size=32, first=50))
+    convert(WHOLE, tmp_path / "set", format)
+    convert(other, tmp_path / "other", format)
+    (tmp_path / "other/train.idx").rename(tmp_path / "set/train.idx")
+    for skipped in (None, []):
+        refused(lambda: open_encoded(tmp_path / "set", skipped), "train.idx belongs to another file", "Delete it")  # noqa: B023
+    report = inspect_dataset(tmp_path / "set")
+    assert report["images"] == 12 and "belongs to another file" in report["problems"][0]
+    (tmp_path / "set/train.idx").unlink()
+    assert len(open_encoded(tmp_path / "set")) == 12
+
+
+def test_another_set_in_a_used_folder(tmp_path):
+    for format in FORMATS:
+        convert(WHOLE, tmp_path / format, format)
+        other = encoded_faces(parametric_faces(3, 4, size=32, first=50))
+        refused(lambda: convert(other, tmp_path / format, format), "holds another set", "(other pictures)")  # noqa: B023
+        refused(lambda: convert(WHOLE, tmp_path / format, format, 16), "width: 32 -> 16")  # noqa: B023
 
 
 def test_a_person_without_pictures_is_left_out(tmp_path):

@@ -42,6 +42,8 @@ def run_as(asked):
 ROWS = [
     (lambda: same_settings("work", dict(a=1), dict(b=1)), "work", "a: 1 -> None", "b: None -> 1"),
     (lambda: same_settings("work", dict(net=dict(dim=8)), dict(net=dict(dim=9))), "net.dim: 8 -> 9"),
+    (lambda: same_settings("work", dict(x="a" * 64), dict(x="b" * 64)), "work holds another set", "(other x)"),
+    (lambda: same_settings("work", dict(x="a" * 64, n=1), dict(x=None, n=2)), "(n: 1 -> 2; other x)"),
     (lambda: run_as("step = 5"), "unknown parameter 'step'", "out, lr, steps, unet, having"),
     (lambda: run_as('lr = "1e-4"'), "parameter lr", "float", "'1e-4'"),
     (lambda: run_as("steps = 2.5"), "parameter steps", "int", "2.5"),

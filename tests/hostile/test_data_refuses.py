@@ -353,6 +353,11 @@ def test_convert(tmp_path):
     refused(lambda: convert(rec, tmp_path / "x", "rec", shuffle=0), "shuffle")
     refused(lambda: convert(rec, tmp_path / "x", "rec", size=0), "size 0")
     refused(lambda: convert(rec, tmp_path / "x", "rec", size=-3), "size -3")
+    for name in ("x.rec", "x.tar", "x.lmdb", "x.parquet", "x.npz", "x.BIN"):
+        refused(lambda: convert(rec, tmp_path / "y" / name, "folder"), name, "the name of a file")  # noqa: B023
+    assert not (tmp_path / "y").exists()
+    (tmp_path / "x.rec").mkdir()
+    assert convert(rec, tmp_path / "x.rec", "rec")["name"] == "rec", "the name of the source"
     np.savez(tmp_path / "a.npz", **ARRAYS)
     (tmp_path / "a.bin").touch()
     refused(lambda: open_encoded(tmp_path / "a.bin"), "a.bin holds pairs", ".npz")

@@ -22,8 +22,9 @@ from facesyn.data.faces import Faces, folder_faces, parametric_faces
 from facesyn.data.image_sets import Encoded, encoded_faces
 from facesyn.data.inspection import inspect_dataset
 from facesyn.data.pairs import open_pairs
-from facesyn.data.rec_sets import RecDataset, write_rec
+from facesyn.data.rec_sets import write_rec
 from facesyn.data.recordio import frame, pack
+from facesyn.data.trainers import RecDataset
 from facesyn.methods.people import check_consent, square_photos, write_people
 from facesyn.nets.encoders import load_encoder
 from facesyn.nets.photographs import known_landmarks, load_models, photo_files
@@ -322,6 +323,32 @@ def test_what_does_not_belong_into_a_folder(row, tmp_path):
     for call in (lambda p: folder_faces(p, 8), open_encoded, photo_files):
         refused(lambda: call(tmp_path / "set"), *words)  # noqa: B023
     assert all(w in inspect_dataset(tmp_path / "set")["problems"][0] for w in words)
+
+
+INNER = [
+    ("a/train.rec", "b/property"),
+    ("a/0.tar", "b/0.TAR"),
+    ("a/data.mdb", "b/x.lmdb"),
+    ("a/0.parquet", "b/1.parquet"),
+]
+INNER = [*INNER, ("a.bin", "b.bin.xz"), ("a.npz", "b.npz")]
+
+
+@pytest.mark.parametrize("names", INNER, ids=lambda names: names[0])
+def test_a_folder_of_sets_names_them(names, tmp_path):
+    root = tmp_path / "sets"
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"0")
+    words = "sets is no set itself", names[0].removesuffix("/train.rec").split("/")[0], "give one of them"
+    for call in (open_encoded, lambda p: open_faces(p, 8), inspect_dataset, lambda p: convert(p, tmp_path / "out")):
+        refused(lambda: call(root), *words)  # noqa: B023
+
+
+def test_networks_and_pairs_beside_people_are_no_sets(tmp_path):
+    root = people(tmp_path / "set")
+    (root / "lfw.bin").write_bytes(b"0")
+    assert kind_of(root) == "folder" and len(open_faces(root, 8)) == 2
 
 
 def test_hidden_files_are_left_alone(tmp_path):

@@ -23,6 +23,8 @@ from facesyn.core.files import write_json
 from facesyn.core.images import write_image
 from facesyn.core.profiles import Run, profile_names, read_profile
 from facesyn.core.resumption import differ, read_now
+from facesyn.data.conversion import convert
+from facesyn.data.faces import parametric_faces
 from facesyn.data.pairs import Pairs, write_bin
 from facesyn.rendered.faces import render_faces
 
@@ -137,6 +139,70 @@ def test_doctor_opens_networks(file, content, parameter, words, copy):
     refused(facesyn("doctor", "demo", "-p", f"{place}={path}", *sized), parameter, words)
 
 
+INPUTS = [  # parameter, file, words
+    ("encode.source", "cut/train.rec", "encode.source: ", "the records are truncated"),
+    ("encode.source", "foreign", "encode.source: ", "train.idx belongs to another file"),
+    ("encode.source", "whole/train.idx", "encode.source: ", "train.idx: expected a folder or a file ending in .rec"),
+    ("encode.source", "mine.bin", "encode.source: ", "mine.bin holds pairs"),
+    ("encode.source", "mine.npz", "encode.source: ", "mine.npz has no jpeg, offsets"),
+    ("encode.source", ".", "is no set itself, but holds cut, foreign, whole"),
+    ("recognise.real.source", "cut", "recognise.real: ", "the records are truncated"),
+    ("recognise.benchmarks.source", "cut.bin", "recognise.benchmarks: ", "cut.bin", "truncated"),
+    ("recognise.benchmarks.source", "mine.npz", "recognise.benchmarks: ", "mine.npz has no issame, jpeg"),
+    ("recognise.benchmarks.source", "whole", "recognise.benchmarks: ", "expected verification pairs"),
+    ("recognise.dataset", "whole", "recognise.dataset: ", "whole"),
+]
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    "Sets and pairs, some of them damaged"
+    folder = tmp_path_factory.mktemp("inputs")
+    for seed, name in enumerate(("whole", "cut", "foreign")):
+        convert(parametric_faces(3, 4, size=32, first=seed), folder / name)
+    (folder / "foreign/train.idx").write_bytes((folder / "whole/train.idx").read_bytes())
+    write_bin(
+        Pairs("mine", np.zeros((40, 32, 32, 3), np.uint8), np.arange(20) % 2 == 0), folder / "mine.bin", repeats=True
+    )
+    np.savez(folder / "mine.npz", images=np.zeros(3))
+    for name, part in (("cut/train.rec", "cut/train.rec"), ("mine.bin", "cut.bin")):
+        data = (folder / name).read_bytes()
+        (folder / part).write_bytes(data[: 2 * len(data) // 3])
+    return folder
+
+
+@pytest.mark.parametrize("row", INPUTS, ids=lambda row: " ".join(row[:2]))
+def test_doctor_opens_inputs(row, copy, damaged):
+    parameter, file, *words = row
+    asked = [f"{parameter}={damaged / file}", "encode.attributes=''", "id3_generate.card={made_from: a, licence: b}"]
+    refused(facesyn("doctor", "demo", *(w for p in asked for w in ("-p", p))), *words)
+
+
+def test_doctor_finds_nothing_wrong_with_whole_inputs(copy, damaged):
+    asked = [f"recognise.real.source={damaged}/whole", f"recognise.benchmarks.source={damaged}/mine.bin"]
+    assert "nothing is missing" in facesyn("doctor", "demo", *(w for p in asked for w in ("-p", p))).output
+
+
+def test_doctor_says_all_at_once_and_first_what_was_asked(copy, damaged):
+    "A run with results of other parameters does not hide an input that cannot be read"
+    run = next(run for run in read_profile("demo", copy).runs if run.name == "recognise")
+    there = run.parameters | dict(seeds=[7], real=run.parameters["real"] | dict(first=3))
+    write_json(dict(run="recognise", parameters=there, results={}), copy / run.parameters["out"] / "recognise.json")
+    asked = f"recognise.benchmarks.source={damaged}/cut.bin"
+    found = refused(facesyn("doctor", "demo", "-p", asked), "recognise.benchmarks: ", "cut.bin").output
+    first, others = re.search(r"recognise was made otherwise: (.*?); besides, (.*)", found).groups()
+    assert first.startswith("benchmarks.source") and "real.first: 3" in others
+
+
+def test_doctor_suggests_no_file_that_the_profile_names_already(copy):
+    (copy / "data/photos").mkdir()
+    for name in ("encoder.onnx", "detector.onnx", "lfw.bin"):
+        (copy / "data/photos" / name).write_text(name)
+    assert "do you mean" not in facesyn("doctor", "photos").output
+    (copy / "data/photos/jugde.onnx").write_text("judge")
+    assert "do you mean data/photos/jugde.onnx?" in facesyn("doctor", "photos").output
+
+
 def test_outside_of_a_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in (["run", "demo"], ["doctor", "demo"], ["profiles"]):
@@ -184,13 +250,13 @@ from facesyn.core.records import run_parameters, write_record
 assert steps > 0
 began, folder = time.time() - 0.5, Path(out)
 folder.mkdir(parents=True, exist_ok=True)
-(folder / "made.txt").write_text(f"{steps} of {Path(source).read_text() if source else ''}")
+(folder / "made.txt").write_text(f"{steps} of {Path(landmarks).read_text() if landmarks else ''}")
 write_record(folder / f"{NAME}.json", NAME, run_parameters(globals()), dict(steps=steps), began)"""
 
 
 def write_run(root, name, source, code):
-    "A run notebook with the parameters `source`, `out` and `steps`"
-    first = f'source = "{source}"\nout = "data/runs/smoke/{name}"\nsteps = 4'
+    "A run notebook with the parameters `landmarks`, which is any file that it reads, `out` and `steps`"
+    first = f'landmarks = "{source}"\nout = "data/runs/smoke/{name}"\nsteps = 4'
     cells = [(first, ["parameters"]), (code.replace("NAME", repr(name)), [])]
     cells = [
         dict(cell_type="code", id=f"c{k}", source=source, metadata=dict(tags=tags), outputs=[], execution_count=None)
@@ -213,7 +279,7 @@ def chain(copy):
 
 
 def test_status_keeps_the_order_of_the_profile(chain):
-    (chain / "nbs/runs/params/mine.yaml").write_text(HEAD + "second: {source: faces.txt}\nfirst:\n")
+    (chain / "nbs/runs/params/mine.yaml").write_text(HEAD + "second: {landmarks: faces.txt}\nfirst:\n")
     assert facesyn("run", "mine").exit_code == 0
     for place in ("mine", "data/runs/mine"):
         assert re.findall(r"^(\w+): ended", facesyn("status", place).output, re.M) == ["second", "first"]
@@ -302,7 +368,7 @@ def test_again_removes_only_what_a_profile_made(chain):
     away = ["-p", "second.out=data/mine"]
     assert facesyn("run", "mine", *away).exit_code == 0
     refused(facesyn("run", "mine", *away, "--again", "second"), "data/mine, outside of data/runs/mine")
-    inside = ["-p", "first.source=./first/faces.txt"]
+    inside = ["-p", "first.landmarks=./first/faces.txt"]
     assert facesyn("run", "mine", "--again", "first", "-p", "second.steps=3").exit_code == 1, "data/mine again"
     (chain / "data/runs/mine/second.run.json").unlink()
     assert facesyn("run", "mine").exit_code == 0
@@ -384,6 +450,7 @@ def test_convert_inspect_and_status(faces, tmp_path):
     assert made.exit_code == 0 and "40 pictures of 20 people" in made.output
     seen = facesyn("inspect", tmp_path / "rec")
     assert seen.exit_code == 0 and "images: 40" in seen.output and "112 x 112" in seen.output
+    assert "per_identity: {'fewest': 2, 'median': 2, 'most': 2}" in seen.output
     assert "40 pictures of 20 people, no card yet" in facesyn("status", faces).output
     refused(facesyn("convert", faces, tmp_path / "x", "--format", "zip"), "no format 'zip'", "webdataset")
     refused(facesyn("convert", tmp_path / "nowhere", tmp_path / "x"), "nowhere")

@@ -30,8 +30,9 @@ from facesyn.data.dataset import finish_dataset, rank_within
 from facesyn.data.faces import Faces, parametric_faces, read_manifest
 from facesyn.data.image_sets import Encoded, of_image
 from facesyn.data.inspection import inspect_dataset
-from facesyn.data.rec_sets import EXACT, RecDataset, joined, open_rec, payloads, plan_records, write_rec
+from facesyn.data.rec_sets import EXACT, joined, open_rec, payloads, plan_records, write_rec
 from facesyn.data.recordio import MAGIC, Records, frame, pack, unpack, write_records
+from facesyn.data.trainers import RecDataset
 
 HERE = Path(__file__).parents[1] / "data"
 sys.path.insert(0, str(HERE))
