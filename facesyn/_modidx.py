@@ -399,8 +399,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'facesyn/data/image_sets.py'),
                                          'facesyn.data.image_sets.Encoded.__post_init__': ( 'data/image_sets.html#encoded.__post_init__',
                                                                                             'facesyn/data/image_sets.py'),
-                                         'facesyn.data.image_sets.Encoded.__repr__': ( 'data/image_sets.html#encoded.__repr__',
-                                                                                       'facesyn/data/image_sets.py'),
                                          'facesyn.data.image_sets._numbered': ( 'data/image_sets.html#_numbered',
                                                                                 'facesyn/data/image_sets.py'),
                                          'facesyn.data.image_sets.about_some': ( 'data/image_sets.html#about_some',

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Callable
@@ -39,8 +39,8 @@ class Encoded:
     file or folder that it was opened from.
     """
 
-    labels: np.ndarray
-    names: list[str]
+    labels: np.ndarray = field(repr=False)
+    names: list[str] = field(repr=False)
     read: Callable
     where: Callable = "image {}".format
     card: dict | None = None
@@ -52,9 +52,6 @@ class Encoded:
 
     def __len__(self):
         return len(self.labels)
-
-    def __repr__(self):
-        return f"Encoded({len(self)} images of {len(self.names)} people, from {self.place or 'memory'})"
 
 # %% ../../nbs/data/10_image_sets.ipynb #n530
 def image_size(data: bytes, name="the image") -> tuple[int, int, str]:
