@@ -202,8 +202,8 @@ def convert(
 ):
     "Write a set of faces in another format; without --skip-broken, a set with pictures that cannot be read is refused."
     from facesyn.data.conversion import convert as write
-    from facesyn.data.conversion import open_encoded
     from facesyn.data.image_sets import in_ranges
+    from facesyn.data.opening import open_encoded
 
     skipped: list[str] = []
     card = write(open_encoded(source, skipped) if skip_broken else source, out, format, size, shuffle=shuffle)
@@ -247,7 +247,7 @@ def verify(
     ] = None,
 ):
     "Measure a recogniser on verification pairs: accuracy by the field's 10-fold protocol."
-    from facesyn.data.conversion import kind_of
+    from facesyn.data.opening import kind_of
     from facesyn.data.pairs import open_pairs
     from facesyn.measure.verification import verify_set
     from facesyn.nets.encoders import load_encoder

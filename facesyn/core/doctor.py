@@ -173,7 +173,7 @@ OWN = {  # the end of a missing path, and what it should be
     " (nbs/nets/10_photo_attributes)",
     r"\.(onnx|pth|pt|ckpt)$": "a pretrained face recognition network that you bring; encoder and judge must differ",
     r"\.(bin|xz)$": "verification pairs such as lfw.bin, of InsightFace's training sets (nbs/data/08_bins)",
-    r"\.npz$": "an array file of aligned faces or pairs that you bring (nbs/data/01_faces, nbs/data/11_pairs)",
+    r"\.npz$": "an array file of aligned faces or pairs that you bring (nbs/data/01_faces, nbs/data/12_pairs)",
     r"attributes$": 'the folder of an attribute network, as the encoders run writes it; `attributes: ""` does without',
     r"": "a folder that you bring; faces lie in it as <person>/<picture>",
 }

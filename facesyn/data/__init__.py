@@ -11,7 +11,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dataset": ["read_encoded", "write_encoded", "write_folder"],
         "pairs": ["Pairs", "load_bin", "open_pairs", "write_bin"],
         "image_sets": ["Encoded"],
-        "conversion": ["convert", "open_encoded", "open_faces", "open_sources"],
+        "opening": ["open_encoded", "open_faces", "open_sources"],
+        "conversion": ["convert"],
         "inspection": ["inspect_dataset"],
     },
 )

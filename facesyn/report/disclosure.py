@@ -14,8 +14,8 @@ from ..core.profiles import Profile, Run
 from ..core.records import recorded
 from ..data.cards import inherited
 from ..data.containers import image_root
-from ..data.conversion import kind_of
 from ..data.faces import folder_images
+from ..data.opening import kind_of
 
 # %% ../../nbs/report/12_disclosure.ipynb #k002
 def contents(profile: Profile, root: Path) -> list[str]:

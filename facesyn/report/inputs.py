@@ -14,9 +14,9 @@ from ..core.doors import ending
 from ..core.profiles import Profile, Run
 from ..data.array_files import array_names
 from ..data.bins import read_bin
-from ..data.conversion import kind_of, open_encoded
 from ..data.dataset import read_encoded
 from ..data.faces import folder_images
+from ..data.opening import kind_of, open_encoded
 
 # %% ../../nbs/report/14_inputs.ipynb #n005
 def check_arrays_named(path: Path, wanted: set[str]) -> None:

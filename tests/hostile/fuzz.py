@@ -159,8 +159,8 @@ def exported(format, pattern, check=True):
         return sorted((folder / "set").glob(pattern))[0]
 
     def read(folder):
-        from facesyn.data.conversion import open_faces
         from facesyn.data.inspection import inspect_dataset
+        from facesyn.data.opening import open_faces
 
         if check:
             inspect_dataset(folder / "set")
@@ -182,8 +182,8 @@ def listed():
         return folder / "list.txt"
 
     def read(folder):
-        from facesyn.data.conversion import open_encoded
         from facesyn.data.inspection import inspect_dataset
+        from facesyn.data.opening import open_encoded
 
         inspect_dataset(folder / "file.rec")
         open_encoded(folder / "file.rec")
@@ -201,7 +201,8 @@ def dataset(name):
         return folder / "set" / name
 
     def read(folder):
-        from facesyn.data.conversion import convert, open_faces
+        from facesyn.data.conversion import convert
+        from facesyn.data.opening import open_faces
 
         faces = open_faces(folder / "set", 32)
         faces.read(np.arange(len(faces)))
@@ -266,7 +267,7 @@ def array_file():
         return folder / "a.npz"
 
     def read(folder):
-        from facesyn.data.conversion import open_faces
+        from facesyn.data.opening import open_faces
 
         faces = open_faces(folder / "a.npz", 32)
         faces.read(np.arange(len(faces)))

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from facesyn.cli import app
 from facesyn.core.checks import refused
 from facesyn.core.images import encode_image
-from facesyn.data.conversion import FORMATS, convert, open_encoded
+from facesyn.data.conversion import FORMATS, convert
 from facesyn.data.faces import parametric_faces
 from facesyn.data.image_sets import Encoded, encoded_faces, in_ranges
 from facesyn.data.inspection import inspect_dataset
+from facesyn.data.opening import open_encoded
 from facesyn.data.recordio import read_idx
 
 FACES = parametric_faces(3, 4, size=32)

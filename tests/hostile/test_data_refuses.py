@@ -17,12 +17,13 @@ from facesyn.data.array_files import array_faces
 from facesyn.data.bins import decode_faces, list_to_bin, read_bin, save_bin
 from facesyn.data.cards import provenance
 from facesyn.data.containers import open_folder, open_tars, write_images
-from facesyn.data.conversion import convert, kind_of, open_encoded, open_faces, open_sources, prepared
+from facesyn.data.conversion import convert, prepared
 from facesyn.data.dataset import begin_dataset, read_encoded, write_encoded, write_folder
 from facesyn.data.faces import Faces, at_least, first_images, folder_faces, join, parametric_faces, select
 from facesyn.data.image_sets import Encoded, decoded, encoded_faces, known_about, numbered, write_about, write_names
 from facesyn.data.inspection import inspect_dataset
 from facesyn.data.lmdb_sets import open_lmdb
+from facesyn.data.opening import kind_of, open_encoded, open_faces, open_sources
 from facesyn.data.pairs import Pairs, array_pairs, plan_pairs
 from facesyn.data.parquet_sets import open_parquet
 from facesyn.data.pickles import opcodes, unpickle

@@ -16,11 +16,12 @@ from facesyn.core.images import encode_image
 from facesyn.data.bins import csv_list, lfw_list, list_to_bin, read_bin, save_bin
 from facesyn.data.colour import red_and_blue, swapped_channels
 from facesyn.data.containers import open_tars
-from facesyn.data.conversion import convert, kind_of, open_encoded, open_faces
+from facesyn.data.conversion import convert
 from facesyn.data.dataset import write_folder
 from facesyn.data.faces import Faces, folder_faces, parametric_faces
 from facesyn.data.image_sets import Encoded, encoded_faces
 from facesyn.data.inspection import inspect_dataset
+from facesyn.data.opening import kind_of, open_encoded, open_faces
 from facesyn.data.pairs import open_pairs
 from facesyn.data.rec_sets import write_rec
 from facesyn.data.recordio import frame, pack

@@ -15,9 +15,10 @@ from tiny import pipeline
 
 from facesyn.core.checks import refused
 from facesyn.core.files import read_json
-from facesyn.data.conversion import WRITERS, convert, open_faces
+from facesyn.data.conversion import WRITERS, convert
 from facesyn.data.dataset import begin_dataset, writing
 from facesyn.data.faces import parametric_faces
+from facesyn.data.opening import open_faces
 from facesyn.methods.generation import generate, plan
 from facesyn.methods.id3_sampling import ID3Pipeline
 from facesyn.nets.photographs import prepare_photos

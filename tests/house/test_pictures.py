@@ -16,7 +16,7 @@ LEADS = [
     "methods/05_cemiface",
     "methods/09_idbooth",
     "measure/03_verification",
-    "data/19_conversion",
+    "data/21_conversion",
 ]
 
 

@@ -24,10 +24,11 @@ from readers import LMDB, ImageFolder, MXReader, adaface_dataset, arcface_config
 from facesyn.core.checks import refused  # noqa: E402
 from facesyn.core.images import encode_image  # noqa: E402
 from facesyn.data.cards import RENDERED, inherited  # noqa: E402
-from facesyn.data.conversion import convert, open_encoded  # noqa: E402
+from facesyn.data.conversion import convert  # noqa: E402
 from facesyn.data.dataset import rank_within, write_folder  # noqa: E402
 from facesyn.data.faces import Faces, parametric_faces, read_manifest  # noqa: E402
 from facesyn.data.image_sets import Encoded  # noqa: E402
+from facesyn.data.opening import open_encoded  # noqa: E402
 from facesyn.data.pairs import Pairs, write_bin  # noqa: E402
 
 ROOT = Path(__file__).parents[2]

@@ -25,11 +25,12 @@ from torch.utils.data import DataLoader
 
 from facesyn.core.files import write_json
 from facesyn.core.images import encode_image, write_image
-from facesyn.data.conversion import FORMATS, convert, open_encoded, open_faces
+from facesyn.data.conversion import FORMATS, convert
 from facesyn.data.dataset import finish_dataset, rank_within
 from facesyn.data.faces import Faces, parametric_faces, read_manifest
 from facesyn.data.image_sets import Encoded, of_image
 from facesyn.data.inspection import inspect_dataset
+from facesyn.data.opening import open_encoded, open_faces
 from facesyn.data.rec_sets import EXACT, joined, open_rec, payloads, plan_records, write_rec
 from facesyn.data.recordio import MAGIC, Records, frame, pack, unpack, write_records
 from facesyn.data.trainers import RecDataset
