@@ -1,6 +1,8 @@
 """A recogniser whose updates are shared by processes and micro-batches, and whose classes are sampled."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,8 +125,8 @@ def test_two_processes_end_in_the_weights_of_one(kind, tmp_path):
 def test_one_goes_on_in_mid_epoch_where_two_stopped(tmp_path):
     torch.set_num_threads(1)
     trained("ghost", tmp_path / "one")
-    with pytest.raises(AssertionError, match="pulled the plug"):
-        launched(2, "ghost", tmp_path / "both", json.dumps(dict(stop=6)))
+    with pytest.raises(AssertionError, match="SIGKILL"):
+        launched(2, "ghost", tmp_path / "both", json.dumps(dict(kill=6)))
     assert step_of(tmp_path / "both") == 5
     trained("ghost", tmp_path / "both", accumulate=4)
     assert apart(weights(tmp_path / "one"), weights(tmp_path / "both")) < 1e-4
@@ -135,13 +137,17 @@ def step_of(out):
         return json.loads(f.metadata()["state"])["step"]
 
 
-def stopping(at):
-    "An `evaluate` that fails at its call number `at`"
+def pull(*_):
+    raise OSError("pulled the plug")
+
+
+def stopping(at, end=pull):
+    "An `evaluate` that ends the training at its call number `at`"
     calls = iter(range(1, 1000))
 
     def look(net):
         if next(calls) == at:
-            raise OSError("pulled the plug")
+            end()
         return dict(width=net.config.dim)
 
     return look
@@ -164,6 +170,13 @@ def test_is_looked_at_every_few_updates(tmp_path):
     log = trained("arcface", tmp_path, evaluate=lambda net: seen.append(net.training) or dict(lfw=0.5), every=8)[1]
     assert [row["step"] for row in log] == [8, 16, 20] and {row["lfw"] for row in log} == {0.5} and not any(seen)
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == log
+
+
+def test_a_look_during_training_sees_the_network_as_it_is_after_it():
+    "Its batch norms and dropout do not belong to the training any more"
+    x, seen = to_float(patterns().read(np.arange(6))), []
+    net, _ = trained("ghost", accumulate=2, evaluate=lambda net: seen.append(net(x).detach()) or {})
+    assert len(seen) == 5 and seen[-1].equal(net(x).detach()) and not seen[0].equal(seen[-1])
 
 
 # Partial FC
@@ -266,5 +279,7 @@ def test_the_scale_goes_on():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     told = json.loads(sys.argv[3])
-    how = dict(evaluate=stopping(told.pop("stop")), every=1) if "stop" in told else {}
+    how = {}
+    if "kill" in told:
+        how = dict(evaluate=stopping(told.pop("kill"), lambda: os.kill(os.getpid(), signal.SIGKILL)), every=1)
     trained(sys.argv[1], Path(sys.argv[2]), **how, **told)
