@@ -152,6 +152,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'facesyn.core.processes.gradients': ('core/processes.html#gradients', 'facesyn/core/processes.py'),
                                         'facesyn.core.processes.joined': ('core/processes.html#joined', 'facesyn/core/processes.py'),
                                         'facesyn.core.processes.objective': ('core/processes.html#objective', 'facesyn/core/processes.py'),
+                                        'facesyn.core.processes.own_randomness': ( 'core/processes.html#own_randomness',
+                                                                                   'facesyn/core/processes.py'),
                                         'facesyn.core.processes.shares': ('core/processes.html#shares', 'facesyn/core/processes.py'),
                                         'facesyn.core.processes.wait': ('core/processes.html#wait', 'facesyn/core/processes.py')},
             'facesyn.core.profiles': { 'facesyn.core.profiles.Loader': ('core/profiles.html#loader', 'facesyn/core/profiles.py'),

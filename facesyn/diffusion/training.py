@@ -19,7 +19,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..core.batches import batches_ahead, drawn, shuffled_rows
 from ..core.images import generator, to_float
-from ..core.processes import gradients, joined, objective, shares, wait
+from ..core.processes import gradients, joined, objective, own_randomness, shares, wait
 from ..core.training import Keep, Optim, train_loop
 from ..data.faces import Faces
 from ..data.pictures import as_faces
@@ -152,7 +152,7 @@ def train(
         average.step(model.parameters())
         return dict(terms, gradient=norm)
 
-    with torch.random.fork_rng():
+    with own_randomness(processes):
         train_loop(update, steps, adam, parts, told, replace(keep, main=processes.main))
     wait(processes)
     average.copy_to(model.parameters())

@@ -21,7 +21,17 @@ from ..core.batches import batches_ahead, first_row, shuffled_rows, whole_batche
 from ..core.checks import check_counts
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
-from ..core.processes import averaged, check_precision, from_main, gradients, joined, objective, shares, wait
+from facesyn.core.processes import (
+    averaged,
+    check_precision,
+    from_main,
+    gradients,
+    joined,
+    objective,
+    own_randomness,
+    shares,
+    wait,
+)
 from ..core.records import among
 from ..core.training import Keep, check_schedule, learning_rate, train_loop
 from ..data.faces import Faces
@@ -124,14 +134,15 @@ def _settings(faces, config, recipe, keep, processes) -> dict:
     return told | (dict(pixels=from_main(processes, lambda: faces_digest(faces))) if keep.folder else {})
 
 
-def _networks(faces, config, recipe, device):
+def _networks(faces, config, recipe, processes):
     "The network and its head with random weights of the recipe's seed, ready for training"
-    with torch.random.fork_rng():
+    with own_randomness(processes):
         torch.manual_seed(recipe.seed)
         net = recogniser(config)
         head = MarginHead(net.config.dim, check_labels(faces), recipe.head, recipe.s, recipe.m, recipe.straight_through)
     if net.config.size != faces.size:
         raise ValueError(f"the faces are {faces.size} px and the network takes {net.config.size} px")
+    device = processes.device
     return net.to(device, memory_format=torch.channels_last).train(), head.to(device).train()
 
 # %% ../../nbs/nets/14_recogniser.ipynb #b034
@@ -242,7 +253,7 @@ def train_recogniser(
     `evaluate(net) -> dict` of a copy of the network. Errors: see `check_labels`, `shares`, `Pieces`, `train_loop`."""
     config = (NETWORKS.get(net) or recogniser(net)) if isinstance(net, str) else dict(net)
     processes = joined(pick_device(device))
-    net, head = _networks(faces, config, recipe, processes.device)
+    net, head = _networks(faces, config, recipe, processes)
     labels = torch.as_tensor(np.asarray(faces.labels)).long()
     per_epoch, parts_of = whole_batches(len(labels), recipe.batch), shares(processes, recipe.batch, recipe.accumulate)
     pieces = Pieces(recipe.batch, recipe.normalise or recipe.batch, recipe.accumulate, processes)
@@ -260,7 +271,7 @@ def train_recogniser(
 
     settings = _settings(faces, config, recipe, keep, processes)
     keep = replace(keep, every=every or per_epoch, main=processes.main)
-    with in_pieces(nn.ModuleList([net, head]), pieces), torch.random.fork_rng():
+    with in_pieces(nn.ModuleList([net, head]), pieces), own_randomness(processes):
         log = train_loop(update, steps, sgd, parts, settings, keep, line)
     wait(processes)
     return net.eval(), log

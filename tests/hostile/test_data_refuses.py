@@ -248,7 +248,7 @@ def test_arrays_of_pairs(tmp_path):
         refused(lambda: array_pairs(tmp_path / "wrong.npz", 32), "wrong.npz")
 
 
-def test_lists_of_pairs(tmp_path):
+def test_several_sources_of_pairs(tmp_path):
     for sources, words in (
         ([], "[]: expected pair sets"),
         (["parametric", "parametric"], "expected pair sets of different names"),
