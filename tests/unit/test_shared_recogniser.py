@@ -18,6 +18,7 @@ from torch import nn
 
 from facesyn.core.batches import first_row, shuffled_rows
 from facesyn.core.images import generator, to_float
+from facesyn.core.processes import joined
 from facesyn.core.training import Keep
 from facesyn.data.faces import Faces
 from facesyn.nets.augmentation import augment
@@ -265,6 +266,19 @@ def test_a_scaled_gradient_that_overflows_changes_nothing(tmp_path):
         assert all(a.equal(b) != moves for a, b in zip(before, (net.weight, head.weight)))
         assert net.weight.isfinite().all() and head.weight.isfinite().all()
     assert scaler.get_scale() == 2.0
+
+
+def test_float16_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    "torch's CPU can do it, slowly; the door that refuses it there is opened"
+    monkeypatch.setattr(sys.modules[joined.__module__], "check_precision", lambda *told: None)
+    told = dict(precision="fp16", every=1)
+    trained("sampled", tmp_path / "whole", **told)
+    with pytest.raises(OSError, match="plug"):
+        trained("sampled", tmp_path / "cut", evaluate=stopping(14), **told)
+    trained("sampled", tmp_path / "cut", evaluate=stopping(0), **told)
+    one, other = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "cut"))
+    assert one.keys() == other.keys() and all(v.equal(other[k]) for k, v in one.items())
+    assert 1 < one["scaler.scale"] < 2**16 and one["scaler.growth"] > 1  # the first steps overflowed
 
 
 def test_the_scale_goes_on():
