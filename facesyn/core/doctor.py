@@ -125,7 +125,7 @@ def for_nobody(profile: Profile) -> list[str]:
                 n if group else n.partition(".")[0] for n in defaults if n.startswith(f"{group}." if group else "")
             }
             found.append(f"all: no run of this profile has a parameter {k!r}: {among(k, sorted(known), defaults)}")
-        elif not any(same_type(v, default) for default in defaults[k]):
+        elif not any(same_type(v, default, k) for default in defaults[k]):
             default = defaults[k][0]
             found.append(f"all: {k}: expected {type(default).__name__}, such as {default!r}, got {v!r}")
     return found

@@ -232,10 +232,10 @@ def open_run(root, profile: str, name: str, common: dict, said: dict, asked: dic
     return Run(name, notebook_of(name), given, defaults, tuple(run_conditions(notebook)))
 
 
-def fitting(common: dict, defaults: dict) -> dict:
+def fitting(common: dict, defaults: dict, within: str = "") -> dict:
     "Of the values for all runs those for parameters that a run has, with a value of that type"
-    found = {k: v for k, v in common.items() if k in defaults and same_type(v, defaults[k])}
-    return {k: fitting(v, defaults[k]) if is_group(defaults[k]) else v for k, v in found.items()}
+    found = {k: v for k, v in common.items() if k in defaults and same_type(v, defaults[k], f"{within}{k}")}
+    return {k: fitting(v, defaults[k], f"{within}{k}.") if is_group(defaults[k]) else v for k, v in found.items()}
 
 
 def put(value, keys: list[str], new):

@@ -7,6 +7,7 @@ __all__ = ['BUILTIN', 'Pairs', 'everyday', 'frontal_profile', 'thirty_years', 'c
            'plan_pairs', 'builtin_pairs', 'side_of', 'array_pairs', 'load_bin', 'write_bin', 'open_pairs']
 
 # %% ../../nbs/data/12_pairs.ipynb #c002
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,16 +222,26 @@ def write_bin(pairs: Pairs, path: str | Path, quality: int | None = None, repeat
 
 # %% ../../nbs/data/12_pairs.ipynb #c052
 def open_pairs(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     size: int,
     pairs: int = 6000,
     pool: int = 2000,
     prefix: str = "",
     cache: str | Path | None = None,
     first: int = 1_000_000,
+    root: str | Path = "",
 ) -> list[Pairs]:
-    """The five built-in sets (`parametric`: see `builtin_pairs` for `pairs`, `pool`, `cache` and `first`), or the one
-    in a .bin (see `load_bin`) or an .npz file (see `array_pairs`)"""
+    """The five built-in sets (`parametric`: see `builtin_pairs` for `pairs`, `pool`, `cache` and `first`), the one in a
+    .bin (see `load_bin`) or an .npz file (see `array_pairs`), or those of a list of sources
+
+    `root`: where relative paths begin. ValueError for an empty list, or two sets of one name."""
+    if not isinstance(source, (str, Path)):
+        told = pairs, pool, prefix, cache, first, root
+        sets = [test for each in source for test in open_pairs(each, size, *told)]
+        if len({test.name for test in sets}) < max(len(sets), 1):
+            raise ValueError(f"{[*map(str, source)]}: expected pair sets of different names")
+        return sets
     if source == "parametric":
         return [builtin_pairs(name, size, pairs, pool, first=first, cache=cache) for name in BUILTIN]
-    return [load_bin(source, size) if ending(source) in (".bin", ".xz") else array_pairs(source, size, prefix)]
+    file = Path(root) / source
+    return [load_bin(file, size) if ending(file) in (".bin", ".xz") else array_pairs(file, size, prefix)]

@@ -8,19 +8,18 @@ __all__ = ['face_batches', 'with_draws', 'check_drop', 'check_faces', 'check_sha
 # %% ../../nbs/diffusion/04_training.ipynb #c002
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import send_to_device
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from ..core.batches import batches_ahead, drawn, micro_batches, shuffled_rows
+from ..core.batches import batches_ahead, drawn, shuffled_rows
 from ..core.images import generator, to_float
+from ..core.processes import gradients, joined, objective, own_randomness, shares, wait
 from ..core.training import Keep, Optim, train_loop
 from ..data.faces import Faces
 from ..data.pictures import as_faces
@@ -99,24 +98,7 @@ def shared_rows(n: int, share: float) -> torch.Tensor:
     k = math.ceil(share * n - 1e-9)
     return torch.arange(k) * n // k
 
-# %% ../../nbs/diffusion/04_training.ipynb #c019
-class _Objective(nn.Module):
-    "The loss as a forward pass, so that accelerate's wrapper for several processes sees the whole of it"
-
-    def __init__(self, model, loss_fn):
-        super().__init__()
-        self.model, self.loss_fn = model, loss_fn
-
-    def forward(self, batch):
-        return self.loss_fn(self.model, batch)
-
 # %% ../../nbs/diffusion/04_training.ipynb #c020
-def _accelerator(precision, model) -> Accelerator:
-    "For processes in which a step may leave parameters without a gradient, as hidden conditions do"
-    unused, device = DistributedDataParallelKwargs(find_unused_parameters=True), next(model.parameters()).device
-    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[unused])
-
-
 def _told(settings, optim, steps, batch) -> dict:
     "What must not change between restarts: not the length of a schedule that may be prolonged, nor how memory is saved"
     length = {} if optim.schedule in ("constant", "step") else dict(steps=steps)
@@ -124,11 +106,8 @@ def _told(settings, optim, steps, batch) -> dict:
     return {k: v for k, v in told.items() if k != "accumulate"}
 
 
-def _shares(accelerator, optim, batch) -> Callable:
-    "`micro_batches` of this process, by the step; ValueError for a batch that cannot be shared"
-    how = batch, optim.accumulate, accelerator.process_index, accelerator.num_processes
-    micro_batches(0, *how)
-    return lambda step: micro_batches(step, *how)
+def _seed_dropout(seed, first):
+    torch.manual_seed(generator(seed, 3, first).initial_seed())
 
 
 def _place(model, device):
@@ -136,19 +115,6 @@ def _place(model, device):
     model.to(device).train()
     if device.type == "cuda":
         convert_conv2d_weight_memory_format(model, torch.channels_last)
-
-
-def _gradients(accelerator, objective, batches, parts, seed) -> dict:
-    "Adds the gradients of the micro-batches at the positions `parts`; the means of their terms"
-    sums: dict = {}
-    for (first, _), batch in zip(parts, batches, strict=True):
-        batch = send_to_device(batch, accelerator.device, non_blocking=True)
-        torch.manual_seed(generator(seed, 3, first).initial_seed())  # of dropout
-        with nullcontext() if first == parts[-1][0] else accelerator.no_sync(objective):
-            terms = objective(batch)
-            accelerator.backward(terms["loss"] / len(parts))
-        sums = {name: sums.get(name, 0.0) + v.detach() / len(parts) for name, v in terms.items()}
-    return sums
 
 # %% ../../nbs/diffusion/04_training.ipynb #c023
 def train(
@@ -168,26 +134,26 @@ def train(
     `loss_fn(model, batch)`: dict of scalar terms with `loss`, a mean over the batch.
     `settings`: plain values of your own (data, loss weights) that must not change between restarts.
     The log has the terms and the norm of the gradient. Errors: see `micro_batches` and `train_loop`."""
-    accelerator = _accelerator(optim.precision, model)
-    shares, told = _shares(accelerator, optim, batch), _told(settings, optim, steps, batch)
-    _place(model, accelerator.device)
+    processes = joined(next(model.parameters()).device)
+    parts_of, told = shares(processes, batch, optim.accumulate), _told(settings, optim, steps, batch)
+    _place(model, processes.device)
     adam = torch.optim.AdamW(model.parameters(), optim.lr, weight_decay=optim.weight_decay)
     average = EMAModel(model.parameters(), decay=optim.ema, use_ema_warmup=True, power=optim.ema_power, foreach=True)
     parts = dict(model=model, ema=dict(zip(dict(model.named_parameters()), average.shadow_params)))
-    objective = accelerator.prepare(_Objective(model, loss_fn))
-    take = batches_ahead(batch_at, shares, steps, keep.workers)
+    loss = objective(model, loss_fn, processes, optim.precision, unused=True)  # by what is hidden in a step
+    take = batches_ahead(batch_at, parts_of, steps, keep.workers)
 
     def update(step):
         adam.param_groups[0]["lr"] = optim.rate(step, steps)
-        terms = _gradients(accelerator, objective, take(step), shares(step), optim.seed)
+        terms = gradients(loss, take(step), parts_of(step), processes, partial(_seed_dropout, optim.seed))
         norm = nn.utils.clip_grad_norm_(model.parameters(), optim.clip)
         adam.step(), adam.zero_grad()
         average.optimization_step = step
         average.step(model.parameters())
         return dict(terms, gradient=norm)
 
-    with torch.random.fork_rng():
-        train_loop(update, steps, adam, parts, told, replace(keep, main=accelerator.is_main_process))
-    accelerator.wait_for_everyone()
+    with own_randomness(processes):
+        train_loop(update, steps, adam, parts, told, replace(keep, main=processes.main))
+    wait(processes)
     average.copy_to(model.parameters())
     return model.eval().requires_grad_(False)

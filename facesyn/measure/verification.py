@@ -196,10 +196,17 @@ def worth(
     dim: int = 64,
     recipe: Recipe = Recipe(),
     keep: Keep = Keep(),
+    every: int = 0,
 ) -> dict[str, float]:
-    "`verify_pairs` of a recogniser that is trained on `faces` by `train_recogniser`"
-    network, _ = train_recogniser(faces, NETWORKS[net] | dict(dim=dim), recipe, keep)
-    return verify_pairs(Encoder(network, faces.size), tests)
+    """`verify_pairs` of a recogniser that is trained on `faces` by `train_recogniser`; with `every`, its log has them
+    after each so many updates as well"""
+    tests = list(tests)
+
+    def look(network):
+        return verify_pairs(Encoder(network, faces.size), tests)
+
+    config = NETWORKS[net] | dict(dim=dim)
+    return look(train_recogniser(faces, config, recipe, keep, evaluate=look if every else None, every=every)[0])
 
 
 def untrained(tests: Iterable[Pairs], net: str = "tiny32", dim: int = 64, seed: int = 0) -> dict[str, float]:

@@ -22,9 +22,8 @@ from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.training import Keep, learning_rate, train_loop
 from ..data.faces import ATTRIBUTES, Faces
-from ..data.pictures import faces_digest
+from ..data.pictures import faces_digest, reader
 from .backbones import IResNet, Network
-from .recogniser import reader
 
 # %% ../../nbs/nets/09_attributes.ipynb #c005
 def normalise_attributes(attributes) -> torch.Tensor:
@@ -158,7 +157,7 @@ def train_attributes(
     """Trains an `AttributeNet` on `faces.attributes` (NaN = unknown, left out) and returns (network in eval mode, log:
     one dict per epoch)
 
-    `net`: settings of `AttributeNet`; `memory`: see `recogniser.reader`. The log has the mean absolute errors in
+    `net`: settings of `AttributeNet`; `memory`: see `data.pictures.reader`. The log has the mean absolute errors in
     training (pitch, yaw, roll in degrees, age in years) of what is known. ValueError if no attribute is known.
     """
     of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")

@@ -24,7 +24,7 @@ from facesyn.data.image_sets import Encoded, decoded, encoded_faces, known_about
 from facesyn.data.inspection import inspect_dataset
 from facesyn.data.lmdb_sets import open_lmdb
 from facesyn.data.opening import kind_of, open_encoded, open_faces, open_sources
-from facesyn.data.pairs import Pairs, array_pairs, plan_pairs
+from facesyn.data.pairs import Pairs, array_pairs, open_pairs, plan_pairs
 from facesyn.data.parquet_sets import open_parquet
 from facesyn.data.pickles import opcodes, unpickle
 from facesyn.data.rec_sets import EXACT, joined, open_rec, plan_records, write_rec
@@ -248,6 +248,15 @@ def test_arrays_of_pairs(tmp_path):
     ):
         np.savez(tmp_path / "wrong.npz", **wrong)
         refused(lambda: array_pairs(tmp_path / "wrong.npz", 32), "wrong.npz")
+
+
+def test_several_sources_of_pairs(tmp_path):
+    for sources, words in (
+        ([], "[]: expected pair sets"),
+        (["parametric", "parametric"], "expected pair sets of different names"),
+    ):
+        refused(lambda s=sources: open_pairs(s, 16, 20, 10), words)
+    refused(lambda: open_pairs(["lfw.bin"], 16, root=tmp_path), str(tmp_path / "lfw.bin"), kind=FileNotFoundError)
 
 
 GOOD = frame(b"abcd" + MAGIC + b"e")

@@ -19,11 +19,12 @@ from facesyn.nets.attributes import AttributeNet, AttributeRecipe, normalise_att
 from facesyn.nets.augmentation import rand_augment
 from facesyn.nets.backbones import IResNet, MobileFaceNet, check_finite, load_recogniser, recogniser
 from facesyn.nets.encoders import Encoder, load_encoder
+from facesyn.nets.margins import MarginHead
 from facesyn.nets.onnx_export import export_onnx
 from facesyn.nets.onnx_nets import RuntimeNet, onnx_to_torch
 from facesyn.nets.photo_attributes import check_gives, onnx_attributes, read_column
 from facesyn.nets.photographs import known_landmarks, load_models, photo_files, prepare_photos
-from facesyn.nets.recogniser import MarginHead, Recipe, check_labels, train_recogniser
+from facesyn.nets.recogniser import Recipe, check_labels, train_recogniser
 
 UPRIGHT = template()[None].repeat(4, 1, 1)
 SWAPPED = UPRIGHT[:, [1, 0, 2, 4, 3]]  # left and right exchanged
@@ -49,6 +50,10 @@ def changed(x, row, value):
     x = x.clone()
     x[row] = value
     return x
+
+
+def shared(**told):
+    return train_recogniser(labelled(0, 0, 1, 1), LITTLE, Recipe(1, 4, **told), device="cpu")
 
 
 CALLS = [
@@ -99,7 +104,15 @@ CALLS = [
     (lambda: train_recogniser(labelled(0, 0, 1, 1), LITTLE), "batch=128", "4 pictures"),
     (lambda: train_attributes(labelled(0, 0, 1, 1)), "known attribute"),
     (lambda: train_attributes(labelled(0, 1, known=30.0), LITTLE), "batch=128", "2 pictures"),
-    *((lambda k=k: Recipe(**{k: 0}), f"Recipe: {k}=0") for k in ("epochs", "batch")),
+    *((lambda k=k: Recipe(**{k: 0}), f"Recipe: {k}=0") for k in ("epochs", "batch", "accumulate", "normalise")),
+    *((lambda v=v: Recipe(sample=v), f"sample={v!r}") for v in (0, -0.1, 1.5, float("nan"), True, "all")),
+    (lambda: Recipe(precision="fp8"), "precision='fp8'", "no, bf16, fp16"),
+    (lambda: shared(precision="fp16"), "precision='fp16' needs a CUDA GPU", "cpu"),
+    (lambda: shared(accumulate=3), "a batch of 4 cannot be shared by 1 processes with 3 parts each"),
+    (lambda: shared(accumulate=2), "cannot see 4 pictures together", "may be 2 there"),
+    (lambda: shared(normalise=3), "cannot see 3 pictures together"),
+    (lambda: shared(accumulate=4, normalise=1), "cannot see 1 pictures together"),
+    (lambda: MarginHead(2, 3)(X[:1, 0, 0, :2], torch.tensor([1]), torch.tensor([0, 2])), "not among those"),
     *((lambda k=k: AttributeRecipe(**{k: 0}), f"AttributeRecipe: {k}=0") for k in ("epochs", "batch")),
     (lambda: train_attributes(labelled(0, 1, known=30.0)), "16 px and the network takes 32 px"),
     (lambda: normalise_attributes([[0, 0, 20]]), "expected attributes (n, 4)", "(1, 3)"),
@@ -123,6 +136,9 @@ def test_a_network_that_breaks(tmp_path):
 
 CHANGES = [
     (train_recogniser, dict(lr=0.2), "lr: 0.1 -> 0.2"),
+    (train_recogniser, dict(normalise=2), "normalise: None -> 2"),
+    (train_recogniser, dict(sample=0.5), "sample: 1.0 -> 0.5"),
+    (train_recogniser, dict(precision="bf16"), "precision: 'no' -> 'bf16'"),
     (train_recogniser, dict(rand=dict(ops=2)), "rand.ops: None -> 2"),
     (train_recogniser, dict(crop=0.9), "crop: 0.0 -> 0.9"),
     (train_recogniser, dict(jitter=0.1), "jitter: 0.0 -> 0.1"),

@@ -30,6 +30,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "nbs/docs").glob("*.ipynb"))]
 IN_THE_REPOSITORY = {"results", "profiles"}  # pages of code about the repository itself, which nbdev_test executes
 SHORTER = {
     "workers=4": "workers=1",
+    "epochs=20, batch=512, normalise=128": "epochs=1, batch=4, normalise=2",
+    "pairs=600, pool=200": "pairs=20, pool=4",
     "spread(tammes_anchors(8, 12), 10,": "spread(tammes_anchors(8, 12), 2,",
     "steps=2000, batch=256": "steps=1, batch=2, unet=dict(channels=(8, 8), head_dim=8), width=16, hidden=(8, 8)",
     "parametric_faces(1000, 8,": "parametric_faces(2, 2,",

@@ -1,6 +1,7 @@
 """Every run notebook runs to its end with its default, smoke-sized parameters, in a folder of its own; what it reads is
 made first, by the runs of the profile `smoke` that write it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import papermill
 import pytest
 
 from facesyn.core.doctor import below, reads, writes
+from facesyn.core.files import read_json
 from facesyn.core.profiles import read_profile
 from facesyn.data.cards import RENDERED
 from facesyn.data.dataset import write_encoded, write_folder
 from facesyn.data.faces import parametric_faces
+from facesyn.data.pairs import BUILTIN, builtin_pairs, write_bin
 
 ROOT = Path(__file__).parents[2]
 RUNS = {run.name: run for run in read_profile("smoke", ROOT).runs}
@@ -86,6 +89,24 @@ def test_wrong_parameters_are_named(run, asked, word, root, ran):
         ran(other)
     with pytest.raises(papermill.exceptions.PapermillExecutionError, match=word):
         execute(run, root, asked)
+
+
+def test_five_benchmarks_in_one_run(root):
+    "One table of five .bin files and their mean, and curves of them during training"
+    names, faces = "lfw cfp_fp agedb_30 calfw cplfw".split(), parametric_faces(10, 4, 32, 0)
+    write_folder(faces, root / "data/ten", dict(name="x", method="none", limits="tests", **RENDERED))
+    for name, built in zip(names, BUILTIN, strict=True):
+        write_bin(builtin_pairs(built, 32, 20, 10), root / f"data/pairs/{name}.bin")
+    benchmarks = dict(source=[f"data/pairs/{name}.bin" for name in names])
+    execute("recognise", root, dict(dataset="data/ten", out="data/five", benchmarks=benchmarks, check=1))
+    results = read_json(root / "data/five/recognise.json", dict)["results"]
+    assert results["pairs"] == dict.fromkeys(names, 20) and len(results["rows"]) == 3
+    for row in results["rows"]:
+        mean = 100 * np.mean([row[name] for name in names])
+        assert np.isclose(results["mean_percent"][row["name"]][0], mean)
+    curves = [json.loads(line) for line in (root / "data/five/real_40_seed0/log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in curves] == [1, 2] and all(set(names) <= set(row) for row in curves)
+    assert {k: curves[-1][k] for k in names} == {k: results["rows"][1][k] for k in names}
 
 
 def test_rejected_photographs_are_grouped_by_reason(root, ran):

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -71,13 +70,11 @@ def test_pictures_of_anybody_whatever_the_batch(looks, tmp_path):
 
 def test_half_precision(looks, pictures, tmp_path):
     "The LoRA is single precision over a base in half precision"
-    AcceleratorState._reset_state()  # accelerate keeps one precision a process
     pipe = small().to(torch.bfloat16)
     known = know(pipe, pictures, looks)
     half = replace(RECIPE, steps=1, optim=replace(RECIPE.optim, precision="bf16"))
     weights = load_file(train_person(pipe, known, known, looks, Keep(tmp_path), half) / LORA_FILE)
     assert all(v.dtype == torch.float32 and v.isfinite().all() for v in weights.values())
-    AcceleratorState._reset_state()
 
 
 def test_the_file_is_read_by_diffusers(looks, pictures, tmp_path):

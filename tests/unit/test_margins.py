@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from facesyn.nets.recogniser import MarginHead
+from facesyn.nets.margins import MarginHead
 
 
 def slow(x, w, labels, kind, s, m, straight=False, mean=20.0, std=100.0):

@@ -10,7 +10,8 @@ import yaml
 
 from facesyn.data.faces import parametric_faces
 from facesyn.nets.backbones import NETWORKS
-from facesyn.nets.recogniser import MARGINS, Recipe, recogniser_recipe, train_recogniser
+from facesyn.nets.margins import MARGINS
+from facesyn.nets.recogniser import Recipe, recogniser_recipe, train_recogniser
 
 PROFILES = [
     p for p in sorted((Path(__file__).parents[2] / "nbs/runs/params").glob("*.yaml")) if "\nrecognise:" in p.read_text()
