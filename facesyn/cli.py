@@ -106,7 +106,7 @@ def asked_for(options: list[str]) -> dict[str, dict[str, Any]]:
 # %% ../nbs/cli.ipynb #c009
 Parameters = Annotated[
     list[str],
-    typer.Option("-p", "--parameter", help="A parameter of a run, as id3_generate.identities=20; may be repeated."),
+    typer.Option("-p", "--parameter", help="A parameter of a run, as id3_generate.identities=20; once for each."),
 ]
 Name = Annotated[str, typer.Argument(help="A profile: `facesyn profiles` lists them.")]
 STARTERS = ["demo_small", "demo", "cemiface", "idbooth", "photos"]

@@ -70,7 +70,8 @@ class ID3Recipe:
     """How an ID³ generator is built and trained for `steps` updates
 
     `unet`: options of `build_unet` (channels, attention_levels, ...); `width`, `hidden`: see `ID3Conditions`; `drop`:
-    how often identity and attributes are hidden. ValueError for what cannot be."""
+    how often identity and attributes are hidden. `batch` may exceed the set: a picture that is drawn twice gets another
+    noise each time. ValueError for what cannot be."""
 
     steps: int
     batch: int = 32

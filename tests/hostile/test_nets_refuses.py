@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_training(train, tmp_path):
         if trainer is train:
             refused(lambda: train(faces, net, kind(**recipe | change), keep, device="cpu"), str(tmp_path), words)  # noqa: B023
     negative = replace(faces, read=lambda k: 255 - faces.read(k))
-    refused(lambda: train(negative, net, kind(**recipe), keep, device="cpu"), "pixels: ")
+    refused(lambda: train(negative, net, kind(**recipe), keep, device="cpu"), "other pixels")
     keep.path.write_bytes(keep.path.read_bytes()[:5000])
     refused(lambda: train(faces, net, kind(**recipe), keep, device="cpu"), "checkpoint.safetensors is not a checkpoint")
 

@@ -92,21 +92,21 @@ def test_other_pictures_are_another_training(name, tmp_path):
     train, eyes = TRAINERS[name], encoder()
     train(ONE, tmp_path, eyes)
     train(ONE, tmp_path, eyes)  # the same: it has ended already
-    refused(lambda: train(OTHER, tmp_path, eyes), "other settings", "use another folder")
+    refused(lambda: train(OTHER, tmp_path, eyes), "another set or training", "use another folder")
 
 
 @pytest.mark.parametrize("name", ["recogniser", "attributes", "lora"])
 def test_one_pixel_is_another_picture(name, tmp_path):
     train, eyes = TRAINERS[name], encoder()
     train(ONE, tmp_path, eyes)
-    refused(lambda: train(LAST, tmp_path, eyes), "other settings")
+    refused(lambda: train(LAST, tmp_path, eyes), "another set or training")
 
 
 @pytest.mark.parametrize("name", ["id3", "cemiface", "lora"])
 @pytest.mark.parametrize("other", [dict(seed=1), dict(channels="bgr"), dict(std=100.0), dict(mean=100.0)], ids=str)
 def test_another_encoder(name, other, tmp_path):
     TRAINERS[name](ONE, tmp_path, encoder())
-    refused(lambda: TRAINERS[name](ONE, tmp_path, encoder(**other)), "other settings", "encoder")
+    refused(lambda: TRAINERS[name](ONE, tmp_path, encoder(**other)), "another set or training", "encoder")
 
 
 def test_a_lora_of_another_base(tmp_path):
@@ -114,7 +114,7 @@ def test_a_lora_of_another_base(tmp_path):
     lora(ONE, tmp_path, eyes, pipe)
     with torch.no_grad():
         pipe.unet.conv_out.bias += 1
-    refused(lambda: lora(ONE, tmp_path, eyes, pipe), "other settings", "base")
+    refused(lambda: lora(ONE, tmp_path, eyes, pipe), "another set or training", "base")
 
 
 def test_a_finished_lora_leaves_no_checkpoint(tmp_path):

@@ -107,7 +107,7 @@ EXAMPLES = {train_id3: "pipe", train_cemiface: "pipe", train_recogniser: "log", 
 @pytest.mark.parametrize("told", EXAMPLES, ids=lambda told: told.__name__)
 def test_examples_of_docstrings_run(told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    convert(parametric_faces(4, 4, 32), tmp_path / "data/photos/train.rec", size=112)
+    convert(parametric_faces(4, 4, 32), tmp_path / "data/photos", size=112)
     write_bin(open_pairs("parametric", 32, 20, 20)[0], tmp_path / "lfw.bin")
     (block,) = fenced(inspect.getdoc(told), "python")
     for long, short in SHORTER.items():
