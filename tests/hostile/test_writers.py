@@ -18,8 +18,9 @@ from facesyn.core.files import read_json
 from facesyn.data.conversion import WRITERS, convert, open_faces
 from facesyn.data.dataset import begin_dataset, writing
 from facesyn.data.faces import parametric_faces
-from facesyn.methods.generation import generate, plan
+from facesyn.methods.generation import generate
 from facesyn.methods.id3_sampling import ID3Pipeline
+from facesyn.methods.plans import plan
 from facesyn.nets.photographs import prepare_photos
 
 CARD = dict(name="four", source="rendered", method="a test", licence="CC0-1.0", limits="none")
@@ -93,8 +94,9 @@ def test_two_generations_of_different_people(tmp_path):
 
 
 def test_two_processes_share_a_generation(tmp_path):
-    at_once(*[lambda k=k: made(tmp_path / "set", shard=(k, 2)) for k in range(2)])
-    assert made(tmp_path / "set")["sha256"] == made(tmp_path / "alone")["sha256"]
+    said = at_once(*[lambda: made(tmp_path / "set", unit=4, slowly=True)] * 2)
+    assert said == ["made", "made"]
+    assert content(tmp_path / "set") == content(made(tmp_path / "alone") and tmp_path / "alone")
 
 
 def test_nothing_is_replaced_while_it_is_written(tmp_path):
