@@ -19,7 +19,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import pipeline  # noqa: E402
 
-from facesyn.methods.generation import UNITS, generate  # noqa: E402
+from facesyn.core.sharing import UNITS  # noqa: E402
+from facesyn.methods.generation import generate  # noqa: E402
 from facesyn.methods.id3_sampling import ID3Pipeline  # noqa: E402
 from facesyn.methods.plans import per_person, plan  # noqa: E402
 

@@ -17,8 +17,9 @@ from tiny import pipeline
 from facesyn.core import leases
 from facesyn.core.checks import refused
 from facesyn.core.files import read_json
-from facesyn.core.leases import claim, is_stale, progress, this_process, work_off
-from facesyn.methods.generation import UNITS, generate
+from facesyn.core.leases import claim, is_stale, this_process
+from facesyn.core.sharing import UNITS, progress, work_off
+from facesyn.methods.generation import generate
 from facesyn.methods.id3_sampling import ID3Pipeline
 from facesyn.methods.plans import Later, per_person, plan
 
@@ -212,18 +213,15 @@ def test_the_work_is_shared(tmp_path):
         worker.join()
 
 
-def test_what_goes_missing_is_made_again(tmp_path, alone, monkeypatch):
-    "Between the end of its unit and the merge a picture is lost"
-    merge, lost = generate.__globals__["_merge"], []
-
-    def after_a_loss(out, *more):
-        lost.append(sorted(out.rglob("*.png"))[11])
-        lost[0].unlink()
-        merge(out, *more)
-
-    monkeypatch.setitem(generate.__globals__, "_merge", after_a_loss)
+def test_what_goes_missing_is_made_again(tmp_path, alone):
+    "A picture is lost after its unit was done, and its process ended before the rest was"
+    (worker,) = workers(1, tmp_path / "set", pause=0.2)
+    until(lambda: [*(tmp_path / "set").glob(f"{UNITS}*/*.done")])
+    worker.kill()
+    worker.join()
+    (tmp_path / "set/000001/0003.png").unlink()
     drawn(tmp_path / "set")
-    assert lost and content(tmp_path / "set") == alone
+    assert content(tmp_path / "set") == alone
 
 
 @pytest.mark.parametrize("how, words", [(dict(batch=8), "batch: 4 -> 8"), (dict(seed=1), "seed: 0 -> 1")])
