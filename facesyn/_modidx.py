@@ -211,7 +211,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'facesyn.core.sharing._put_away': ('core/sharing.html#_put_away', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing.begins_at': ('core/sharing.html#begins_at', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing.bounds': ('core/sharing.html#bounds', 'facesyn/core/sharing.py'),
-                                      'facesyn.core.sharing.progress': ('core/sharing.html#progress', 'facesyn/core/sharing.py'),
+                                      'facesyn.core.sharing.how_far': ('core/sharing.html#how_far', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing.said_of': ('core/sharing.html#said_of', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing.share_work': ('core/sharing.html#share_work', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing.undo': ('core/sharing.html#undo', 'facesyn/core/sharing.py'),

@@ -84,9 +84,8 @@ def generate(
     """Writes the images of a plan as a dataset in `out`; returns its card when it is whole
 
     All processes that call this for the same folder share the work, and may come and go; each claims `unit` images at a
-    time, rounded up to whole batches.
-    `card`: the entries of `cards.CARD`; `options` go to the pipeline, such as `gamma` and `encoder`, but for `log`, a
-    file in which pictures and seconds add up, see `core.records.work_done`.
+    time, rounded up to whole batches. `card`: the entries of `cards.CARD`; `options` go to the pipeline, but for `log`,
+    a file in which pictures and seconds add up, see `core.records.work_done`.
     A dataset begun there with other settings is a ValueError, or removed first with `replace`, if `generate` made it.
     ValueError also for a row that the plan has twice, and while another process writes there with other settings.
     """
@@ -96,22 +95,19 @@ def generate(
     settings = dataset_settings(pipe, rows, batch, steps, options)
     if replace:
         _remove_other(out, settings)
-    options["num_inference_steps"] = steps
+    how = dict(options, num_inference_steps=steps)
     with bar((), "pictures", len(rows)) as shown:
 
         def draw(first, end, note):
             for start in range(first, end, batch):
                 index, began = np.arange(start, min(start + batch, end)), time.time()
-                if _draw(pipe, rows, out, index, options):
-                    for tell in (note, partial(note_work, log)):
-                        tell(len(index), time.time() - began)
+                if _draw(pipe, rows, out, index, how):
+                    note(len(index), time.time() - began)
+                    note_work(log, len(index), time.time() - began)
                 shown.update(len(index))
 
-        share_work(
-            *(out, settings, len(rows), unit, draw, lambda r: [_file(out, rows, r)]),
-            begin=lambda: begin_dataset(out, settings),
-            last=lambda: _finish(out, rows, card),
-        )
+        begin, last = partial(begin_dataset, out, settings), partial(_finish, out, rows, card)
+        share_work(out, settings, len(rows), unit, draw, lambda r: [_file(out, rows, r)], begin, last)
     return read_json(out / "card.json")
 
 

@@ -88,11 +88,11 @@ def drawn_candidates(
     """`n` people, one picture each, of random embeddings in the `identity_space` of real ones y (k, dim), frontal, with
     ages drawn from the known rows of `pool` (k, 4); `options`: of `sample_all`"""
     who = random_anchors(n, subspace or y.shape[1], seed) @ identity_space(y, subspace)
-    s = known_bootstrap(pool, n, 1, seed)
-    if s is not None:
-        s[..., :3] = 0
-    pictures = sample_all(pipe, plan(who[:, None], seed, s=s), **options)
-    known = np.full((n, 4), np.nan) if s is None else s[:, 0]
+    drawn = known_bootstrap(pool, n, 1, seed)
+    known = np.full((n, 4), np.nan, np.float32)
+    if drawn is not None:
+        known[:, :3], known[:, 3] = 0, drawn[:][:, 3]
+    pictures = sample_all(pipe, plan(who[:, None], seed, s=None if drawn is None else known[:, None]), **options)
     return Faces(np.arange(n), [f"{i:06d}" for i in range(n)], known, pictures.shape[1], lambda k: pictures[k])
 
 # %% ../../nbs/methods/09_inquiries.ipynb #n105

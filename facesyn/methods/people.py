@@ -8,7 +8,9 @@ __all__ = ['NEGATIVE', 'CONSENT', 'booth_prompt', 'check_consent', 'person_numbe
 
 # %% ../../nbs/methods/13_people.ipynb #c002
 import json
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,10 +21,20 @@ from PIL import Image
 from safetensors import safe_open
 
 from ..core.doors import check_name, nfc
-from ..core.files import arrays_digest, bar, read_json
+from ..core.files import arrays_digest, read_json
 from ..core.images import PHOTOGRAPHS, generator, read_image
+from ..core.records import note_work
+from ..core.sharing import share_work
 from ..data.cards import check_card
-from ..data.dataset import finish_dataset, is_whole, manifest_row, rank_within, write_image, writing
+from facesyn.data.dataset import (
+    begin_dataset,
+    finish_dataset,
+    is_whole,
+    manifest_row,
+    rank_within,
+    write_image,
+    writing,
+)
 from ..data.faces import Faces, folder_faces, folder_images, people_of
 from ..diffusion.text_to_image import token_ids
 from .idbooth_pictures import PromptSampling, check_drawing, prompted, sampling_settings
@@ -118,30 +130,37 @@ def generate_people(
     out: str | Path,
     card: dict,
     how: PromptSampling = PromptSampling(),
-    shard: tuple[int, int] = (0, 1),
     prompt: Callable = booth_prompt,
-) -> dict | None:
-    """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card, or None while
-    other shards still have to write
+    log: str | Path | None = None,
+) -> dict:
+    """Writes `images` pictures of each of `people` as a dataset with a folder a person; returns its card when it is
+    whole
 
-    people: dicts of name, number, sex and `lora`, the folder by `train_person` (None: the base as it is). `shard`: (k,
-    n), by people. Goes on where it was stopped; ValueError if it was begun with other settings.
+    people: dicts of name, number, sex and `lora`, the folder by `train_person` (None: the base as it is). All processes
+    that call this for the same folder share the people. Goes on where it was stopped; ValueError if it was begun with
+    other settings. `log`: a file in which pictures and seconds add up, see `core.records.work_done`.
     """
     check_drawing(pipe)
     check_card(card)
-    out, (k, n) = Path(out), shard
-    if not 0 <= k < n:
-        raise ValueError(f"shard must be (k, n) with 0 <= k < n, got {shard}")
+    out = Path(out)
     people_of([check_name(p["name"], out) for p in people], str(out))
     prompts = {p["name"]: [prompt(p["number"], j, p["sex"]) for j in range(images)] for p in people}
     token_ids(pipe.tokenizer, [how.negative_prompt, *{q for each in prompts.values() for q in each}])
     told = [[p["name"], p["number"], prompts[p["name"]], p["lora"] and _lora_digest(p["lora"])] for p in people]
     asked = dict(people=len(people), told=sha256(json.dumps(told).encode()).hexdigest(), images=images)
-    with writing(out, asked | sampling_settings(pipe, how), shared=True):
-        for p in bar(people[k::n], "people"):
-            _generate_person(pipe, p, prompts[p["name"]], out / p["name"], how)
-        rows = [_row(p, j, q, how.seed) for p in people for j, q in enumerate(prompts[p["name"]])]
-        return finish_dataset(out, rows, card) if all((out / row["file"]).exists() for row in rows) else None
+    rows = [[_row(p, j, q, how.seed) for j, q in enumerate(prompts[p["name"]])] for p in people]
+
+    def draw(first, end, note):
+        for p in people[first:end]:
+            began = time.time()
+            if done := _generate_person(pipe, p, prompts[p["name"]], out / p["name"], how):
+                note(1, time.time() - began)
+                note_work(log, done, time.time() - began)
+
+    asked |= sampling_settings(pipe, how)
+    begin, last = partial(begin_dataset, out, asked), partial(finish_dataset, out, sum(rows, []), card)
+    share_work(out, asked, len(people), 1, draw, lambda k: [out / row["file"] for row in rows[k]], begin, last)
+    return read_json(out / "card.json")
 
 
 def _row(p, j, prompt, seed) -> dict:
@@ -150,11 +169,12 @@ def _row(p, j, prompt, seed) -> dict:
     return manifest_row(f"{p['name']}/{j:04d}.png", p["number"], j, stream, name=p["name"], prompt=prompt)
 
 
-def _generate_person(pipe, p, prompts, folder, how):
-    "The pictures of a person that are not there yet, with the person's LoRA in the pipeline while they are made"
+def _generate_person(pipe, p, prompts, folder, how) -> int:
+    """The pictures of a person that are not there yet, with the person's LoRA in the pipeline while they are made; how
+    many were made"""
     missing = [j for j in range(len(prompts)) if not is_whole(folder / f"{j:04d}.png")]
     if not missing:
-        return
+        return 0
     if p["lora"]:
         load_lora(pipe, p["lora"])
     try:
@@ -166,6 +186,7 @@ def _generate_person(pipe, p, prompts, folder, how):
             for j, image in zip(js, prompted(pipe, [prompts[j] for j in js], streams, how)):
                 if j in missing:
                     write_image(image, folder / f"{j:04d}.png")
+        return len(missing)
     finally:
         if p["lora"]:
             pipe.unet.unload_lora()

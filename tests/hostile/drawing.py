@@ -95,13 +95,13 @@ def content(folder):
 def kill_workers(out, times):
     launcher, seen = launched(out, 0.2, restarts=times + 1), []
     for k in range(times):
-        pid = until(lambda: at_work(out) or launcher.poll() is not None and [0])[k % 2 - 1 if k % 2 == 0 else 0]
-        if not pid:
-            break
+        now = pictures(out)  # 6 batches later, so that units are done, too
+        until(lambda now=now: launcher.poll() is not None or at_work(out) and pictures(out) >= now + 6 * BATCH)
+        assert launcher.poll() is None, f"it ended after {k} kills: make the set larger"
+        pid = until(lambda: at_work(out))[-(k % 2)]
         os.kill(pid, signal.SIGKILL)
         seen.append(pictures(out))
         until(lambda pid=pid: not alive(pid))
-    assert len(seen) == times, f"it ended after {len(seen)} kills: make the set larger"
     assert launcher.wait(timeout=600) == 0
     return seen
 

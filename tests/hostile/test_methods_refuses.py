@@ -321,7 +321,6 @@ def test_people(booth, tmp_path):
     )
     long = PromptSampling(negative_prompt=NEGATIVE)
     refused(lambda: generate_people(booth, [ada], 1, tmp_path / "new", CARD, long), "limit")
-    refused(lambda: generate_people(booth, [ada], 1, tmp_path / "new", CARD, HOW, (1, 1)), "shard")
     refused(lambda: generate_people(booth, [ada], 1, tmp_path / "new", {}, HOW), "licence")
     generate_people(booth, [ada], 1, tmp_path / "made", CARD, HOW)
     more = replace(HOW, steps=3)

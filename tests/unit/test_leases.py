@@ -18,7 +18,7 @@ from facesyn.core import leases
 from facesyn.core.checks import refused
 from facesyn.core.files import read_json
 from facesyn.core.leases import claim, is_stale, this_process
-from facesyn.core.sharing import UNITS, progress, work_off
+from facesyn.core.sharing import UNITS, how_far, work_off
 from facesyn.methods.generation import generate
 from facesyn.methods.id3_sampling import ID3Pipeline
 from facesyn.methods.plans import Later, per_person, plan
@@ -206,7 +206,7 @@ def test_the_work_is_shared(tmp_path):
     two = workers(2, out, pause=0.2)
     until(lambda: len([*out.glob(f"{UNITS}*/*.done")]) >= 3)
     (folder,) = out.glob(f"{UNITS}*")
-    now = progress(folder)
+    now = how_far(folder)
     assert now["count"] == 48 and 24 <= now["done"] <= 48 and len(now["workers"]) == 2
     assert all(w["units"] and w["per_second"] > 0 and w["heard"] < 60 for w in now["workers"].values())
     for worker in two:
