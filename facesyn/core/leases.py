@@ -32,7 +32,7 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str | None:
-    "When a process of this machine was born, in the system's ticks; None if it ended; empty where no system says so"
+    "When a process of this machine was born, in the system's ticks; None if it ended; empty where the system does not say"
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else fields[18]  # ended, and its parent has not looked yet
@@ -54,7 +54,10 @@ def this_process() -> dict:
 
 def has_ended(holder: Mapping) -> bool:
     "Is it known that a process has ended? Of one on another machine it is not"
-    return holder.get("machine") == _machine() and _born(int(holder.get("pid", 0))) != holder.get("born")
+    if holder.get("machine") != _machine():
+        return False
+    born = _born(int(holder.get("pid", 0)))
+    return born is None or born not in ("", holder.get("born"))
 
 # %% ../../nbs/core/15_leases.ipynb #l008
 def _leases(folder: Path, unit: str) -> list[Path]:
