@@ -32,7 +32,7 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str | None:
-    "When a process of this machine was born, in the system's ticks; None if it ended; empty where the system does not say"
+    "When a process of this machine was born, in the system's ticks; None if it ended, empty if the system does not say"
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else fields[18]  # ended, and its parent has not looked yet

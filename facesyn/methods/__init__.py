@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cemiface_training": ["CemiFaceRecipe", "train_cemiface"],
         "inquiries": ["Screen", "choose_inquiries", "ranked_groups"],
         "generation": ["generate"],
+        "tars": ["generate_tars"],
         "plans": ["bootstrap_attributes", "plan"],
         "idbooth": ["BoothLoss"],
         "idbooth_pictures": ["make_priors"],

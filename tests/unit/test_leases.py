@@ -1,11 +1,13 @@
 """Drawing is shared by processes that come and go: by one, four or two of them, killed or not, it is the same bytes."""
 
+import io
 import json
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from facesyn.core.sharing import UNITS, how_far, work_off
 from facesyn.methods.generation import generate
 from facesyn.methods.id3_sampling import ID3Pipeline
 from facesyn.methods.plans import Later, per_person, plan
+from facesyn.methods.tars import generate_tars
 
 pytestmark = pytest.mark.distributed
 CARD = dict(name="twelve", source="rendered", method="a test", licence="CC0-1.0", limits="none")
@@ -240,6 +243,45 @@ def test_another_unit_is_the_same_set(tmp_path, alone):
     worker.join()
     drawn(tmp_path / "set")
     assert content(tmp_path / "set") == alone
+
+
+def tars(out, pause=0.0):
+    torch.set_num_threads(1)
+    pipe = Slow(**pipeline().components)
+    pipe.pause = pause
+    pipe.set_progress_bar_config(disable=True)
+    return generate_tars(pipe, rows(), out, CARD, batch=4, steps=2, unit=8)
+
+
+def test_tar_files_by_two_of_which_one_is_killed(tmp_path):
+    first, other = [FORK.Process(target=tars, args=(tmp_path / "set", 0.2)) for _ in range(2)]
+    first.start(), other.start()
+    until(lambda: [*(tmp_path / "set").glob("*.tar")])
+    first.kill()
+    first.join(), other.join()
+    assert other.exitcode == 0
+    tars(tmp_path / "alone")
+    assert content(tmp_path / "set") == content(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    "change, words", [("lost", "lacks 000000012.cls"), ("twice", "000000012.cls twice"), ("cut", "damaged")]
+)
+def test_every_row_is_in_the_tar_files_once(change, words, tmp_path):
+    tars(tmp_path / "set")
+    path = tmp_path / "set/train-000001.tar"
+    with tarfile.open(path) as tar:
+        parts = [(member, tar.extractfile(member).read()) for member in tar.getmembers()]
+    at = [member.name for member, _ in parts].index("000000012.png")
+    parts = parts[:at] + parts[at : at + 3] * dict(lost=0, twice=2, cut=1)[change] + parts[at + 3 :]
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for member, data in parts:
+            tar.addfile(member, io.BytesIO(data))
+    if change == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    refused(lambda: tars(tmp_path / "set"), str(path), words)
+    path.unlink()
+    tars(tmp_path / "set")
 
 
 def test_a_full_disk_is_named_and_work_goes_on_later(tmp_path, alone):
