@@ -9,6 +9,7 @@ __all__ = ['generate_tars', 'check_tars']
 import tarfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,30 +46,30 @@ def generate_tars(
     out, log, unit = Path(out), options.pop("log", None), -(-unit // batch) * batch
     settings = dataset_settings(pipe, rows, batch, steps, options) | dict(format="webdataset", shard=unit)
     people, labels = np.unique(rows.identities, return_inverse=True)
+    names = [f"{i:06d}" for i in people.tolist()]
 
     def draw(first, end, note):
         if file_of(first).exists():
             return
         began, index = time.time(), np.arange(first, end)
         images = sample_all(pipe, rows, index, batch, num_inference_steps=steps, **options)
-        set_of = Encoded(labels, names, lambda k: encode_image(images[k - first], ".png"), about=about)
-        write_tar(file_of(first), set_of, np.arange(len(rows)), first, end)
+        unit_of = Encoded(labels, names, lambda k: encode_image(images[k - first], ".png"), about=partial(_about, rows))
+        write_tar(file_of(first), unit_of, np.arange(len(rows)), first, end)
         note(end - first, time.time() - began)
         note_work(log, end - first, time.time() - began)
 
     def file_of(r):
         return out / f"train-{r // unit:06d}.tar"
 
-    def about(r):
-        row = asked_of(rows, r, "")
-        return dict(image=row["image"]) | of_image(row)
-
-    def last():
-        _finish(out, rows, unit, card, names)
-
-    names = [f"{i:06d}" for i in people.tolist()]
-    share_work(out, settings, len(rows), unit, draw, lambda r: [file_of(r)], lambda: begin_dataset(out, settings), last)
+    begin, last = partial(begin_dataset, out, settings), partial(_finish, out, rows, unit, card, names)
+    share_work(out, settings, len(rows), unit, draw, lambda r: [file_of(r)], begin, last)
     return read_json(out / "card.json")
+
+
+def _about(rows, r) -> dict:
+    "What a tar file says of the image of row `r`"
+    row = asked_of(rows, r, "")
+    return dict(image=row["image"]) | of_image(row)
 
 
 def check_tars(files: list[Path], count: int, unit: int) -> None:
