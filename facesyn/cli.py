@@ -27,6 +27,7 @@ from .core.execution import execute, hush, picture_folders, result, results, run
 from .core.files import repo_root
 from .core.profiles import Loader, Profile, details, notebook_of, profile_names, read_profile, shown
 from .core.resumption import finished, forget, noted, replaced
+from .core.sharing import UNITS, said_of
 from .report.disclosure import contents
 from .report.inputs import unread
 from .report.networks import unopened
@@ -270,7 +271,7 @@ def verify(
 @app.command()
 @plainly()
 def status(name: Annotated[str, typer.Argument(help="A profile, a folder of data/runs, or a dataset.")]):
-    "Say what a profile or a folder holds: runs that ended, runs that did not, and pictures."
+    "Say what a profile or a folder holds: runs that ended or did not, pictures, and who is at work on what is shared."
     folder, order = place_of(name)
     ended = {path: record for path in sorted(folder.rglob("*.json")) if (record := run_record(path))}
     for path, record in sorted(ended.items(), key=lambda found: order(found[1]["run"])):
@@ -282,6 +283,8 @@ def status(name: Annotated[str, typer.Argument(help="A profile, a folder of data
     for root, (pictures, people) in sets.items():
         unfinished = "" if (root / "card.json").exists() else ", no card yet"
         typer.echo(f"{root}: {pictures} pictures of {people} people{unfinished}")
+    for leases in sorted(folder.rglob(f"{UNITS}*")):
+        typer.echo("\n".join([f"{leases.parent}, shared work:", *said_of(leases)]))
     if not any((ended, sets, list(folder.glob("*.ipynb")))):
         typer.echo(f"{folder}: no run and no pictures")
 

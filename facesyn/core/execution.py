@@ -99,7 +99,7 @@ def run_record(path: Path) -> dict | None:
 
 def picture_folders(folder: Path) -> dict:
     "dataset -> (pictures, folders that hold them), for pictures that lie as <dataset>/<person>/<picture>"
-    count = Counter(p.parent for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+    count = Counter(p.parent for p in folder.rglob("[!.]*") if p.suffix.lower() in PICTURES)
     return {
         root: (sum(n for p, n in count.items() if p.parent == root), sum(p.parent == root for p in count))
         for root in sorted({p.parent for p in count})

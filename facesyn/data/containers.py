@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['begin', 'suffix_of', 'needs', 'open_folder', 'image_root', 'write_images', 'open_arrays', 'one_suffix', 'shards',
-           'write_tars', 'tar_samples', 'open_tars']
+           'write_tars', 'write_tar', 'tar_samples', 'open_tars']
 
 # %% ../../nbs/data/16_containers.ipynb #c002
 import json
@@ -151,16 +151,21 @@ def write_tars(encoded: Encoded, folder, order, shard: int = 10_000):
     "`train-000000.tar`, ... of `shard` images each"
     begin(encoded, folder, order, format="webdataset", shard=shard)
     for path, start, stop in shards(folder, len(order), shard, "tar"):
-        with atomic(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for k in bar(range(start, stop), path.name):
-                data, label = encoded.read(int(order[k])), b"%d" % encoded.labels[order[k]]
-                parts = [(suffix_of(data), data), (".cls", label)]
-                if encoded.about:
-                    parts.append((".json", json.dumps(encoded.about(int(order[k]))).encode()))
-                for ending, content in parts:
-                    member = tarfile.TarInfo(f"{k:09d}{ending}")
-                    member.size = len(content)
-                    tar.addfile(member, BytesIO(content))
+        write_tar(path, encoded, order, start, stop)
+
+
+def write_tar(path: Path, encoded: Encoded, order, start: int, stop: int):
+    "The images `start` to `stop` of those in `order`, in one tar file"
+    with atomic(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for k in bar(range(start, stop), path.name):
+            data, label = encoded.read(int(order[k])), b"%d" % encoded.labels[order[k]]
+            parts = [(suffix_of(data), data), (".cls", label)]
+            if encoded.about:
+                parts.append((".json", json.dumps(encoded.about(int(order[k]))).encode()))
+            for ending, content in parts:
+                member = tarfile.TarInfo(f"{k:09d}{ending}")
+                member.size = len(content)
+                tar.addfile(member, BytesIO(content))
 
 # %% ../../nbs/data/16_containers.ipynb #c017
 class _Entry(tarfile.TarInfo):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BEGUN', 'MANIFESTS', 'ROWS', 'image_file', 'begin_dataset', 'writing', 'rank_within', 'manifest_row', 'as_columns',
-           'as_metadata', 'write_manifest', 'dataset_digest', 'finish_dataset', 'write_folder', 'encode_faces',
-           'write_encoded', 'read_encoded', 'read_embeddings']
+           'as_metadata', 'write_manifest', 'dataset_digest', 'finish_dataset', 'same_as_before', 'write_folder',
+           'encode_faces', 'write_encoded', 'read_encoded', 'read_embeddings']
 
 # %% ../../nbs/data/05_dataset.ipynb #c002
 import json
@@ -143,14 +143,14 @@ def finish_dataset(root, rows: list[dict], card: dict) -> dict:
     counts = dict(
         images=len(rows), identities=len({row["identity"] for row in rows}), sha256=dataset_digest(root, files)
     )
-    _same_as_before(root, counts)
+    same_as_before(root, counts)
     write_manifest(root, rows)
     card = dict(card, **counts, settings=read_json(root / "settings.json"))
     write_card(root, card, **dataset_front(len(rows), ["metadata.jsonl", f"*/*{Path(files[0]).suffix}"]))
     return card
 
 # %% ../../nbs/data/05_dataset.ipynb #k101
-def _same_as_before(root, counts):
+def same_as_before(root, counts):
     "ValueError if the card of a finished set counts as many images, and its digest is another one"
     before = read_json(root / "card.json", dict) if (root / "card.json").exists() else {}
     if before.get("images") == counts["images"] and before.get("sha256") not in (None, counts["sha256"]):

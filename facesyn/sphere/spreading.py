@@ -6,6 +6,8 @@
 __all__ = ['SPREADS', 'nearest_other', 'cone_cosine', 'spread_rows', 'spread']
 
 # %% ../../nbs/sphere/12_spreading.ipynb #c002
+from functools import lru_cache
+
 import torch
 from numpy.typing import ArrayLike
 from torch.nn.functional import normalize
@@ -32,6 +34,12 @@ def nearest_other(anchors: ArrayLike, block: int = 2048) -> tuple[torch.Tensor, 
 def cone_cosine(anchors: ArrayLike) -> torch.Tensor:
     "cos(theta/2) (n,): the least cosine to each anchor (n, dim) at which no other anchor can be nearer"
     return ((1 + nearest_other(anchors)[1]) / 2).clamp(min=0).sqrt()
+
+
+@lru_cache(2)
+def _cone_of(anchors: bytes, shape) -> torch.Tensor:
+    "`cone_cosine`, computed once for rows that are asked for one after another"
+    return cone_cosine(torch.frombuffer(bytearray(anchors), dtype=torch.float32).view(shape))
 
 # %% ../../nbs/sphere/12_spreading.ipynb #c007
 SPREADS = dict(
@@ -82,14 +90,16 @@ def spread_rows(
     identities, images = torch.as_tensor(identities), torch.as_tensor(images)
     _check_spread(anchors, identities, images, lb, ub, rule, cone)
     each = zip(identities.tolist(), images.tolist(), strict=True)
-    streams = [generator(seed, i, j, 1) for i, j in each]  # (seed, i, j) is the image's noise
-    if not streams:
+    streams = (generator(seed, i, j, 1) for i, j in each)  # (seed, i, j) is the image's noise
+    drawn = [(torch.rand(1, generator=g), torch.randn(anchors.shape[1], generator=g)) for g in streams]
+    if not drawn:
         return anchors[:0]
     if cone:
-        lb, ub = (cone_cosine(anchors).clamp(min=v)[identities.long(), None] for v in (lb, ub))
-    v = torch.stack([torch.rand(1, generator=g) for g in streams]) * (ub - lb) + lb
-    w = anchors[identities.long()]
-    u = normalize(tangent(w, torch.stack([torch.randn(w.shape[1], generator=g) for g in streams])), dim=1)
+        least = _cone_of(anchors.numpy().tobytes(), anchors.shape)
+        lb, ub = (least.clamp(min=v)[identities.long(), None] for v in (lb, ub))
+    v, u = (torch.stack(x) for x in zip(*drawn))
+    v, w = v * (ub - lb) + lb, anchors[identities.long()]
+    u = normalize(tangent(w, u), dim=1)
     return normalize(SPREADS[rule](w, u, v), dim=1)
 
 # %% ../../nbs/sphere/12_spreading.ipynb #c008

@@ -20,7 +20,7 @@ from facesyn.diffusion.unet import build_unet
 from facesyn.methods.cemiface import CemiFaceConditions, CemiFaceWeights, draw_m, whitening
 from facesyn.methods.cemiface_sampling import CemiFacePipeline, asked_similarities, calibrate, m_for
 from facesyn.methods.cemiface_training import CemiFaceRecipe, train_cemiface
-from facesyn.methods.generation import add_copies, bootstrap_attributes, generate, plan, sample
+from facesyn.methods.generation import add_copies, generate, sample
 from facesyn.methods.id3 import ID3Conditions, ID3Weights
 from facesyn.methods.id3_sampling import AdjustedScore, ID3Pipeline
 from facesyn.methods.id3_training import ID3Recipe, train_id3
@@ -29,6 +29,7 @@ from facesyn.methods.idbooth_pictures import PromptSampling, check_pipeline, kno
 from facesyn.methods.idbooth_training import BoothRecipe, train_person, words_of
 from facesyn.methods.inquiries import Screen, choose_inquiries, ranked_groups
 from facesyn.methods.people import CONSENT, NEGATIVE, check_consent, generate_people
+from facesyn.methods.plans import Plan, bootstrap_attributes, plan
 from facesyn.nets.attributes import train_attributes
 from facesyn.nets.encoders import Encoder
 from facesyn.nets.recogniser import train_recogniser
@@ -216,6 +217,14 @@ WHO = np.repeat(np.arange(6), [5, 10, 12, 6, 5, 20])
 ROWS = plan(Y[:, None].expand(3, 4, 6), s=S[:, None].expand(3, 4, 4), seed=5)
 POOL = np.zeros((5, 4))
 
+
+def twice(rows, r):
+    "A plan with row `r` once more at its end"
+    index = [*range(len(rows)), r]
+    conditions = {k: v[index] for k, v in rows.conditions.items()}
+    return Plan(rows.identities[index], rows.images[index], conditions, rows.seed)
+
+
 GENERATION = [
     (lambda: choose_inquiries(spoilt(CANDIDATES, 4), POSE, QUALITY), "candidate 4 is not finite"),
     (lambda: choose_inquiries(CANDIDATES, POSE[:1], QUALITY), "'pose': 1"),
@@ -229,7 +238,10 @@ GENERATION = [
     (lambda: bootstrap_attributes(POOL, 1, 1, yaw_mix=2), "yaw_mix", "2"),
     (lambda: plan(Y), "(identities, images, dim)", "(3, 6)"),
     (lambda: plan(Y[:, None], s=S), "s must have 3 x 1 rows"),
-    (lambda: generate(id3(), ROWS, "nowhere", CARD, shard=(2, 2)), "shard", "(2, 2)"),
+    (lambda: generate(id3(), ROWS, "nowhere", CARD, unit=0), "unit from 1 on", "12, 64 and 0"),
+    (lambda: generate(id3(), ROWS, "nowhere", CARD, batch=0), "batch", "12, 0 and 1000"),
+    (lambda: generate(id3(), twice(ROWS, 7), "nowhere", CARD), "rows 7 and 12", "image 3 of identity 1"),
+    (lambda: generate(id3(), replace(ROWS, identities=ROWS.identities[:0]), "nowhere", CARD), "rows", "0, 64"),
     (lambda: generate(id3(), ROWS, "nowhere", {}), "licence"),
 ]
 
@@ -341,7 +353,6 @@ def test_people(booth, tmp_path):
     )
     long = PromptSampling(negative_prompt=NEGATIVE)
     refused(lambda: generate_people(booth, [ada], 1, tmp_path / "new", CARD, long), "limit")
-    refused(lambda: generate_people(booth, [ada], 1, tmp_path / "new", CARD, HOW, (1, 1)), "shard")
     refused(lambda: generate_people(booth, [ada], 1, tmp_path / "new", {}, HOW), "licence")
     generate_people(booth, [ada], 1, tmp_path / "made", CARD, HOW)
     more = replace(HOW, steps=3)

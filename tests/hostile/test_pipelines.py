@@ -30,9 +30,9 @@ from facesyn.diffusion.unet import build_unet
 from facesyn.measure.verification import verify_pairs
 from facesyn.methods import CemiFacePipeline, ID3Pipeline
 from facesyn.methods.cemiface import CemiFaceConditions
-from facesyn.methods.generation import bootstrap_attributes
 from facesyn.methods.id3 import ID3Conditions
 from facesyn.methods.idbooth_pictures import check_drawing, check_pipeline
+from facesyn.methods.plans import bootstrap_attributes
 from facesyn.nets.attributes import AttributeNet
 from facesyn.nets.backbones import IResNet, MobileFaceNet, recogniser
 from facesyn.nets.encoders import Encoder, embed, load_encoder

@@ -26,10 +26,11 @@ from facesyn.diffusion.text_to_image import (
 )
 from facesyn.diffusion.unet import build_unet
 from facesyn.methods.cemiface_training import CemiFaceRecipe, train_cemiface
-from facesyn.methods.generation import dataset_settings, plan
+from facesyn.methods.generation import dataset_settings
 from facesyn.methods.id3_training import ID3Recipe, train_id3
 from facesyn.methods.idbooth_pictures import PromptSampling, know, sampling_settings
 from facesyn.methods.idbooth_training import LORA_FILE, BoothRecipe, train_person
+from facesyn.methods.plans import plan
 from facesyn.nets.attributes import AttributeRecipe, train_attributes
 from facesyn.nets.backbones import recogniser
 from facesyn.nets.encoders import Encoder, embed

@@ -13,8 +13,8 @@ LEADS = [
     "sphere/10_anchors",
     "diffusion/01_schedule",
     "methods/01_id3",
-    "methods/05_cemiface",
-    "methods/09_idbooth",
+    "methods/06_cemiface",
+    "methods/10_idbooth",
     "measure/03_verification",
     "data/21_conversion",
 ]

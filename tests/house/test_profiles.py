@@ -76,6 +76,7 @@ OTHERWISE = {  # records that were made with other parameters than the profile's
     "cemiface_table14/cemiface_experiment.json": {"seeds"},
     "idbooth/idbooth_train_0.json": {"shard"},  # two processes
     "idbooth/idbooth_train_1.json": {"shard"},
+    **{f"idbooth_augment/idbooth_train_seed{k}.json": {"shard"} for k in (1, 2)},  # which was [0, 1]: one process
     "photos/encode.json": {"source", "having"},
     "photos/recognise.json": {"real", "having", "benchmarks", "prefix"},
     "photos_cemiface/cemiface_train.json": {"layers"},  # 1, today [1]

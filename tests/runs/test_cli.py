@@ -21,8 +21,10 @@ from facesyn.cli import app
 from facesyn.core.chains import too_few
 from facesyn.core.files import write_json
 from facesyn.core.images import write_image
+from facesyn.core.leases import this_process
 from facesyn.core.profiles import Run, profile_names, read_profile
 from facesyn.core.resumption import differ, read_now
+from facesyn.core.sharing import UNITS, units_of
 from facesyn.data.conversion import convert
 from facesyn.data.faces import parametric_faces
 from facesyn.data.pairs import Pairs, write_bin
@@ -461,6 +463,24 @@ def test_convert_inspect_and_status(faces, tmp_path):
     refused(facesyn("status", tmp_path / "nowhere"), "nowhere")
     (tmp_path / "empty").mkdir()
     assert "no run and no pictures" in facesyn("status", tmp_path / "empty").output
+
+
+def test_status_of_shared_work(tmp_path):
+    "One process was killed in its third unit of ten, another is in its second"
+    leases, units = tmp_path / "set" / f"{UNITS}0123", units_of(100, 10)
+    write_json(dict(count=100), leases / "work.json")
+    (tmp_path / "set/000000").mkdir()
+    (tmp_path / "set/000000/.facesyn-0123456789ab-0000.png").touch()  # half-written
+    for k, (born, ending) in enumerate(
+        [("x", "done"), ("x", "done"), ("x", "0.lease"), (None, "done"), (None, "0.lease")]
+    ):
+        who = dict(this_process(), pid=1) | dict(born=born) if born else this_process()
+        work = dict(done=10 if ending == "done" else 5, seconds=2.0)
+        (leases / f"{units[k]}.{ending}").write_text("\n".join(map(json.dumps, (who, work))) + "\n")
+    said = facesyn("status", tmp_path / "set").output
+    assert "35 of 100 done, 3.75 a second, 0.3 minutes left" in said and "pictures of" not in said, said
+    assert re.search(r":1: 2 units, 4\.17 a second, not working, last heard of \d s ago", said), said
+    assert re.search(rf":{os.getpid()}: 1 units, 3\.75 a second, working, last heard of \d s ago", said), said
 
 
 def test_verify(tmp_path):

@@ -40,7 +40,7 @@ SHORTER = {
     "steps=20_000": "steps=1, batch=2, unet=dict(channels=(8, 8), head_dim=8)",
     "tammes_anchors(100, 64), 10": "tammes_anchors(3, 64), 1",
 }
-TOOLS = {"source", "for", "torchrun", "nbdev_export", "nbdev_test", "nbdev_clean", "ruff", "pytest"}
+TOOLS = {"source", "for", "torchrun", "nbdev_export", "nbdev_test", "nbdev_clean", "ruff", "sbatch", "pytest"}
 COMMANDS = {"run", "profiles", "doctor", "convert", "inspect", "verify", "status"}
 
 

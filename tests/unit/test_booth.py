@@ -1,6 +1,8 @@
 """ID-Booth on a pipeline of a few thousand weights: precision, restarts, batches, and several people."""
 
+import multiprocessing
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from facesyn.core.checks import refused
-from facesyn.core.files import weights_digest
+from facesyn.core.files import read_json, weights_digest
 from facesyn.core.images import generator, read_image
 from facesyn.core.training import Keep
 from facesyn.diffusion.schedule import add_noise, estimate_x0, target
@@ -26,6 +28,7 @@ from facesyn.nets.encoders import Encoder
 from facesyn.rendered.faces import render_faces
 
 CARD = dict(name="n", source="noise", method="m", licence="CC0-1.0", limits="all")
+FORK = multiprocessing.get_context("fork")
 HOW, RECIPE = PromptSampling(2, batch=2), BoothRecipe(steps=2, batch=2, rank=2, alpha=6)
 
 
@@ -118,6 +121,24 @@ def test_people_whatever_the_batch(tmp_path):
     assert not re.search(
         r"\bada\b", (tmp_path / "two/README.md").read_text()
     )  # no name leaves the folders and manifest
+
+
+@pytest.mark.distributed
+def test_people_by_two_processes_of_which_one_is_killed(tmp_path):
+    crowd = [dict(name=f"person {k}", number=k, sex="", lora=None) for k in range(6)]
+
+    def made(run):
+        torch.set_num_threads(1)
+        return generate_people(small(), crowd, 4, tmp_path / run, CARD, HOW)
+
+    alone, (killed, other) = made("alone"), [FORK.Process(target=made, args=("both",)) for _ in range(2)]
+    killed.start(), other.start()
+    while not [*(tmp_path / "both").glob("person*/*.png")]:
+        time.sleep(0.01)
+    killed.kill()
+    killed.join(), other.join()
+    assert other.exitcode == 0 and read_json(tmp_path / "both/card.json") == alone
+    assert not [*(tmp_path / "both").glob(".facesyn*")]
 
 
 @pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler])

@@ -21,7 +21,8 @@ from facesyn.data.dataset import write_encoded
 from facesyn.data.faces import parametric_faces
 from facesyn.measure.probes import check_judge
 from facesyn.measure.verification import share_recovered, unseen
-from facesyn.methods.generation import generate, plan
+from facesyn.methods.generation import generate
+from facesyn.methods.plans import plan
 from facesyn.nets.backbones import recogniser
 from facesyn.nets.encoders import Encoder
 from facesyn.report.accuracies import verification_table
@@ -122,8 +123,7 @@ def test_no_run_says_rendered_of_what_it_did_not_render():
 def test_a_finished_set_run_again_keeps_its_speed(tmp_path):
     y = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
     rows, log, pipe = plan(y / np.linalg.norm(y, axis=2, keepdims=True)), tmp_path / "work.jsonl", pipeline()
-    for shard in ((0, 2), (1, 2)):
-        generate(pipe, rows, tmp_path / "set", CARD, batch=4, steps=2, shard=shard, log=log)
+    generate(pipe, rows, tmp_path / "set", CARD, batch=4, steps=2, unit=8, log=log)
     first = work_done(log)
     assert first["done"] == 12 and first["per_second"] > 0
     generate(pipe, rows, tmp_path / "set", CARD, batch=4, steps=2, log=log)
