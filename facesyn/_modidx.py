@@ -1592,6 +1592,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'facesyn/nets/recogniser.py'),
                                          'facesyn.nets.recogniser._batches': ( 'nets/recogniser.html#_batches',
                                                                                'facesyn/nets/recogniser.py'),
+                                         'facesyn.nets.recogniser._config': ('nets/recogniser.html#_config', 'facesyn/nets/recogniser.py'),
                                          'facesyn.nets.recogniser._keep_scale': ( 'nets/recogniser.html#_keep_scale',
                                                                                   'facesyn/nets/recogniser.py'),
                                          'facesyn.nets.recogniser._load_scale': ( 'nets/recogniser.html#_load_scale',

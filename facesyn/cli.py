@@ -279,8 +279,7 @@ def status(name: Annotated[str, typer.Argument(help="A profile, a folder of data
     for path in sorted(folder.glob("*.ipynb"), key=lambda path: order(path.stem)):
         if notebook_of(path.stem) not in {record["run"] for record in ended.values()}:
             typer.secho(f"{path.stem}: begun, not ended: facesyn run {folder.name} goes on", fg="yellow")
-    sets = picture_folders(folder)
-    for root, (pictures, people) in sets.items():
+    for root, (pictures, people) in (sets := picture_folders(folder)).items():
         unfinished = "" if (root / "card.json").exists() else ", no card yet"
         typer.echo(f"{root}: {pictures} pictures of {people} people{unfinished}")
     for leases in sorted(folder.rglob(f"{UNITS}*")):

@@ -201,9 +201,7 @@ def _entries(path, skipped=None):
             return _damaged(f"{path} is not a whole tar file: its end is missing", skipped)
         while rest:
             if rest.strip(b"\0"):
-                return _damaged(
-                    f"{path} is damaged behind byte {end}, or several tar files lie in it, one after another", skipped
-                )
+                return _damaged(f"{path} is damaged behind byte {end}, or holds several tar files", skipped)
             rest = f.read(2**20)
 
 
@@ -238,8 +236,8 @@ def _label(file, path, name, parts) -> float:
 
 def tar_samples(path, skipped: list[str] | None = None, labels: bool = True):
     """(name, byte offset and length of the image, those of its json or None, label) of each sample of a tar; ValueError
-    names a sample without a label, with no image or several, or two samples of one name; or a sentence on it goes into
-    `skipped`, if there is such a list. Without `labels` none is looked for: it is 0"""
+    names one without a label, with no image or several, or two of one name, or a sentence on it goes into the list
+    `skipped`. Without `labels` none is looked for: it is 0"""
     seen = set()
     with open(path, "rb") as f:
         for name, group in groupby(_members(path, skipped), key=lambda m: m[0]):
@@ -254,10 +252,8 @@ def _sample(path, name, group, seen):
     "(name, image, json or None, all) of the files of a tar sample; ValueError if they are not those of one image"
     parts = {part: (offset, size) for _, part, offset, size in group}
     if name in seen or len(parts) < len(group):
-        raise ValueError(
-            f"{path}: several samples are called {name}, so that nobody can tell their files apart; a sample's files"
-            " share a name of its own and follow one another"
-        )
+        said = "a sample's files share a name of its own and follow one another"
+        raise ValueError(f"{path}: several samples are called {name}: {said}")
     seen.add(name)
     images = [parts[e[1:]] for e in sorted(SUFFIXES) if e[1:] in parts]
     if len(images) != 1:

@@ -127,6 +127,13 @@ def recogniser_recipe(options: dict, seed: int = 0) -> tuple[str, int, Recipe]:
     return net, dim, Recipe(**options, **more, seed=seed)
 
 # %% ../../nbs/nets/14_recogniser.ipynb #n002
+def _config(faces, keep, net) -> dict:
+    "The settings of the network; TypeError for a path where something open is expected"
+    of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
+    of_kind("keep", keep, Keep, "Keep(folder)")
+    return (NETWORKS.get(net) or recogniser(net)) if isinstance(net, str) else dict(net)
+
+
 def _settings(faces, config, recipe, keep, processes) -> dict:
     "What must not change between restarts"
     told = {k: v for k, v in asdict(recipe).items() if k != "accumulate"} | dict(net=config)
@@ -263,11 +270,9 @@ def train_recogniser(
     net.save_pretrained("data/models/mine")
     ```
     """
-    of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
-    of_kind("keep", keep, Keep, "Keep(folder)")
-    config = (NETWORKS.get(net) or recogniser(net)) if isinstance(net, str) else dict(net)
-    processes = joined(pick_device(device))
+    config, processes = _config(faces, keep, net), joined(pick_device(device))
     net, head = _networks(faces, config, recipe, processes)
+    settings = _settings(faces, config, recipe, keep, processes)
     labels = torch.as_tensor(np.asarray(faces.labels)).long()
     per_epoch, parts_of = whole_batches(len(labels), recipe.batch), shares(processes, recipe.batch, recipe.accumulate)
     pieces = Pieces(recipe.batch, recipe.normalise or recipe.batch, recipe.accumulate, processes)
@@ -283,7 +288,6 @@ def train_recogniser(
         about = dict(step=step) if every else dict(epoch=step // per_epoch)
         return about | means | from_main(processes, lambda: evaluate(deepcopy(net).eval()) if evaluate else {})
 
-    settings = _settings(faces, config, recipe, keep, processes)
     keep = replace(keep, every=every or per_epoch, main=processes.main)
     with in_pieces(nn.ModuleList([net, head]), pieces), own_randomness(processes):
         log = train_loop(update, steps, sgd, parts, settings, keep, line)
