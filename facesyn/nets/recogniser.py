@@ -127,7 +127,7 @@ def recogniser_recipe(options: dict, seed: int = 0) -> tuple[str, int, Recipe]:
     return net, dim, Recipe(**options, **more, seed=seed)
 
 # %% ../../nbs/nets/14_recogniser.ipynb #n002
-def _config(faces, keep, net) -> dict:
+def _config(faces, keep, net):
     "The settings of the network; TypeError for a path where something open is expected"
     of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
     of_kind("keep", keep, Keep, "Keep(folder)")
