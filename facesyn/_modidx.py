@@ -1820,6 +1820,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'facesyn/report/networks.py'),
                                          'facesyn.report.networks.open_pipeline': ( 'report/networks.html#open_pipeline',
                                                                                     'facesyn/report/networks.py'),
+                                         'facesyn.report.networks.refusals': ( 'report/networks.html#refusals',
+                                                                               'facesyn/report/networks.py'),
                                          'facesyn.report.networks.unopened': ( 'report/networks.html#unopened',
                                                                                'facesyn/report/networks.py')},
             'facesyn.report.page': { 'facesyn.report.page._chart': ('report/page.html#_chart', 'facesyn/report/page.py'),

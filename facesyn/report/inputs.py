@@ -9,14 +9,17 @@ __all__ = ['check_arrays_named', 'check_pairs', 'check_faces', 'sources', 'input
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..core.doctor import TEXT, WORDS, below, reads, writes
+from ..core.doctor import TEXT, WORDS, reads
 from ..core.doors import ending
 from ..core.profiles import Profile, Run
 from ..data.array_files import array_names
 from ..data.bins import read_bin
+from ..data.containers import image_root
+from ..data.conversion import kind_of, open_encoded
 from ..data.dataset import read_encoded
 from ..data.faces import folder_images
 from ..data.opening import kind_of, open_encoded
+from .networks import refusals
 
 # %% ../../nbs/report/14_inputs.ipynb #n005
 def check_arrays_named(path: Path, wanted: set[str]) -> None:
@@ -73,25 +76,13 @@ def check_input(path: Path, parameter: str, told: dict) -> None:
     "Opens what a parameter names; raises what is wrong with it"
     if parameter == "encoded":
         read_encoded(path)
-    elif parameter == "dataset":
-        folder_images(path)
+    elif parameter == "dataset" and kind_of(path) == "folder":
+        folder_images(image_root(path))
     else:
         (check_pairs if parameter == "benchmarks" else check_faces)(path, told)
 
 
 def unread(profile: Profile, root: Path) -> list[str]:
     "One sentence for each input that is there and cannot be read; those that a run of the profile writes come later"
-    made: list[str] = []
-    seen, found = set(), []
-    for run in profile.runs:
-        for parameter, path, told in inputs(run):
-            key = (parameter, path, str(told))
-            if key not in seen and not below(path, made) and (root / path).exists():
-                seen.add(key)
-                try:
-                    check_input(root / path, parameter, told)
-                except Exception as e:  # whatever a foreign file makes its reader say
-                    said = str(e).strip() or type(e).__name__
-                    found.append(f"{run.name}.{parameter}: {said if path in said else f'{path}: {said}'}")
-        made += writes(run)
-    return found
+    found = refusals(profile, root, inputs, check_input)
+    return [f"{where}: {said if path in said else f'{path}: {said}'}" for where, path, said in found]
