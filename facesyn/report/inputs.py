@@ -15,7 +15,6 @@ from ..core.profiles import Profile, Run
 from ..data.array_files import array_names
 from ..data.bins import read_bin
 from ..data.containers import image_root
-from ..data.conversion import kind_of, open_encoded
 from ..data.dataset import read_encoded
 from ..data.faces import folder_images
 from ..data.opening import kind_of, open_encoded
