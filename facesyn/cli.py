@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Parameters', 'Name', 'STARTERS', 'say_version', 'main', 'plainly', 'checkout', 'asked_for', 'examined', 'run',
-           'going_on', 'doctor', 'profiles', 'convert', 'inspect', 'verify', 'status', 'place_of']
+           'calls_of', 'doctor', 'profiles', 'convert', 'inspect', 'verify', 'status']
 
 # %% ../nbs/cli.ipynb #c002
 import shutil
@@ -22,12 +22,14 @@ import typer
 import yaml
 
 from .core.chains import unfit
+from .core.cluster import executor_of, slurm_options, submit
 from .core.doctor import problems
-from .core.execution import execute, hush, picture_folders, result, results, run_record
+from .core.execution import hush, result, results, shared_cells
 from .core.files import repo_root
-from .core.profiles import Loader, Profile, details, notebook_of, profile_names, read_profile, shown
-from .core.resumption import finished, forget, noted, replaced
-from .core.sharing import UNITS, said_of
+from .core.launching import carry_out
+from .core.profiles import Loader, Profile, details, profile_names, read_profile, shown
+from .core.resumption import finished, forget, replaced
+from .core.standing import place_of, standing
 from .report.disclosure import contents
 from .report.inputs import unread
 from .report.networks import unopened
@@ -131,12 +133,26 @@ def run(
     parameter: Parameters = [],  # noqa: B006
     again: Annotated[str, typer.Option(metavar="RUN", help="Remove what this run and all behind it made.")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="Hide what the runs print.")] = False,
+    processes: Annotated[int, typer.Option(help="Processes that share a run, where it can be; a GPU each.", min=1)] = 1,
+    slurm: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="Submit jobs, by submitit: gpus_per_node=8; once for each.")
+    ] = [],  # noqa: B006
+    workers: Annotated[int, typer.Option(help="With --slurm: jobs that share what is drawn.", min=1)] = 1,
 ):
     "Run all notebooks of a profile, in order, and say where its report lies; a stopped run goes on where it was."
     root, chosen = examined(profile, parameter, again)
+    if workers > 1 and not slurm:
+        raise ValueError(f"--workers {workers} are jobs of --slurm; on this machine --processes share the work")
+    options = slurm_options(slurm)
+    executor = executor_of(root / "data/runs" / profile / "jobs", options) if slurm else None
     for folder in forget(chosen, root, again) if again else []:
         typer.echo(f"removed {folder}")
     kept = finished(chosen, root)
+    if executor:
+        for line in submit(executor, options, calls_of(root, chosen, kept, processes, workers)):
+            typer.echo(line)
+        typer.echo(f"logs: {executor.folder}; facesyn status {profile} says how far they are")
+        return
     for k, each in enumerate(chosen.runs, 1):
         place = f"[{k}/{len(chosen.runs)}] {each.name}"
         if each.name in kept:
@@ -144,25 +160,20 @@ def run(
             continue
         began = time.time()
         typer.secho(place, bold=True)
-        # a run that ended may have found fewer faces than the next ones need
-        if wrong := problems(chosen, root) or unfit(chosen, root):
-            raise ValueError("\n".join(wrong))
-        with going_on(each.name), noted(root, chosen, each):
-            execute(root, profile, each, quiet)
+        carry_out(root, chosen, each, quiet, processes)
         typer.secho(f"{place}: {(time.time() - began) / 60:.1f} minutes", bold=True)
         typer.echo(result(root, each))
     for file in results(root, chosen):
         typer.echo(f"{'report' if file.suffix == '.html' else 'record'}: {file}")
 
 
-@contextmanager
-def going_on(run: str) -> Iterator[None]:
-    "Says of a run that is stopped by hand what is kept of it"
-    try:
-        yield
-    except KeyboardInterrupt as e:
-        kept = "pictures so far, the last checkpoint (two minutes old at most) and runs that ended are kept"
-        raise KeyboardInterrupt(f" in {run}: {kept}; the same command goes on from there") from e
+def calls_of(root, chosen, kept, processes, workers) -> dict[str, list[Callable]]:
+    "Run -> what its jobs call: `workers` if what it makes is shared by leases, one otherwise; not those that are kept"
+    calls = {}
+    for each in (run for run in chosen.runs if run.name not in kept):
+        tasks = workers if shared_cells(root, each, "leased") else 1
+        calls[each.name] = [partial(carry_out, root, chosen, each, False, processes, k, tasks) for k in range(tasks)]
+    return calls
 
 
 @app.command()
@@ -272,29 +283,8 @@ def verify(
 @plainly()
 def status(name: Annotated[str, typer.Argument(help="A profile, a folder of data/runs, or a dataset.")]):
     "Say what a profile or a folder holds: runs that ended or did not, pictures, and who is at work on what is shared."
-    folder, order = place_of(name)
-    ended = {path: record for path in sorted(folder.rglob("*.json")) if (record := run_record(path))}
-    for path, record in sorted(ended.items(), key=lambda found: order(found[1]["run"])):
-        typer.echo(f"{record['run']}: ended {record['finished']}, {record['seconds'] / 60:.1f} minutes, record {path}")
-    for path in sorted(folder.glob("*.ipynb"), key=lambda path: order(path.stem)):
-        if notebook_of(path.stem) not in {record["run"] for record in ended.values()}:
-            typer.secho(f"{path.stem}: begun, not ended: facesyn run {folder.name} goes on", fg="yellow")
-    for root, (pictures, people) in (sets := picture_folders(folder)).items():
-        unfinished = "" if (root / "card.json").exists() else ", no card yet"
-        typer.echo(f"{root}: {pictures} pictures of {people} people{unfinished}")
-    for leases in sorted(folder.rglob(f"{UNITS}*")):
-        typer.echo("\n".join([f"{leases.parent}, shared work:", *said_of(leases)]))
-    if not any((ended, sets, list(folder.glob("*.ipynb")))):
-        typer.echo(f"{folder}: no run and no pictures")
-
-
-def place_of(name: str) -> tuple[Path, Callable[[str], int]]:
-    "A folder, or that of a profile's runs, and the place of each of them in its order"
-    folder, runs = Path(name), []
-    with suppress(FileNotFoundError, ValueError):  # outside of a checkout, or no profile
-        profile, root = folder.resolve().name, checkout()
-        runs = [notebook_of(run.name) for run in read_profile(profile, root).runs]
-        folder = folder if folder.is_dir() else root / "data/runs" / name
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}" + (": facesyn run has not been begun" if runs else ""))
-    return folder, lambda run: runs.index(notebook_of(run)) if notebook_of(run) in runs else len(runs)
+    root = None
+    with suppress(FileNotFoundError):  # outside of a checkout
+        root = checkout()
+    for line in standing(*place_of(name, root)):
+        typer.echo(line)
