@@ -257,6 +257,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'facesyn.core.sharing': { 'facesyn.core.sharing._not_done': ('core/sharing.html#_not_done', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing._over': ('core/sharing.html#_over', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing._put_away': ('core/sharing.html#_put_away', 'facesyn/core/sharing.py'),
+                                      'facesyn.core.sharing._together': ('core/sharing.html#_together', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing._too_late': ('core/sharing.html#_too_late', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing.begins_at': ('core/sharing.html#begins_at', 'facesyn/core/sharing.py'),
                                       'facesyn.core.sharing.bounds': ('core/sharing.html#bounds', 'facesyn/core/sharing.py'),

@@ -169,7 +169,7 @@ def run(
 
 def calls_of(root, chosen, kept, processes, workers) -> dict[str, list[Callable]]:
     "Run -> what its jobs call: `workers` if what it makes is shared by leases, one otherwise; not those that are kept"
-    calls = {}
+    calls: dict[str, list[Callable]] = {}
     for each in (run for run in chosen.runs if run.name not in kept):
         tasks = workers if shared_cells(root, each, "leased") else 1
         calls[each.name] = [partial(carry_out, root, chosen, each, False, processes, k, tasks) for k in range(tasks)]

@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from uuid import uuid4
 
 from .chains import unfit
@@ -81,20 +82,21 @@ def launch(root: Path, profile: str, run: Run, quiet: bool, processes: int, firs
 
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    told = dict(root=str(root), profile=profile, run=asdict(run), quiet=quiet, first=first, of=of or processes)
+    of = of or processes
+    told = dict(root=str(root), profile=profile, run=asdict(run), quiet=quiet, first=first, of=of)
     with tempfile.TemporaryDirectory(prefix="facesyn-") as d, set_back():
         write_json(told, Path(d) / "told.json")
         for variable, value in dict(OMP_NUM_THREADS="1", TORCH_CPP_LOG_LEVEL="ERROR", FACESYN_SHARED=d).items():
             os.environ.setdefault(variable, value)
         hidden = DefaultLogsSpecs(f"{d}/logs", redirects={k: Std.ALL for k in range(1, processes)})
-        where = dict(rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=uuid4().hex, local_addr="localhost")
-        config = LaunchConfig(1, 1, processes, logs_specs=hidden, max_restarts=0, **where)
+        where: dict[str, Any] = dict(rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost")
+        config = LaunchConfig(1, 1, processes, hidden, run_id=uuid4().hex, max_restarts=0, **where)
         try:
             elastic_launch(config, sys.executable)("-m", "facesyn.core.launching", f"{d}/told.json")
             return
         except ChildFailedError as e:
             rank, failure = next(iter(e.failures.items()))  # the first that was noticed
-            who = f"{run.name}, process {first + rank} of 0 to {told['of'] - 1},"
+            who = f"{run.name}, process {first + rank} of 0 to {of - 1},"
             killed = "was killed: is there enough memory?" if failure.exitcode < 0 else "ended without a word"
             raise ValueError(failure.error_file_data["message"] if failure.exitcode > 0 else f"{who} {killed}") from e
         except SignalException as e:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -96,7 +96,7 @@ def share_work(
     ValueError while somebody writes in `folder` who does not share it."""
     folder = Path(folder)
     leases = folder / f"{UNITS}{sha256(json.dumps(as_json([told, unit])).encode()).hexdigest()[:12]}"
-    units, over = units_of(count, unit), _over(leases)
+    units = units_of(count, unit)
 
     def one(name, note):
         work(*bounds(name), note)
@@ -110,19 +110,27 @@ def share_work(
                 undo(leases, name)
         work_off(leases, units, one)
         last()
-        if over:
-            over.touch()
 
-    if _too_late(over):
-        return
-    try:
-        with locked(folder, shared=True):
-            if _too_late(over):
-                return
+    with _together(folder, leases, units) as wanted:
+        if wanted:
             begin()
             write_json(dict(count=count), leases / "work.json")
             work_off(leases, units, one)
             work_off(leases, ["end"], end)
+
+
+@contextmanager
+def _together(folder, leases, units):
+    "A block in which only those who share the work write in `folder`, and whether this process is wanted there"
+    over = _over(leases)
+    try:
+        if _too_late(over):
+            yield False
+            return
+        with locked(folder, shared=True):
+            yield not _too_late(over)
+            if over:
+                over.touch()
     finally:
         _put_away(folder, leases, units)
 

@@ -191,6 +191,7 @@ def check_trainable(pipe: StableDiffusionPipeline, encoder: Encoder, precision: 
         raise ValueError(f"U-Net, autoencoder and encoder lie on different devices: {sorted(map(str, devices))}")
 
 
+@by_itself()  # of several processes each has people of its own
 def train_person(
     pipe: StableDiffusionPipeline,
     person: dict,
@@ -225,8 +226,7 @@ def train_person(
     try:
         lora = Lora(pipe.unet, recipe.rank, recipe.alpha, recipe.stream)
         objective = booth_objective(pipe, encoder, recipe.loss, align)
-        with by_itself():  # of several processes each has people of its own
-            train(lora, batch_at, objective, recipe.steps, recipe.batch, optim, keep, about)
+        train(lora, batch_at, objective, recipe.steps, recipe.batch, optim, keep, about)
         save_lora(pipe.unet, out, about)
     finally:
         pipe.unet.unload_lora()

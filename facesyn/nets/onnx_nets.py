@@ -251,11 +251,10 @@ def onnx_to_torch(path) -> OnnxNet:
 
 # %% ../../nbs/nets/05_onnx_nets.ipynb #c024
 def providers(device: str, available: list) -> list[str | tuple[str, dict]]:
-    """ONNX Runtime's execution providers for a torch device (cpu, cuda, cuda:1, ...) out of the available ones; the CPU
-    is always the last resort"""
-    kind, _, number = device.partition(":")
-    gpu = [("CUDAExecutionProvider", dict(device_id=int(number or 0)))] if kind == "cuda" else []
-    return [*(p for p in gpu if p[0] in available), "CPUExecutionProvider"]
+    "ONNX Runtime's execution providers for a torch device (cpu, cuda:1, ...), of those available; the CPU is the last"
+    name, (kind, _, number) = "CUDAExecutionProvider", device.partition(":")
+    gpu = [(name, dict(device_id=int(number or 0)))] if kind == "cuda" and name in available else []
+    return [*gpu, "CPUExecutionProvider"]
 
 
 class RuntimeNet(nn.Module):
