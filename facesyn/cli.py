@@ -26,7 +26,7 @@ from .core.cluster import executor_of, slurm_options, submit
 from .core.doctor import problems
 from .core.execution import hush, result, results, shared_cells
 from .core.files import repo_root
-from .core.launching import carry_out
+from .core.launching import carry_out, unshared
 from .core.profiles import Loader, Profile, details, profile_names, read_profile, shown
 from .core.resumption import finished, forget, replaced
 from .core.standing import place_of, standing
@@ -143,6 +143,8 @@ def run(
     root, chosen = examined(profile, parameter, again)
     if workers > 1 and not slurm:
         raise ValueError(f"--workers {workers} are jobs of --slurm; on this machine --processes share the work")
+    if wrong := unshared(chosen, root, processes, here=not slurm):
+        raise ValueError("\n".join(wrong))
     options = slurm_options(slurm)
     executor = executor_of(root / "data/runs" / profile / "jobs", options) if slurm else None
     for folder in forget(chosen, root, again) if again else []:

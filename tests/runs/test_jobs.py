@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_many import NAP, NOTE, checkout, facesyn, notebook, noted
+from test_many import HEAD, NAP, NOTE, checkout, facesyn, notebook, noted
 
 SHARES = "Path(out, f\"shared_{os.environ['FACESYN_PROCESS']}\").touch(), time.sleep(1)"
 LOCAL = ["--slurm", "cluster=local"]
@@ -112,6 +112,13 @@ def test_wrong_options_are_refused_before_anything_is_removed(asked, words, root
     (root / "data/runs/two/make").mkdir(parents=True)
     refused(facesyn("run", "two", "--again", "make", *asked), *words)
     assert (root / "data/runs/two/make").exists()
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_before_the_first_run(root):
+    common = "all: {encoder: {path: data/models/identity}, attributes: data/models/attributes}\n"
+    (root / "nbs/runs/params/train.yaml").write_text(HEAD + common + "encode: {}\nid3_train: {optim: {batch: 32}}\n")
+    refused(facesyn("run", "train", "--processes", 3), "id3_train: optim.batch: a batch of 32", "3 processes")
+    assert not (root / "data/runs").exists()
 
 
 def test_no_submitit(root, monkeypatch):
