@@ -37,6 +37,9 @@ def slurm_options(given: list[str]) -> dict[str, Any]:
             options[name] = yaml.safe_load(value)
         except yaml.YAMLError as e:
             raise ValueError(f"--slurm {option}: {value!r} is not YAML") from e
+    for name in ("nodes", "tasks_per_node"):
+        if options.get(name, 1) != 1:
+            raise ValueError(f"--slurm {name}={options[name]}: a job is one task on one node, with --processes in it")
     return DEFAULTS | options
 
 # %% ../../nbs/core/18_cluster.ipynb #k007

@@ -39,7 +39,10 @@ def unshared(profile: Profile, root: Path, processes: int, here: bool = True) ->
     for run in profile.runs:
         if processes == 1 or not shared_cells(root, run) or shared_cells(root, run, "leased"):
             continue
-        if here and gpus < processes and pick_device(run.parameters.get("device", "auto")).type == "cuda":
+        device = pick_device(run.parameters.get("device", "auto"))
+        if device.type == "cuda" and device.index is not None:
+            found.append(f"{run.name}: device={device} is one GPU, and each process needs its own: take auto")
+        elif device.type == "cuda" and here and gpus < processes:
             found.append(f"{run.name}: {processes} processes need as many GPUs, and there are {gpus} here")
         for name, group in run.parameters.items():
             if isinstance(group, dict) and "batch" in group:
@@ -90,7 +93,8 @@ def set_back() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environment)
         for s, handler in handlers.items():
-            signal.signal(s, handler)
+            if handler is not None:  # it is Python's
+                signal.signal(s, handler)
 
 
 def launch(root: Path, profile: str, run: Run, quiet: bool, processes: int, first: int = 0, of: int = 0) -> None:
@@ -119,7 +123,8 @@ def launch(root: Path, profile: str, run: Run, quiet: bool, processes: int, firs
             rank, failure = next(iter(e.failures.items()))  # the first that was noticed
             who = f"{run.name}, process {first + rank} of 0 to {of - 1},"
             killed = "was killed: is there enough memory?" if failure.exitcode < 0 else "ended without a word"
-            raise ValueError(failure.error_file_data["message"] if failure.exitcode > 0 else f"{who} {killed}") from e
+            told_us = failure.exitcode > 0 and Path(failure.error_file).is_file()
+            raise ValueError(failure.error_file_data["message"] if told_us else f"{who} {killed}") from e
         except SignalException as e:
             stopped = e.sigval
     signal.raise_signal(stopped)

@@ -106,6 +106,7 @@ def test_what_slurm_is_given(root, slurm):
         ([*LOCAL, "--slurm", "gpus=8"], ["'gpus'", "gpus_per_node"]),
         ([*LOCAL, "--slurm", "gpus_per_node=many"], ["gpus_per_node", "int", "many"]),
         ([*LOCAL, "--slurm", "name={"], ["not YAML"]),
+        (["--slurm", "nodes=2"], ["nodes=2", "one node", "--processes"]),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_removed(asked, words, root):
@@ -117,6 +118,7 @@ def test_wrong_options_are_refused_before_anything_is_removed(asked, words, root
 def test_a_batch_that_processes_cannot_share_is_refused_before_the_first_run(root):
     common = "all: {encoder: {path: data/models/identity}, attributes: data/models/attributes}\n"
     (root / "nbs/runs/params/train.yaml").write_text(HEAD + common + "encode: {}\nid3_train: {optim: {batch: 32}}\n")
+    refused(facesyn("run", "train", "--processes", 2, "-p", "all.device=cuda:1"), "cuda:1 is one GPU", "take auto")
     refused(facesyn("run", "train", "--processes", 3), "id3_train: optim.batch: a batch of 32", "3 processes")
     assert not (root / "data/runs").exists()
 
