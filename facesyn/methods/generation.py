@@ -21,9 +21,9 @@ import torch
 from ..core.files import as_json, atomic, bar, locked, read_json, weights_digest
 from ..core.images import generator, is_whole, to_uint8, write_image
 from ..core.records import note_work
-from ..core.sharing import UNITS, share_work
+from ..core.sharing import UNITS
 from ..data.cards import check_card, is_ours
-from ..data.dataset import begin_dataset, finish_dataset, image_file, manifest_row
+from ..data.dataset import finish_dataset, image_file, manifest_row, share_dataset
 from ..data.faces import Faces, folder_faces, read_manifest
 from ..diffusion.pipeline import FacePipeline
 from .plans import Plan
@@ -118,8 +118,8 @@ def generate(
                     note_work(log, len(index), time.time() - began)
                 shown.update(len(index))
 
-        begin, last = partial(begin_dataset, out, settings), partial(_finish, out, rows, card)
-        share_work(out, settings, len(rows), unit, draw, lambda r: [_file(out, rows, r)], begin, last)
+        last = partial(_finish, out, rows, card)
+        share_dataset(out, settings, len(rows), unit, draw, lambda r: [_file(out, rows, r)], last)
     return read_json(out / "card.json")
 
 

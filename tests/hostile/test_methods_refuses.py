@@ -30,6 +30,7 @@ from facesyn.methods.idbooth_training import BoothRecipe, train_person, words_of
 from facesyn.methods.inquiries import Screen, choose_inquiries, ranked_groups
 from facesyn.methods.people import CONSENT, NEGATIVE, check_consent, generate_people
 from facesyn.methods.plans import Plan, bootstrap_attributes, plan
+from facesyn.methods.tars import generate_tars
 from facesyn.nets.attributes import train_attributes
 from facesyn.nets.encoders import Encoder
 from facesyn.nets.recogniser import train_recogniser
@@ -247,14 +248,15 @@ GENERATION = [
 
 
 @pytest.mark.parametrize("wrong", [dict(guidence_scale=2), dict(steps=0), dict(gamma=0.1), dict(guidance_scale=2.0)])
-def test_a_drawing_that_is_refused_leaves_nothing(wrong, tmp_path):
+@pytest.mark.parametrize("draw", [generate, generate_tars])
+def test_a_drawing_that_is_refused_leaves_nothing(draw, wrong, tmp_path):
     with pytest.raises((TypeError, ValueError)):
-        generate(id3((False, False)), ROWS, tmp_path / "new", CARD, **dict(steps=1) | wrong)
+        draw(id3((False, False)), ROWS, tmp_path / "new", CARD, **dict(steps=1) | wrong)
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()
     (tmp_path / "there/notes.txt").write_text("mine")
     with pytest.raises((TypeError, ValueError)):
-        generate(id3((False, False)), ROWS, tmp_path / "there", CARD, **dict(steps=1) | wrong)
+        draw(id3((False, False)), ROWS, tmp_path / "there", CARD, **dict(steps=1) | wrong)
     assert [p.name for p in (tmp_path / "there").iterdir()] == ["notes.txt"]
 
 
