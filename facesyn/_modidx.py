@@ -382,7 +382,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'facesyn.data.dataset': { 'facesyn.data.dataset._begun': ('data/dataset.html#_begun', 'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset._checked': ('data/dataset.html#_checked', 'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset._new_array': ('data/dataset.html#_new_array', 'facesyn/data/dataset.py'),
-                                      'facesyn.data.dataset._take_back': ('data/dataset.html#_take_back', 'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset._taken_back': ('data/dataset.html#_taken_back', 'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset.as_columns': ('data/dataset.html#as_columns', 'facesyn/data/dataset.py'),
                                       'facesyn.data.dataset.as_metadata': ('data/dataset.html#as_metadata', 'facesyn/data/dataset.py'),

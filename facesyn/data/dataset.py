@@ -46,10 +46,8 @@ def begin_dataset(root, settings: dict):
 
 @contextmanager
 def writing(root, settings: dict) -> Iterator[Path]:
-    """Yields the folder of a dataset that is begun with `settings`, while nobody else writes there; ValueError as in
-    `begin_dataset` and `locked`
-
-    If it fails before its first picture, nothing is left of it."""
+    """Yields the folder of a dataset that is begun with `settings`, while nobody else writes there; if it fails before
+    its first picture, nothing is left of it. ValueError as in `begin_dataset` and `locked`"""
     with _taken_back(root, settings), locked(root):
         begin_dataset(root, settings)
         yield Path(root)
@@ -70,26 +68,20 @@ def _taken_back(root, settings):
     try:
         yield
     except Exception:
-        if not begun:
-            _take_back(place, settings, there)
+        with suppress(ValueError, OSError), locked(place):  # others write there, or nothing was begun
+            pictures = any(ending(p) in (*SUFFIXES, ".tar") for p in place.rglob("*"))
+            if not (begun or pictures) and read_json(place / "settings.json", dict) == as_json(settings):
+                for name in BEGUN:
+                    (place / name).unlink(missing_ok=True)
+                for leases in place.glob(f"{UNITS}*"):
+                    shutil.rmtree(leases)
+        with suppress(OSError):  # there is something in it
+            if not there:
+                place.rmdir()
         raise
 
 
 BEGUN = ("settings.json", "embeddings.npy")  # what lies in a dataset before its first picture
-
-
-def _take_back(place, settings, there):
-    "Removes what was begun with `settings`, unless it has a picture, or others write there"
-    with suppress(ValueError), locked(place):
-        pictures = any(ending(p) in (*SUFFIXES, ".tar") for p in place.rglob("*"))
-        if not pictures and read_json(place / "settings.json", dict) == as_json(settings):
-            for name in BEGUN:
-                (place / name).unlink(missing_ok=True)
-            for leases in place.glob(f"{UNITS}*"):
-                shutil.rmtree(leases)
-    if not there:
-        with suppress(OSError):  # there is something in it
-            place.rmdir()
 
 # %% ../../nbs/data/05_dataset.ipynb #c014
 def rank_within(labels) -> np.ndarray:
@@ -156,9 +148,8 @@ def finish_dataset(root, rows: list[dict], card: dict) -> dict:
         raise ValueError(f"{len(absent)} of {len(files)} images are not written yet, the first is {root / absent[0]}")
     for path in {p for f in files for p in (root / f, (root / f).parent)}:
         to_disk(path)
-    counts = dict(
-        images=len(rows), identities=len({row["identity"] for row in rows}), sha256=dataset_digest(root, files)
-    )
+    people = len({row["identity"] for row in rows})
+    counts = dict(images=len(rows), identities=people, sha256=dataset_digest(root, files))
     same_as_before(root, counts)
     write_manifest(root, rows)
     card = dict(card, **counts, settings=read_json(root / "settings.json"))
