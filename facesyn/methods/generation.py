@@ -26,6 +26,7 @@ from ..data.cards import check_card, is_ours
 from ..data.dataset import finish_dataset, image_file, manifest_row, share_dataset
 from ..data.faces import Faces, folder_faces, read_manifest
 from ..diffusion.pipeline import FacePipeline
+from ..diffusion.schedule import scheduler_settings
 from .plans import Plan
 
 # %% ../../nbs/methods/03_generation.ipynb #c014
@@ -61,8 +62,7 @@ def dataset_settings(pipe, rows: Plan, batch: int, steps: int, options: dict) ->
         pipeline=type(pipe).__name__,
         weights=weights_digest(pipe.components),
         encoder=weights_digest(dict(encoder=encoder)) if gamma else None,
-        scheduler=type(pipe.scheduler).__name__,
-        scheduler_config={k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
+        **scheduler_settings(pipe.scheduler),
         steps=steps,
         gamma=gamma,
         batch=batch,
