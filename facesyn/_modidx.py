@@ -297,6 +297,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'facesyn.core.watching.strip': ('core/watching.html#strip', 'facesyn/core/watching.py'),
                                        'facesyn.core.watching.tracked': ('core/watching.html#tracked', 'facesyn/core/watching.py'),
                                        'facesyn.core.watching.trackers_of': ('core/watching.html#trackers_of', 'facesyn/core/watching.py'),
+                                       'facesyn.core.watching.unwatched': ('core/watching.html#unwatched', 'facesyn/core/watching.py'),
                                        'facesyn.core.watching.watching': ('core/watching.html#watching', 'facesyn/core/watching.py')},
             'facesyn.data.array_files': { 'facesyn.data.array_files._arrays': ( 'data/array_files.html#_arrays',
                                                                                 'facesyn/data/array_files.py'),

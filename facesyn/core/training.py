@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from .checks import check_counts
 from .files import arrays_digest, atomic, bar, locked, plain, same_settings, to_disk
 from .records import note_work
-from .watching import Watch, check_watch, watching
+from .watching import Watch, check_watch, unwatched, watching
 
 # %% ../../nbs/core/17_training.ipynb #c010
 SCHEDULES = ("constant", "linear", "cosine", "step")
@@ -263,6 +263,8 @@ def train_loop(
     ValueError for a checkpoint of other settings, or while another process trains in that folder; FloatingPointError
     names the step and the term."""
     line = line or (lambda step, means: dict(step=step, **means))
+    if not (network and keep.watch.draw):
+        unwatched(keep)
     place = locked(keep.folder) if keep.folder is not None and keep.main else nullcontext()
     with place, watching(keep, settings, network) as seen:
         return _loop(update, steps, optimiser, parts, settings, keep, line, seen)

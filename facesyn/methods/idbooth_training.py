@@ -27,6 +27,7 @@ from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
 from ..core.training import Keep, Optim
+from ..core.watching import unwatched
 from ..data.dataset import begin_dataset
 from ..diffusion.text_to_image import draw_latents, token_ids
 from ..diffusion.training import train
@@ -212,6 +213,7 @@ def train_person(
     settings or other pictures.
     """
     of_kind("keep", keep, Keep, "Keep(folder)")
+    unwatched(keep)
     if keep.folder is None:
         raise ValueError("the LoRA of a person is written beside its checkpoint: give `keep` a folder")
     out, optim = Path(keep.folder), replace(recipe.optim, seed=recipe.stream)

@@ -21,6 +21,7 @@ from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.training import Keep, learning_rate, train_loop
+from ..core.watching import unwatched
 from ..data.faces import ATTRIBUTES, Faces
 from ..data.pictures import faces_digest, reader
 from .backbones import IResNet, Network
@@ -162,6 +163,7 @@ def train_attributes(
     """
     of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
     of_kind("keep", keep, Keep, "Keep(folder)")
+    unwatched(keep)
     s, config = normalise_attributes(faces.attributes), dict(net or {})
     known = torch.isfinite(s).any(1).nonzero().squeeze(1)
     if len(known) == 0:
