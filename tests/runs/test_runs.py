@@ -91,6 +91,24 @@ def test_wrong_parameters_are_named(run, asked, word, root, ran):
         execute(run, root, asked)
 
 
+@pytest.mark.parametrize("name", ["id3", "cemiface"])
+def test_a_watched_training_shows_one_strip(name, root, ran, capfd):
+    "The display is renewed: the notebook holds its last state, once, and the terminal nothing of it"
+    for other in needed(f"{name}_train"):
+        ran(other)
+    keep = dict(watch=2, log_with="tensorboard")
+    execute(f"{name}_train", root, dict(keep=keep, work=f"data/watched/{name}", out=f"data/watched/{name}_model"))
+    cells = read_json(root / f"{name}_train_wrong.ipynb", dict)["cells"]
+    (training,) = [c for c in cells if f"pipe = train_{name}(" in "".join(c["source"])]
+    shown = [o["data"] for o in training["outputs"] if o["output_type"] == "display_data"]
+    assert sum("image/png" in data for data in shown) == 1 and not [o for o in training["outputs"] if "text" in o]
+    curves = [data["application/vnd.plotly.v1+json"] for data in shown if "image/png" not in data]
+    assert len(curves) == 2 and any("after 4 updates" in json.dumps(figure["layout"]) for figure in curves)
+    folder = root / "data/watched" / name
+    assert [json.loads(line)["step"] for line in (folder / "looks/log.jsonl").read_text().splitlines()] == [0, 2, 4]
+    assert [*(folder / "facesyn").glob("events*")] and "Figure(" not in "".join(capfd.readouterr())
+
+
 def test_five_benchmarks_in_one_run(root):
     "One table of five .bin files and their mean, and curves of them during training"
     names, faces = "lfw cfp_fp agedb_30 calfw cplfw".split(), parametric_faces(10, 4, 32, 0)
