@@ -210,8 +210,7 @@ def train_person(
     person, anybody: from `know`, anybody's of the priors. `align`: see `booth_loss`. `settings`: what else must not
     change between restarts; digests `base` and `encoder` in it are not computed again.
     The pipeline's networks come back frozen. ValueError: see `check_trainable`, and for a folder begun with other
-    settings or other pictures.
-    """
+    settings or other pictures."""
     of_kind("keep", keep, Keep, "Keep(folder)")
     unwatched(keep)
     if keep.folder is None:

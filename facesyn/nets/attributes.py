@@ -159,8 +159,7 @@ def train_attributes(
     one dict per epoch)
 
     `net`: settings of `AttributeNet`; `memory`: see `data.pictures.reader`. The log has the mean absolute errors in
-    training (pitch, yaw, roll in degrees, age in years) of what is known. ValueError if no attribute is known.
-    """
+    training (pitch, yaw, roll in degrees, age in years) of what is known. ValueError if no attribute is known."""
     of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
     of_kind("keep", keep, Keep, "Keep(folder)")
     unwatched(keep)
