@@ -29,8 +29,9 @@ class Watch:
     `every`: updates from one look to the next, of which the first shows the untrained network; 0: none. `rows`: how
     many training rows, evenly over the set, or which. `steps`: of the sampler. `show(folder)` is called after each
     look, as to renew a display.
-    The other two are set by the trainer of a method: `draw(network)` gives uint8 pictures (n, h, w, 3) and measured
-    terms by name; `about` has what the pictures depend on beside the network, and under `columns` a word for each.
+    The other two are set by the trainers of ID³ and CemiFace, and given to `train`: `draw(network)` gives uint8
+    pictures (n, h, w, 3) and measured terms by name; `about` has what the pictures depend on beside the network, and
+    under `columns` a word for each.
     ValueError for counts that cannot be."""
 
     every: int = 0
@@ -60,7 +61,8 @@ def begin_looks(folder: str | Path, watch: Watch, settings: dict) -> None:
     """Makes `folder`/looks for a training of these `settings`; ValueError names what differs if it holds looks of
     another one, of other people, or by other steps"""
     file = Path(folder) / LOOKS / "about.json"
-    about = dict(settings, look=dict(watch.about, rows=watch.rows, steps=watch.steps))
+    rows = watch.rows if isinstance(watch.rows, int) else [*watch.rows]
+    about = dict(settings, look=dict(watch.about, rows=rows, steps=watch.steps))
     if file.exists():
         same_settings(file, read_json(file, dict), about)
     else:
@@ -156,7 +158,8 @@ def _opened(each, folder):
 
         kind = LOGGER_TYPE_TO_CLASS[each]
         each = kind("facesyn", str(folder)) if kind.requires_logging_directory else kind("facesyn")
-    each.start()
+    if hasattr(each, "start"):  # those of an older accelerate start when they are made
+        each.start()
     return each
 
 

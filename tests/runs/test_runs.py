@@ -11,6 +11,7 @@ import pytest
 
 from facesyn.core.doctor import below, reads, writes
 from facesyn.core.files import read_json
+from facesyn.core.images import read_image
 from facesyn.core.profiles import read_profile
 from facesyn.data.cards import RENDERED
 from facesyn.data.dataset import write_encoded, write_folder
@@ -107,6 +108,14 @@ def test_a_watched_training_shows_one_strip(name, root, ran, capfd):
     folder = root / "data/watched" / name
     assert [json.loads(line)["step"] for line in (folder / "looks/log.jsonl").read_text().splitlines()] == [0, 2, 4]
     assert [*(folder / "facesyn").glob("events*")] and "Figure(" not in "".join(capfd.readouterr())
+
+
+def test_a_text_to_image_base_is_watched_at_prompts(root, ran):
+    for other in needed("base"):
+        ran(other)
+    execute("base", root, dict(measured=dict(watch=2), work="data/watched/base", out="data/watched/base_model"))
+    rows = [read_image(root / f"data/watched/base/unet/looks/{step:07}.png") for step in (0, 2, 4)]
+    assert all(row.shape == (32, 5 * 32, 3) for row in rows) and (rows[0] != rows[2]).any()
 
 
 def test_five_benchmarks_in_one_run(root):

@@ -159,6 +159,7 @@ def test_the_main_process_draws_and_changes_nothing(tmp_path):
     assert one.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in one.items())
     assert [line["step"] for line in read_lines(tmp_path / "shared/looks/log.jsonl")] == [0, 3, 6]
     assert [p.name for p in tmp_path.glob("drawn-*")] == ["drawn-0"]
+    assert len([*(tmp_path / "shared/facesyn").glob("events*")]) == 1
 
 
 class Pages(GeneralTracker):
@@ -263,7 +264,7 @@ def shared(out, watch):
     def show(folder):
         (out.parent / f"drawn-{dist.get_rank()}").touch()
 
-    id3(Keep(out, watch=replace(watch, show=show)), 7)
+    id3(Keep(out, watch=replace(watch, show=show), log_with="tensorboard"), 7)
 
 
 if __name__ == "__main__":
