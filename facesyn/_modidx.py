@@ -287,6 +287,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'facesyn.core.watching.Watch.__post_init__': ( 'core/watching.html#watch.__post_init__',
                                                                                       'facesyn/core/watching.py'),
                                        'facesyn.core.watching.Watch.among': ('core/watching.html#watch.among', 'facesyn/core/watching.py'),
+                                       'facesyn.core.watching._numbers': ('core/watching.html#_numbers', 'facesyn/core/watching.py'),
                                        'facesyn.core.watching._opened': ('core/watching.html#_opened', 'facesyn/core/watching.py'),
                                        'facesyn.core.watching._tell_picture': ( 'core/watching.html#_tell_picture',
                                                                                 'facesyn/core/watching.py'),

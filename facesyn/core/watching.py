@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from .checks import check_counts, of_kind
-from .files import atomic, plain, read_json, read_lines, same_settings, write_json
+from .files import as_json, atomic, plain, read_json, read_lines, same_settings, write_json
 from .images import encode_image, image_grid, is_whole, read_image
 
 # %% ../../nbs/core/08_watching.ipynb #w005
@@ -27,8 +27,8 @@ class Watch:
     """Whom to draw while a generator is trained, and how often
 
     `every`: updates from one look to the next, of which the first shows the untrained network; 0: none. `rows`: how
-    many training rows, evenly over the set, or which. `steps`: of the sampler. `show(folder)` is called after each
-    look, as to renew a display.
+    many training rows, evenly over the set, or which. `steps`: of the sampler. `show(folder)` is called at the
+    start and after each look, as to renew a display.
     The other two are set by the trainers of ID³ and CemiFace, and given to `train`: `draw(network)` gives uint8
     pictures (n, h, w, 3) and measured terms by name; `about` has what the pictures depend on beside the network, and
     under `columns` a word for each.
@@ -139,7 +139,7 @@ def tracked(log_with: Any, folder: str | Path | None) -> Iterator[Callable]:
     trackers = [_opened(each, folder) for each in trackers_of(log_with, folder)]
 
     def tell(step, values, picture=None):
-        numbers = {k: v for k, v in values.items() if k != "step" and isinstance(v, (int, float))}
+        numbers = dict(_numbers({k: v for k, v in as_json(values).items() if k != "step"}))
         for tracker in trackers:
             tracker.log(numbers, step=step)
             if picture is not None and hasattr(tracker, "log_images"):
@@ -150,6 +150,15 @@ def tracked(log_with: Any, folder: str | Path | None) -> Iterator[Callable]:
     finally:
         for tracker in trackers:
             tracker.finish()
+
+
+def _numbers(values, before=""):
+    "Those in inner lists and mappings as `outer/inner`"
+    for k, v in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(v, (dict, list)):
+            yield from _numbers(v, f"{before}{k}/")
+        elif isinstance(v, (int, float)):
+            yield f"{before}{k}", v
 
 
 def _opened(each, folder):
@@ -199,6 +208,8 @@ def watching(keep: Any, settings: dict, network: Callable | None) -> Iterator[tu
             if not begun:
                 begin_looks(keep.folder, watch, settings)
                 begun = True
+                if watch.show:
+                    watch.show(Path(keep.folder))
             if found := look_at(keep.folder, step, watch, network):
                 tell(step, {f"{LOOKS}/{name}": v for name, v in found[0].items()}, found[1])
 
