@@ -14,6 +14,7 @@ from torch import nn
 from facesyn.core.checks import refused
 from facesyn.core.images import generator
 from facesyn.core.training import Keep, Optim
+from facesyn.core.watching import Watch
 from facesyn.diffusion.latents import Patches
 from facesyn.diffusion.text_to_image import build_text_encoder, build_tokenizer, build_vae, sd_scheduler, text_pipeline
 from facesyn.diffusion.unet import build_unet
@@ -134,6 +135,12 @@ def test_id3_training_with_other_settings(tmp_path):
         (dict(vae=Patches(2)), "vae: another one"),
     ):
         refused(lambda: id3_trained(begin=begin, **other), words)
+
+
+@pytest.mark.parametrize("train", ["id3_trained", "cemiface_trained"])
+def test_looks_at_what_is_not_there(train, tmp_path):
+    for how, words in ((Watch(9, (0, 99)), "rows holds 99"), (Watch(9, steps=1001), "num_inference_steps=1001")):
+        refused(lambda: globals()[train](keep=Keep(tmp_path, watch=how)), words)
 
 
 # CemiFace
@@ -338,6 +345,7 @@ def test_booth_training(booth, tmp_path):
     refused(lambda: trained(recipe=replace(BOOTH_RECIPE, loss=BoothLoss(margin=0.3))), "loss.margin: 1.0 -> 0.3")
     refused(lambda: trained(dict(person, y=person["y"].flip(0))), "pictures")
     refused(lambda: trained(keep=Keep()), "folder")
+    refused(lambda: trained(keep=Keep(tmp_path / "x", watch=Watch(9))), "Watch(9)", "draws no pictures")
     other = replace(BOOTH_RECIPE, positive="other")
     refused(lambda: trained(one, other, Keep(tmp_path / "x")), "two pictures")
     assert not (tmp_path / "x").exists()
