@@ -1347,6 +1347,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'facesyn/nets/augmentation.py'),
                                            'facesyn.nets.augmentation._holes': ( 'nets/augmentation.html#_holes',
                                                                                  'facesyn/nets/augmentation.py'),
+                                           'facesyn.nets.augmentation._placed': ( 'nets/augmentation.html#_placed',
+                                                                                  'facesyn/nets/augmentation.py'),
                                            'facesyn.nets.augmentation._rotate': ( 'nets/augmentation.html#_rotate',
                                                                                   'facesyn/nets/augmentation.py'),
                                            'facesyn.nets.augmentation.affine': ( 'nets/augmentation.html#affine',
