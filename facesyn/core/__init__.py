@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "records": ["write_record"],
         "images": ["generator", "image_grid", "lead_picture", "read_image", "to_float", "to_uint8"],
         "checks": ["refused"],
+        "watching": ["Watch", "strip"],
         "training": ["Keep", "Optim"],
     },
 )

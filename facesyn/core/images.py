@@ -56,7 +56,7 @@ def to_float(images: Any) -> torch.Tensor:
     images = torch.as_tensor(images)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"expected uint8 images (n, h, w, 3), got {images.dtype} {tuple(images.shape)}")
-    return images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 # %% ../../nbs/core/04_images.ipynb #c015
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

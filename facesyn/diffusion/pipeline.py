@@ -9,19 +9,23 @@ __all__ = ['PIPELINE', 'as_rows', 'check_steps', 'FacePipeline']
 import inspect
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from PIL import Image
+from torch import nn
 
 from ..core.files import atomic, read_json, write_json
 from ..core.images import to_uint8
 from ..core.networks import opened, pixels_made
+from ..core.processes import PRECISIONS, check_precision
 from .latents import decode_latents
 from .schedule import prediction_type
 from ..nets.backbones import check_finite
@@ -125,6 +129,24 @@ class FacePipeline(DiffusionPipeline):
     def size(self) -> int | None:
         "Pixels of a side of the pictures; None if the U-Net's configuration does not say"
         return pixels_made(self.unet.config, self.vae.config if self.vae else None)
+
+    def drawing(self, scheduler: str = "", precision: str = "no"):
+        """A pipeline of the same networks that draws by a `scheduler` of diffusers (empty: that of this one), with
+        U-Net and conditions in `precision`: no (as they are), bf16, or fp16 on a GPU; ValueError for what is none"""
+        check_precision(precision, self._execution_device)
+        parts = dict(self.components)
+        if scheduler:
+            kind = getattr(diffusers, scheduler, None)
+            if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
+                known = "such as DDIMScheduler or DPMSolverMultistepScheduler"
+                raise ValueError(f"scheduler={scheduler!r}: expected a scheduler of diffusers, {known}")
+            parts["scheduler"] = kind.from_config(self.scheduler.config)
+        if precision != "no":
+            half = PRECISIONS[precision]
+            parts |= {k: nn.Module.to(deepcopy(parts[k]), half) for k in ("unet", "conditions")}
+        pipe = type(self)(**parts)
+        pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        return pipe
 
     def __call__(self, *conditions: Any, **options: Any) -> ImagePipelineOutput:
         raise NotImplementedError("a method's pipeline says what it is asked for")

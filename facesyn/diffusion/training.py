@@ -8,6 +8,7 @@ __all__ = ['face_batches', 'with_draws', 'check_drop', 'check_faces', 'check_sha
 # %% ../../nbs/diffusion/04_training.ipynb #c002
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -116,6 +117,13 @@ def _place(model, device):
     if device.type == "cuda":
         convert_conv2d_weight_memory_format(model, torch.channels_last)
 
+
+def _averaged(model, average) -> nn.Module:
+    "A copy of the network with its averaged weights, to look at"
+    network = deepcopy(model).eval().requires_grad_(False)
+    average.copy_to(network.parameters())
+    return network
+
 # %% ../../nbs/diffusion/04_training.ipynb #c023
 def train(
     model: nn.Module,
@@ -141,7 +149,7 @@ def train(
     average = EMAModel(model.parameters(), decay=optim.ema, use_ema_warmup=True, power=optim.ema_power, foreach=True)
     parts = dict(model=model, ema=dict(zip(dict(model.named_parameters()), average.shadow_params)))
     loss = objective(model, loss_fn, processes, optim.precision, unused=True)  # by what is hidden in a step
-    take = batches_ahead(batch_at, parts_of, steps, keep.workers)
+    take, keep = batches_ahead(batch_at, parts_of, steps, keep.workers), replace(keep, main=processes.main)
 
     def update(step):
         adam.param_groups[0]["lr"] = optim.rate(step, steps)
@@ -153,7 +161,7 @@ def train(
         return dict(terms, gradient=norm)
 
     with own_randomness(processes):
-        train_loop(update, steps, adam, parts, told, replace(keep, main=processes.main))
+        train_loop(update, steps, adam, parts, told, keep, network=partial(_averaged, model, average))
     wait(processes)
     average.copy_to(model.parameters())
     return model.eval().requires_grad_(False)

@@ -8,6 +8,7 @@ __all__ = ['PARTS', 'CemiFaceRecipe', 'cemiface_recipe', 'cemiface_batches', 'ce
 # %% ../../nbs/methods/08_cemiface_training.ipynb #c002
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from facesyn.diffusion.latents import (
     training_scheduler,
     training_source,
 )
+from ..diffusion.looks import reaching
 from ..diffusion.schedule import draw_noise, prediction_type
 from ..diffusion.training import check_drop, check_faces, face_batches, train, with_draws
 from ..diffusion.unet import Denoiser, build_unet
@@ -131,8 +133,9 @@ def train_cemiface(
     pipeline (arXiv 2409.18876)
 
     `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `seen`: the encoder's `embed_both_views` of the
-    faces, if they are known. A checkpoint in `keep.folder` of other faces, encoder or settings is refused. ValueError
-    for images that are not uint8 and square, or not of whole patches.
+    faces, if they are known. A checkpoint in `keep.folder` of other faces, encoder or settings is refused.
+    `keep.watch`: inquiries to look at meanwhile. ValueError for images that are not uint8 and square, or not of whole
+    patches.
 
     ```python
     from facesyn import shipped
@@ -159,8 +162,25 @@ def train_cemiface(
     space = _space(y, lengths, recipe.whiten).to(device) if recipe.whiten else None
     similarity = similarity_seen(encoder, lambda z: decode_latents(vae, z), space)
     objective = cemiface_objective(scheduler, similarity, recipe.weights)
+    keep = _looks(keep, partial(_pipeline, scheduler, vae), y[0], lengths[0], recipe.weights, encoder)
     model = train(model, batch_at, objective, recipe.steps, recipe.batch, recipe.optim, keep, told)
-    return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae.cpu())
+    return _pipeline(scheduler, vae.cpu(), model)
+
+
+def _pipeline(scheduler, vae, model) -> CemiFacePipeline:
+    return CemiFacePipeline(unet=model.unet, conditions=model.conditions, scheduler=scheduler, vae=vae)
+
+
+def _looks(keep, pipeline, y, lengths, weights, encoder) -> Keep:
+    "`keep`, whose looks draw inquiries of the training set at similarities over the range of training, see `reaching`"
+    if not keep.watch.every:
+        return keep
+    rows = keep.watch.among(len(y))
+    asked = list(dict.fromkeys(np.linspace(weights.high, weights.low, 5).tolist()))
+    y, lengths = (torch.from_numpy(np.array(v[rows], np.float32)) for v in (y, lengths))
+    features = (y * lengths[:, None]).repeat_interleave(len(asked), 0)
+    given = dict(y=features, m=torch.tensor(asked).repeat(len(rows)))
+    return reaching(keep, pipeline, given, asked, y, encoder)
 
 
 def _space(y, lengths, whiten, most: int = 50_000) -> nn.Linear:

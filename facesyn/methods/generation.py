@@ -21,11 +21,12 @@ import torch
 from ..core.files import PATIENCE, as_json, atomic, bar, locked, read_json, weights_digest
 from ..core.images import generator, is_whole, to_uint8, write_image
 from ..core.records import note_work
-from ..core.sharing import UNITS, share_work
+from ..core.sharing import UNITS
 from ..data.cards import check_card, is_ours
-from ..data.dataset import begin_dataset, finish_dataset, image_file, manifest_row
+from ..data.dataset import finish_dataset, image_file, manifest_row, share_dataset
 from ..data.faces import Faces, folder_faces, read_manifest
 from ..diffusion.pipeline import FacePipeline
+from ..diffusion.schedule import scheduler_settings
 from .plans import Plan
 
 # %% ../../nbs/methods/03_generation.ipynb #c014
@@ -61,8 +62,7 @@ def dataset_settings(pipe, rows: Plan, batch: int, steps: int, options: dict) ->
         pipeline=type(pipe).__name__,
         weights=weights_digest(pipe.components),
         encoder=weights_digest(dict(encoder=encoder)) if gamma else None,
-        scheduler=type(pipe.scheduler).__name__,
-        scheduler_config={k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
+        **scheduler_settings(pipe.scheduler),
         steps=steps,
         gamma=gamma,
         batch=batch,
@@ -118,8 +118,8 @@ def generate(
                     note_work(log, len(index), time.time() - began)
                 shown.update(len(index))
 
-        begin, last = partial(begin_dataset, out, settings), partial(_finish, out, rows, card)
-        share_work(out, settings, len(rows), unit, draw, lambda r: [_file(out, rows, r)], begin, last)
+        last = partial(_finish, out, rows, card)
+        share_dataset(out, settings, len(rows), unit, draw, lambda r: [_file(out, rows, r)], last)
     return read_json(out / "card.json")
 
 

@@ -23,7 +23,7 @@ from ..core.images import generator, is_whole, read_image, to_float, to_uint8, w
 from ..data.dataset import write_manifest, writing
 from ..data.faces import read_manifest
 from ..diffusion.sampling import interval_options
-from ..diffusion.schedule import prediction_type
+from ..diffusion.schedule import prediction_type, scheduler_settings
 from ..diffusion.text_to_image import latent_moments
 from .idbooth import whole_picture
 from ..nets.encoders import Encoder
@@ -152,9 +152,7 @@ def prompted(pipe, prompts: list[str], streams: list[torch.Generator], how: Prom
 
 def sampling_settings(pipe: StableDiffusionPipeline, how: PromptSampling) -> dict:
     "What the bytes of such pictures depend on, beside the prompts"
-    config = {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")}
-    scheduler = dict(scheduler=type(pipe.scheduler).__name__, scheduler_config=config)
-    return asdict(how) | scheduler | dict(weights=weights_digest(pipe.components))
+    return asdict(how) | scheduler_settings(pipe.scheduler) | dict(weights=weights_digest(pipe.components))
 
 
 PRIOR = PromptSampling(steps=50, guidance=7.5, batch=16)  # the paper's, 16 at a time

@@ -27,6 +27,7 @@ from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
 from ..core.processes import by_itself
 from ..core.training import Keep, Optim
+from ..core.watching import unwatched
 from ..data.dataset import begin_dataset
 from ..diffusion.text_to_image import draw_latents, token_ids
 from ..diffusion.training import train
@@ -208,9 +209,9 @@ def train_person(
     person, anybody: from `know`, anybody's of the priors. `align`: see `booth_loss`. `settings`: what else must not
     change between restarts; digests `base` and `encoder` in it are not computed again.
     The pipeline's networks come back frozen. ValueError: see `check_trainable`, and for a folder begun with other
-    settings or other pictures.
-    """
+    settings or other pictures."""
     of_kind("keep", keep, Keep, "Keep(folder)")
+    unwatched(keep)
     if keep.folder is None:
         raise ValueError("the LoRA of a person is written beside its checkpoint: give `keep` a folder")
     out, optim = Path(keep.folder), replace(recipe.optim, seed=recipe.stream)

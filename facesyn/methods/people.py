@@ -24,9 +24,8 @@ from ..core.doors import check_name, nfc
 from ..core.files import arrays_digest, read_json
 from ..core.images import PHOTOGRAPHS, generator, is_whole, read_image, write_image
 from ..core.records import note_work
-from ..core.sharing import share_work
 from ..data.cards import check_card
-from ..data.dataset import begin_dataset, finish_dataset, manifest_row, rank_within, writing
+from ..data.dataset import finish_dataset, manifest_row, rank_within, share_dataset, writing
 from ..data.faces import Faces, folder_faces, folder_images, people_of
 from ..diffusion.text_to_image import token_ids
 from .idbooth_pictures import PromptSampling, check_drawing, prompted, sampling_settings
@@ -150,8 +149,8 @@ def generate_people(
                 note_work(log, done, time.time() - began)
 
     asked |= sampling_settings(pipe, how)
-    begin, last = partial(begin_dataset, out, asked), partial(finish_dataset, out, sum(rows, []), card)
-    share_work(out, asked, len(people), 1, draw, lambda k: [out / row["file"] for row in rows[k]], begin, last)
+    last = partial(finish_dataset, out, sum(rows, []), card)
+    share_dataset(out, asked, len(people), 1, draw, lambda k: [out / row["file"] for row in rows[k]], last)
     return read_json(out / "card.json")
 
 

@@ -18,10 +18,9 @@ import numpy as np
 from ..core.files import read_json
 from ..core.images import encode_image
 from ..core.records import note_work
-from ..core.sharing import share_work
 from ..data.cards import check_card, dataset_front, write_card
 from ..data.containers import write_tar
-from ..data.dataset import begin_dataset, dataset_digest, same_as_before
+from ..data.dataset import dataset_digest, same_as_before, share_dataset
 from ..data.image_sets import Encoded, of_image, write_names
 from ..diffusion.pipeline import FacePipeline
 from .generation import asked_of, check_rows, dataset_settings, sample_all, write_asked
@@ -62,8 +61,8 @@ def generate_tars(
     def file_of(r):
         return out / f"train-{r // unit:06d}.tar"
 
-    begin, last = partial(begin_dataset, out, settings), partial(_finish, out, rows, unit, card, names)
-    share_work(out, settings, len(rows), unit, draw, lambda r: [file_of(r)], begin, last)
+    last = partial(_finish, out, rows, unit, card, names)
+    share_dataset(out, settings, len(rows), unit, draw, lambda r: [file_of(r)], last)
     return read_json(out / "card.json")
 
 

@@ -21,6 +21,7 @@ from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest
 from ..core.images import generator, pick_device, to_float
 from ..core.training import Keep, learning_rate, train_loop
+from ..core.watching import unwatched
 from ..data.faces import ATTRIBUTES, Faces
 from ..data.pictures import faces_digest, reader
 from .backbones import IResNet, Network
@@ -158,10 +159,10 @@ def train_attributes(
     one dict per epoch)
 
     `net`: settings of `AttributeNet`; `memory`: see `data.pictures.reader`. The log has the mean absolute errors in
-    training (pitch, yaw, roll in degrees, age in years) of what is known. ValueError if no attribute is known.
-    """
+    training (pitch, yaw, roll in degrees, age in years) of what is known. ValueError if no attribute is known."""
     of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
     of_kind("keep", keep, Keep, "Keep(folder)")
+    unwatched(keep)
     s, config = normalise_attributes(faces.attributes), dict(net or {})
     known = torch.isfinite(s).any(1).nonzero().squeeze(1)
     if len(known) == 0:

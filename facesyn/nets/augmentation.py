@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from ..core.images import to_float, to_uint8
@@ -215,9 +216,11 @@ def colour_jitter(images: torch.Tensor, g: torch.Generator | Part, strength: flo
 
 # %% ../../nbs/nets/02_augmentation.ipynb #c028
 def _holes(n, h, w, g, erase):
-    "Where pictures (n, h, w) are erased, as `augment` says"
+    "Where pictures (n, h, w) are erased, as `augment` says; None: nowhere"
     top, left, high, wide, lucky = draws(g, n, lambda n, g: torch.rand(5, n, 1, generator=g), dim=1)
     probability, *areas = erase if isinstance(erase, (tuple, list)) else (erase,)
+    if probability == 0:
+        return None
     if areas:
         area, ratio = areas[0] + (areas[1] - areas[0]) * high, (math.log(0.3) + math.log(3.3 / 0.3) * wide).exp()
         high, wide = (area * ratio).sqrt() * h, (area / ratio).sqrt() * w
@@ -231,6 +234,14 @@ def _holes(n, h, w, g, erase):
         & ((cols >= 0) & (cols < wide))[:, None, :]
         & (lucky < probability)[:, :, None]
     )
+
+
+def _placed(images, rows, columns) -> torch.Tensor:
+    "Pictures made of these rows (n, h) and columns (n, w) of each; one index for all takes four times as long"
+    source, out = images.numpy(), np.empty_like(images.numpy())
+    for k, (y, x) in enumerate(zip(rows.numpy(), columns.numpy())):
+        np.take(source[k].take(y, 0), x, 1, out[k], "clip")
+    return torch.from_numpy(out)
 
 
 def augment(
@@ -260,7 +271,7 @@ def augment(
     x = (torch.arange(w) + draws(g, n, moved)).clamp(0, w - 1)
     mirrored = (draws(g, n, lambda n, g: torch.rand(n, 1, generator=g)) < 0.5) & flip
     x = torch.where(mirrored, w - 1 - x, x)
-    out = images[torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :]]
+    out = _placed(images, y, x)
     hole = _holes(n, h, w, g, erase)
     if crop:
         out = random_crop(out, g, crop)
@@ -268,4 +279,4 @@ def augment(
         out = colour_jitter(out, g, jitter)
     if rand:
         out = rand_augment(out, g, **rand)
-    return out.masked_fill_(hole[..., None], 128)
+    return out if hole is None else out.masked_fill_(hole[..., None], 128)

@@ -34,6 +34,7 @@ from facesyn.core.processes import (
 )
 from ..core.records import among
 from ..core.training import Keep, check_schedule, learning_rate, train_loop
+from ..core.watching import unwatched
 from ..data.faces import Faces
 from ..data.pictures import faces_digest, reader
 from .augmentation import Part, augment
@@ -131,6 +132,7 @@ def _config(faces, keep, net):
     "The settings of the network; TypeError for a path where something open is expected"
     of_kind("faces", faces, Faces, "facesyn.data.open_faces(path, size) reads a set of pictures")
     of_kind("keep", keep, Keep, "Keep(folder)")
+    unwatched(keep)
     return (NETWORKS.get(net) or recogniser(net)) if isinstance(net, str) else dict(net)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
 
 from facesyn.core.checks import refused
@@ -24,7 +25,9 @@ from facesyn.core.images import (
 )
 from facesyn.core.records import misfits, recorded, run_parameters
 from facesyn.core.training import Keep, Optim, learning_rate, load_checkpoint, restore, save_checkpoint, train_loop
+from facesyn.core.watching import Watch, strip
 
+ABSENT = next(name for name in LOGGER_TYPE_TO_CLASS if name not in map(str, get_available_trackers()))
 PIXELS = np.zeros((6, 8, 8, 3), np.uint8)
 NAN = torch.zeros(3, 3, 4, 4)
 NAN[1, 0, 0, 0] = torch.nan
@@ -76,6 +79,15 @@ ROWS = [
     (lambda: Optim(precision="fp16"), "fp16", "bf16"),
     (lambda: Optim(accumulate=0), "Optim: accumulate=0"),
     *((lambda v=v: Optim(accumulate=v), f"Optim: accumulate={v!r}") for v in (-1, 1.5, True, "2")),
+    *((lambda v=v: Watch(v), f"Watch: every={v!r}") for v in (-1, 2.5, True, "9", None)),
+    *((lambda v=v: Watch(9, v), f"Watch: rows={v!r}") for v in (0, -1, (), "01", None)),
+    (lambda: Watch(9, steps=0), "Watch: steps=0"),
+    *((lambda v=v: Watch(9, (0, v)).among(9), f"rows holds {v!r}", "from 0 to 8") for v in (9, -1, 0.5, "1")),
+    (lambda: Keep(watch=Watch(9)), "Watch(9)", "give `Keep` a folder"),
+    *((lambda v=v: Keep("x", log_with=v), f"log_with={v!r}", "installed are", "tensorboard") for v in ("board", 3, {})),
+    (lambda: Keep("x", log_with=["board"]), "log_with='board'", "accelerate knows", "trackio", "wandb"),
+    (lambda: Keep("x", log_with=ABSENT), f"log_with='{ABSENT}'", "not installed"),
+    (lambda: Keep(log_with="tensorboard"), "log_with='tensorboard'", "give `Keep` a folder"),
 ]
 
 
@@ -93,6 +105,8 @@ def test_files_that_are_not_there(tmp_path):
     refused(lambda: shipped("id4"), "id4", "cemiface", kind=FileNotFoundError)
     refused(lambda: read_json(tmp_path / "x.json"), "x.json", kind=FileNotFoundError)
     refused(lambda: read_image(tmp_path / "x.png"), "x.png", kind=FileNotFoundError)
+    refused(lambda: strip(tmp_path), f"{tmp_path}/looks", "not watched", kind=FileNotFoundError)
+    refused(lambda: Keep(tmp_path, watch=500), "watch: expected Watch, got int", kind=TypeError)
 
 
 def test_files_that_are_broken(tmp_path):

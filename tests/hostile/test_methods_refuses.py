@@ -14,6 +14,7 @@ from torch import nn
 from facesyn.core.checks import refused
 from facesyn.core.images import generator
 from facesyn.core.training import Keep, Optim
+from facesyn.core.watching import Watch
 from facesyn.diffusion.latents import Patches
 from facesyn.diffusion.text_to_image import build_text_encoder, build_tokenizer, build_vae, sd_scheduler, text_pipeline
 from facesyn.diffusion.unet import build_unet
@@ -30,6 +31,7 @@ from facesyn.methods.idbooth_training import BoothRecipe, train_person, words_of
 from facesyn.methods.inquiries import Screen, choose_inquiries, ranked_groups
 from facesyn.methods.people import CONSENT, NEGATIVE, check_consent, generate_people
 from facesyn.methods.plans import Plan, bootstrap_attributes, plan
+from facesyn.methods.tars import generate_tars
 from facesyn.nets.attributes import train_attributes
 from facesyn.nets.encoders import Encoder
 from facesyn.nets.recogniser import train_recogniser
@@ -133,6 +135,12 @@ def test_id3_training_with_other_settings(tmp_path):
         (dict(vae=Patches(2)), "vae: another one"),
     ):
         refused(lambda: id3_trained(begin=begin, **other), words)
+
+
+@pytest.mark.parametrize("train", ["id3_trained", "cemiface_trained"])
+def test_looks_at_what_is_not_there(train, tmp_path):
+    for how, words in ((Watch(9, (0, 99)), "rows holds 99"), (Watch(9, steps=1001), "num_inference_steps=1001")):
+        refused(lambda: globals()[train](keep=Keep(tmp_path, watch=how)), words)
 
 
 # CemiFace
@@ -247,14 +255,15 @@ GENERATION = [
 
 
 @pytest.mark.parametrize("wrong", [dict(guidence_scale=2), dict(steps=0), dict(gamma=0.1), dict(guidance_scale=2.0)])
-def test_a_drawing_that_is_refused_leaves_nothing(wrong, tmp_path):
+@pytest.mark.parametrize("draw", [generate, generate_tars])
+def test_a_drawing_that_is_refused_leaves_nothing(draw, wrong, tmp_path):
     with pytest.raises((TypeError, ValueError)):
-        generate(id3((False, False)), ROWS, tmp_path / "new", CARD, **dict(steps=1) | wrong)
+        draw(id3((False, False)), ROWS, tmp_path / "new", CARD, **dict(steps=1) | wrong)
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()
     (tmp_path / "there/notes.txt").write_text("mine")
     with pytest.raises((TypeError, ValueError)):
-        generate(id3((False, False)), ROWS, tmp_path / "there", CARD, **dict(steps=1) | wrong)
+        draw(id3((False, False)), ROWS, tmp_path / "there", CARD, **dict(steps=1) | wrong)
     assert [p.name for p in (tmp_path / "there").iterdir()] == ["notes.txt"]
 
 
@@ -336,6 +345,7 @@ def test_booth_training(booth, tmp_path):
     refused(lambda: trained(recipe=replace(BOOTH_RECIPE, loss=BoothLoss(margin=0.3))), "loss.margin: 1.0 -> 0.3")
     refused(lambda: trained(dict(person, y=person["y"].flip(0))), "pictures")
     refused(lambda: trained(keep=Keep()), "folder")
+    refused(lambda: trained(keep=Keep(tmp_path / "x", watch=Watch(9))), "Watch(9)", "draws no pictures")
     other = replace(BOOTH_RECIPE, positive="other")
     refused(lambda: trained(one, other, Keep(tmp_path / "x")), "two pictures")
     assert not (tmp_path / "x").exists()

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from facesyn.core.checks import refused
 from facesyn.core.images import generator, write_image
 from facesyn.core.training import Keep
+from facesyn.core.watching import Watch
 from facesyn.data.faces import Faces
 from facesyn.nets.alignment import align, similarity, template
 from facesyn.nets.attributes import AttributeNet, AttributeRecipe, normalise_attributes, train_attributes
@@ -160,6 +161,14 @@ def test_a_checkpoint_of_another_training(train, tmp_path):
     refused(lambda: train(negative, net, kind(**recipe), keep, device="cpu"), "other pixels")
     keep.path.write_bytes(keep.path.read_bytes()[:5000])
     refused(lambda: train(faces, net, kind(**recipe), keep, device="cpu"), "checkpoint.safetensors is not a checkpoint")
+
+
+@pytest.mark.parametrize("train, kind", [(train_recogniser, Recipe), (train_attributes, AttributeRecipe)])
+def test_a_training_that_draws_nothing_is_not_watched(train, kind, tmp_path):
+    keep = Keep(tmp_path / "new", label="eyes", watch=Watch(9))
+    call = lambda: train(labelled(0, 0, 1, 1, known=30.0), LITTLE, kind(1, 4), keep, device="cpu")  # noqa: E731
+    refused(call, "Watch(9)", "eyes draws no pictures")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_loss_that_is_not_finite():

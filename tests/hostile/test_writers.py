@@ -14,9 +14,9 @@ import torch
 from tiny import pipeline
 
 from facesyn.core.checks import refused
-from facesyn.core.files import read_json
+from facesyn.core.files import locked, read_json
 from facesyn.data.conversion import WRITERS, convert
-from facesyn.data.dataset import begin_dataset, writing
+from facesyn.data.dataset import begin_dataset
 from facesyn.data.faces import parametric_faces
 from facesyn.data.opening import open_faces
 from facesyn.methods.generation import generate
@@ -102,7 +102,7 @@ def test_two_processes_share_a_generation(tmp_path):
 
 def test_nothing_is_replaced_while_it_is_written(tmp_path):
     made(tmp_path / "set")
-    with writing(tmp_path / "set", read_json(tmp_path / "set" / "settings.json"), shared=True):
+    with locked(tmp_path / "set", shared=True):
         refused(lambda: made(tmp_path / "set", 1, replace=True), str(tmp_path / "set"), "another process is writing")
     made(tmp_path / "set", 1, replace=True)
     assert content(tmp_path / "set") == content(made(tmp_path / "alone", 1) and tmp_path / "alone")

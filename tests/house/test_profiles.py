@@ -253,6 +253,11 @@ def test_a_run_says_what_its_parameters_may_be(name):
         ("train", "id3_train", {"optim.precision": "fp8"}, "optim.precision='fp8' no, bf16"),
         ("train", "id3_train", {"weights.denoise": "w"}, "weights= denoise='w' eps"),
         ("train", "id3_train", {"id3.drop": [0.1, 1.1]}, "id3.drop=[0.1, 1.1] two probabilities"),
+        ("train", "id3_train", {"keep.watch": -1}, "keep.watch=-1"),
+        ("train", "id3_train", {"keep.log_with": "board"}, "keep.log_with= log_with='board': installed tensorboard"),
+        ("train", "id3_train", {"workers": 4}, "'workers', which is one of recognise or keep.workers"),
+        ("demo", "recognise", {"log_with": "board"}, "recognise: log_with= log_with='board': installed"),
+        ("idbooth", "idbooth_train", {"log_with": "board"}, "idbooth_train: log_with= installed"),
         ("train", "id3_train", {"patches.patch": 0}, "id3_train: patches.patch=0: expected patches.patch >= 1"),
         ("train", "id3_train", {"patch": 4}, "'patch': do you mean patches.patch"),
         (

@@ -352,6 +352,16 @@ def test_parameters_that_a_run_was_begun_with_are_compared_by_entry():
     assert "lr: 0.3 -> not a parameter any more" in differ(dict(parameters=dict(lr=0.3)), run, "mine")
 
 
+def test_who_is_looked_at_is_no_other_run():
+    "A training that was stopped may be watched when it goes on, and be read by more processes"
+    asked = dict(id3_train=dict(keep=dict(watch=50, workers=4, log_with="tensorboard")))
+    (run,) = [run for run in read_profile("train", ROOT, asked).runs if run.name == "id3_train"]
+    before = {k: v for k, v in run.parameters.items() if k != "keep"} | dict(workers=2)
+    assert differ(dict(parameters=before), run, "train") == []
+    (run,) = [run for run in read_profile("train", ROOT).runs if run.name == "id3_train"]
+    assert differ(dict(parameters=dict(before, seed=9)), run, "train") == ["seed: 9 -> 0"]
+
+
 def test_what_was_begun_is_not_replaced(chain):
     "A run that failed after it wrote something, with other parameters"
     write_run(chain, "second", "data/runs/smoke/first/made.txt", MAKES + "\nraise ValueError('stopped')")

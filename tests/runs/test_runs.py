@@ -11,6 +11,7 @@ import pytest
 
 from facesyn.core.doctor import below, reads, writes
 from facesyn.core.files import read_json
+from facesyn.core.images import read_image
 from facesyn.core.profiles import read_profile
 from facesyn.data.cards import RENDERED
 from facesyn.data.dataset import write_encoded, write_folder
@@ -89,6 +90,32 @@ def test_wrong_parameters_are_named(run, asked, word, root, ran):
         ran(other)
     with pytest.raises(papermill.exceptions.PapermillExecutionError, match=word):
         execute(run, root, asked)
+
+
+@pytest.mark.parametrize("name", ["id3", "cemiface"])
+def test_a_watched_training_shows_one_strip(name, root, ran, capfd):
+    "The display is renewed: the notebook holds its last state, once, and the terminal nothing of it"
+    for other in needed(f"{name}_train"):
+        ran(other)
+    keep = dict(watch=2, log_with="tensorboard")
+    execute(f"{name}_train", root, dict(keep=keep, work=f"data/watched/{name}", out=f"data/watched/{name}_model"))
+    cells = read_json(root / f"{name}_train_wrong.ipynb", dict)["cells"]
+    (training,) = [c for c in cells if f"pipe = train_{name}(" in "".join(c["source"])]
+    shown = [o["data"] for o in training["outputs"] if o["output_type"] == "display_data"]
+    assert sum("image/png" in data for data in shown) == 1 and not [o for o in training["outputs"] if "text" in o]
+    curves = [data["application/vnd.plotly.v1+json"] for data in shown if "image/png" not in data]
+    assert len(curves) == 2 and any("after 4 updates" in json.dumps(figure["layout"]) for figure in curves)
+    folder = root / "data/watched" / name
+    assert [json.loads(line)["step"] for line in (folder / "looks/log.jsonl").read_text().splitlines()] == [0, 2, 4]
+    assert [*(folder / "facesyn").glob("events*")] and "Figure(" not in "".join(capfd.readouterr())
+
+
+def test_a_text_to_image_base_is_watched_at_prompts(root, ran):
+    for other in needed("base"):
+        ran(other)
+    execute("base", root, dict(measured=dict(watch=2), work="data/watched/base", out="data/watched/base_model"))
+    rows = [read_image(root / f"data/watched/base/unet/looks/{step:07}.png") for step in (0, 2, 4)]
+    assert all(row.shape == (32, 5 * 32, 3) for row in rows) and (rows[0] != rows[2]).any()
 
 
 def test_five_benchmarks_in_one_run(root):

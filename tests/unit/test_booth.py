@@ -80,6 +80,16 @@ def test_half_precision(looks, pictures, tmp_path):
     assert all(v.dtype == torch.float32 and v.isfinite().all() for v in weights.values())
 
 
+def test_a_tracker_gets_the_log(looks, pictures, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
+    pipe = small()
+    known = know(pipe, pictures, looks)
+    train_person(pipe, known, known, looks, Keep(tmp_path, every=1, log_with=["tensorboard"]), RECIPE)
+    events = accumulator(str(tmp_path / "facesyn"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("similarity")] == [1, 2]
+
+
 def test_the_file_is_read_by_diffusers(looks, pictures, tmp_path):
     "The same pictures as with its matrices put in by hand, alpha among them"
     pipe = small()

@@ -1,0 +1,54 @@
+"""Pictures/s that the shipped ID³ generator draws and writes to disk, as a ratio to the settings of the demo.
+
+    python bench/bench_drawing.py [--pictures 200] [--repeats 3] [--device cpu]
+
+The rows of nbs/runs/params/id3_speed.yaml, where a judge and a recogniser say what they are worth. `generate` writes
+each into a folder of its own, the rows taking turns; the best of `repeats`. Prints a table.
+"""
+
+import argparse
+import tempfile
+
+import torch
+from timing import best_of
+
+from facesyn.core.files import repo_root, shipped
+from facesyn.core.images import pick_device
+from facesyn.core.profiles import read_profile
+from facesyn.methods.generation import generate
+from facesyn.methods.id3_sampling import ID3Pipeline
+from facesyn.methods.plans import plan
+from facesyn.nets.encoders import load_encoder
+from facesyn.sphere.geometry import random_anchors
+from facesyn.sphere.spreading import spread
+
+CARD = dict(name="to be timed", source="rendered faces", method="ID³", licence="CC0-1.0", limits="to be timed")
+
+
+def main(pictures, repeats, device):
+    device = pick_device(device)
+    told = next(r for r in read_profile("id3_speed", repo_root()).runs if r.notebook == "id3_experiment").parameters
+    pipe, f = ID3Pipeline.from_pretrained(shipped("id3")).to(device), load_encoder(shipped("identity"), device)
+    pipe.set_progress_bar_config(disable=True)
+    y = random_anchors(pictures // 10, f.dim)
+    rows = plan(spread(y, 10, lb=told["plan"]["lb"], ub=told["plan"]["ub"]), s=torch.zeros(len(y), 10, 4))
+    with tempfile.TemporaryDirectory() as d:
+
+        def way(name, row):
+            row = dict(steps=told["plan"]["steps"]) | row
+            how = pipe.drawing(row.pop("scheduler", ""), row.pop("precision", "no"))
+            row |= dict(encoder=f) if row.get("gamma") else {}
+            return lambda: generate(how, rows, tempfile.mkdtemp(dir=d), CARD, told["plan"]["batch"], **row)
+
+        best = best_of(repeats, {name: way(name, row) for name, row in told["rows"].items()})
+    first = next(iter(best.values()))
+    for name, seconds in best.items():
+        print(f"{name:40}{pictures / seconds:8.1f} pictures/s  {first / seconds:5.2f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    main(**vars(parser.parse_args()))
