@@ -147,14 +147,14 @@ _JSON = {dict: "an object {...}", list: "a list [...]"}
 
 # %% ../../nbs/core/02_files.ipynb #k003
 @contextmanager
-def locked(folder: str | Path, shared: bool = False) -> Iterator[None]:
-    """Nobody else writes into `folder` meanwhile, or, if `shared`, only others who share it; ValueError at once if
-    somebody does
+def locked(folder: str | Path, shared: bool = False, patience: float = 0.0) -> Iterator[None]:
+    """Nobody else writes into `folder` meanwhile, or, if `shared`, only others who share it; ValueError if somebody
+    does, at once or after `patience` seconds
 
     Temporary files that killed writers left in it are removed first, unless others may be writing them."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    handle = _lock(place / ".facesyn-lock", shared)
+    handle = _lock(place / ".facesyn-lock", shared, PATIENCE if shared else patience)
     _held.add(handle)
     try:
         if not shared:
@@ -168,7 +168,7 @@ def locked(folder: str | Path, shared: bool = False) -> Iterator[None]:
         handle.close()
 
 
-PATIENCE = 10.0  # seconds for which one who shares waits for one who does not
+PATIENCE = 10.0  # seconds for which one who shares waits for one who does not, who leaves for the last of many
 _held: set[IO] = set()
 
 
@@ -182,9 +182,9 @@ def _let_go():
 os.register_at_fork(after_in_child=_let_go)
 
 
-def _lock(path: Path, shared: bool) -> IO:
+def _lock(path: Path, shared: bool, patience: float) -> IO:
     "The open, locked file at `path`; if its last user removed it in between, the next one that is made there"
-    until = time.monotonic() + (PATIENCE if shared else 0)
+    until = time.monotonic() + patience
     while True:
         handle = open(path, "a")
         try:

@@ -38,13 +38,16 @@ def noise(shape: Sequence[int], seed: int, identities: Iterable, images: Iterabl
 
 # %% ../../nbs/core/04_images.ipynb #c012
 def pick_device(name: str = "auto") -> torch.device:
-    "`auto` is the first GPU if there is one, else `cpu`, `cuda`, `cuda:1` or `mps`; ValueError for another name"
+    """`auto` is a GPU if there is one, else `cpu`, `cuda`, `cuda:1` or `mps`; ValueError for another name
+
+    Of several processes of torchrun each takes a GPU of its own for `auto` and for `cuda`, by LOCAL_RANK."""
     if name != "auto" and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(name)):
         raise ValueError(f"no device {name!r}: expected auto, cpu, cuda, cuda:<number> or mps")
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        number, gpus = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
+        return torch.device("cuda" if number is None else f"cuda:{int(number) % max(gpus, 1)}")
     if name != "auto":
         return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 # %% ../../nbs/core/04_images.ipynb #c014

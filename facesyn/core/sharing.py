@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -92,6 +92,7 @@ def share_work(
     the same `told`; returns when all is done
 
     `files(k)`: the files of piece k. `begin()` is called by each process, `last()` by one when all files are there.
+    A process that `facesyn run` started as a helper and that comes when all is done returns at once.
     ValueError while somebody writes in `folder` who does not share it."""
     folder = Path(folder)
     leases = folder / f"{UNITS}{sha256(json.dumps(as_json([told, unit])).encode()).hexdigest()[:12]}"
@@ -110,14 +111,39 @@ def share_work(
         work_off(leases, units, one)
         last()
 
-    try:
-        with locked(folder, shared=True):
+    with _together(folder, leases, units) as wanted:
+        if wanted:
             begin()
             write_json(dict(count=count), leases / "work.json")
             work_off(leases, units, one)
             work_off(leases, ["end"], end)
+
+
+@contextmanager
+def _together(folder, leases, units):
+    "A block in which only those who share the work write in `folder`, and whether this process is wanted there"
+    over = _over(leases)
+    try:
+        if _too_late(over):
+            yield False
+            return
+        with locked(folder, shared=True):
+            yield not _too_late(over)
+            if over:
+                over.touch()
     finally:
         _put_away(folder, leases, units)
+
+
+def _over(leases):
+    "The file that says, to the processes of one `facesyn run`, that this work is done"
+    folder = os.environ.get("FACESYN_SHARED")
+    return Path(folder) / sha256(str(leases.resolve()).encode()).hexdigest()[:12] if folder else None
+
+
+def _too_late(over):
+    "Is this a helper that comes when all is done, while the main process goes on with it?"
+    return over and os.environ.get("FACESYN_PROCESS", "0") != "0" and over.exists()
 
 
 def _put_away(folder, leases, units):

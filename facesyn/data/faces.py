@@ -227,7 +227,8 @@ def folder_images(root) -> dict[str, list[Path]]:
     people: dict[str, list[Path]] = {}
     for p in visible(root):
         if ending(p) in SUFFIXES and not p.is_dir():
-            raise ValueError(f"{p} lies outside an identity's folder: expected {root}/<identity>/<image>")
+            hint = f"{root}/<identity>/<image>, or identities='none'"
+            raise ValueError(f"{p} lies outside an identity's folder: expected {hint}")
         if (p.is_dir() or not p.exists()) and (why := unusable(p, deep=False)):
             raise ValueError(f"{p} {why}")
         if p.is_dir():

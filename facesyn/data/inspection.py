@@ -268,19 +268,19 @@ def _folder_numbers(path, kind, names) -> tuple:
 
 
 def inspect_dataset(
-    path: str | Path, images: int | None = None, identities: int | None = None, most: int | None = None
+    path: str | Path, images: int | None = None, identities: int | None = None, most: int | None = None, who: str = ""
 ) -> dict:
     """What a set is and what is wrong with it: path, format, images, identities, per_identity (of a .bin: pairs and
     genuine), sizes, encodings, corrupt {key or index: reason}, problems (sentences)
 
-    `images`, `identities`: what a configuration claims. `most`: at most so many images are decoded. FileNotFoundError
-    if there is nothing there.
+    `images`, `identities`: what a configuration claims. `most`: at most so many images are decoded. `who`: `identities`
+    of `open_encoded`, if the format does not say. FileNotFoundError if there is nothing there.
     """
     kind = kind_of(path)
     if kind == "bin":
         return inspect_bin(path, most)
     told = {"the configuration": (images, identities)}
-    if kind == "rec":
+    if kind == "rec" and who in ("", "folder"):
         found = files_of(path, "rec")
         train = next((p for p in found if p.stem.lower() == "train"), found[0])
         layout, looks, values, numbers, problems = inspect_rec(train, most)
@@ -288,7 +288,7 @@ def inspect_dataset(
             path=str(path), format=f"rec, {layout} layout", **report_of(looks, values, numbers | told, problems)
         )
     try:
-        encoded = open_encoded(path)
+        encoded = open_encoded(path, identities=who or "folder")
     except ValueError as e:
         nothing = dict(images=0, identities=0, per_identity={}, sizes={}, encodings={}, corrupt={})
         return dict(path=str(path), format=kind, **nothing, problems=[str(e)])

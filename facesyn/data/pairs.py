@@ -8,6 +8,7 @@ __all__ = ['BUILTIN', 'Pairs', 'everyday', 'frontal_profile', 'thirty_years', 'c
 
 # %% ../../nbs/data/12_pairs.ipynb #c002
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def builtin_pairs(
     yaw, age = torch.tensor(yaw.ravel()).float(), torch.tensor(age.ravel()).float()
     images, _, _ = render_faces(who.ravel(), pictures.ravel(), size, seed, yaw=yaw, age=age)
     if file:
-        with atomic(file) as temporary, open(temporary, "wb") as f:
+        with suppress(FileExistsError), atomic(file, new=True) as temporary, open(temporary, "wb") as f:
             np.savez(f, images=images.numpy(), issame=issame)
     return Pairs(name, images.numpy(), issame)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.files import as_json, atomic, bar, locked, read_json, weights_digest
+from ..core.files import PATIENCE, as_json, atomic, bar, locked, read_json, weights_digest
 from ..core.images import generator, is_whole, to_uint8, write_image
 from ..core.records import note_work
 from ..core.sharing import UNITS
@@ -221,7 +221,7 @@ def generated_faces(
 def add_copies(root: str | Path, images: np.ndarray, copies: int) -> dict:
     """Adds `copies` of one image (h, w, 3) for each identity of a finished dataset to its folder, manifest and card;
     returns the card. ValueError if there are not as many images as identities"""
-    with locked(root):
+    with locked(root, patience=PATIENCE):  # others who drew may not have left yet
         return _add_copies(Path(root), np.asarray(images), copies)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import cast_training_params
 from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
@@ -26,6 +25,7 @@ from ..core.batches import drawn, shuffled_rows
 from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
+from ..core.processes import by_itself
 from ..core.training import Keep, Optim
 from ..core.watching import unwatched
 from ..data.dataset import begin_dataset
@@ -184,16 +184,15 @@ def booth_objective(pipe, encoder, loss: BoothLoss = BoothLoss(), align: Callabl
 
 # %% ../../nbs/methods/12_idbooth_training.ipynb #c033
 def check_trainable(pipe: StableDiffusionPipeline, encoder: Encoder, precision: str):
-    "ValueError for a pipeline that cannot be trained: parts missing, half precision, several devices or processes"
+    "ValueError for a pipeline that cannot be trained: parts missing, half precision, several devices"
     check_pipeline(pipe)
     if pipe.unet.dtype != torch.float32 and precision == "no":
         raise ValueError(f"a base in {pipe.unet.dtype} needs precision='bf16'")
     if (devices := {next(net.parameters()).device for net in (pipe.unet, pipe.vae, encoder)}) != {pipe.unet.device}:
         raise ValueError(f"U-Net, autoencoder and encoder lie on different devices: {sorted(map(str, devices))}")
-    if PartialState().num_processes > 1:
-        raise ValueError("a person is trained by one process: give each process its own people")
 
 
+@by_itself()  # of several processes each has people of its own
 def train_person(
     pipe: StableDiffusionPipeline,
     person: dict,

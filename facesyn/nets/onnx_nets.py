@@ -250,11 +250,11 @@ def onnx_to_torch(path) -> OnnxNet:
     return OnnxNet(read_onnx(path), str(path)).eval()
 
 # %% ../../nbs/nets/05_onnx_nets.ipynb #c024
-def providers(device: str, available: list) -> list[str]:
-    """ONNX Runtime's execution providers for a torch device type (cpu, cuda, ...) out of the available ones; the CPU is
-    always the last resort"""
-    fast = dict(cuda=["CUDAExecutionProvider"]).get(device, [])
-    return [*(p for p in fast if p in available), "CPUExecutionProvider"]
+def providers(device: str, available: list) -> list[str | tuple[str, dict]]:
+    "ONNX Runtime's execution providers for a torch device (cpu, cuda:1, ...), of those available; the CPU is the last"
+    name, (kind, _, number) = "CUDAExecutionProvider", device.partition(":")
+    gpu = [(name, dict(device_id=int(number or 0)))] if kind == "cuda" and name in available else []
+    return [*gpu, "CPUExecutionProvider"]
 
 
 class RuntimeNet(nn.Module):
@@ -278,7 +278,7 @@ class RuntimeNet(nn.Module):
         self.input = inputs[0].name
 
     def session(self, device: str):
-        "The session for a device type, made when first asked for; as many threads as torch has"
+        "The session for a device, made when first asked for; as many threads as torch has"
         if device not in self.sessions:
             options = self.runtime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
@@ -292,7 +292,7 @@ class RuntimeNet(nn.Module):
     def forward(self, x):
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{self.path} is run by ONNX Runtime, which gives no gradient")
-        session = self.session(x.device.type)
+        session = self.session(str(x.device))
         try:
             out = session.run(None, {self.input: x.detach().cpu().contiguous().numpy()})[0]
         except Exception as e:

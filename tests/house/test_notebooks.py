@@ -1,5 +1,6 @@
 """The notebooks are clean, the package is exactly what they export, and every run has one cell of parameters."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -66,3 +67,25 @@ def test_run_has_one_parameters_cell(run):
     cells = json.loads(run.read_text())["cells"]
     assert sum("parameters" in c["metadata"].get("tags", []) for c in cells) == 1
     assert papermill.inspect_notebook(str(run)), f"{name(run)}: papermill sees no parameter"
+
+
+WRITES = {"savez", "save", "save_pretrained", "atomic", "open", "mkdir", "touch", "open_pairs"}
+
+
+def written(cells):
+    "Calls that write, at the top of cells: what is in a function is called by what shares it"
+    for statement in ast.parse("\n".join(cells)).body:
+        for call in ast.walk(statement) if not isinstance(statement, ast.FunctionDef) else []:
+            if isinstance(call, ast.Call):
+                called = getattr(call.func, "attr", getattr(call.func, "id", ""))
+                if called in WRITES or called.startswith("write_"):
+                    yield ast.unparse(call)
+
+
+@pytest.mark.parametrize("notebook", RUNS, ids=lambda p: p.stem)
+def test_nothing_is_written_before_the_last_shared_cell_ends(notebook):
+    "All processes execute these cells, and what one writes the others would write too; `recognise` caches its pairs"
+    cells = json.loads(notebook.read_text())["cells"]
+    last = max((k for k, c in enumerate(cells) if "shared" in c["metadata"].get("tags", [])), default=-1)
+    found = list(written("".join(c["source"]) for c in cells[: last + 1] if c["cell_type"] == "code"))
+    assert [call for call in found if notebook.stem != "recognise" or "open_pairs" not in call] == []

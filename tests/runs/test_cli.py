@@ -549,3 +549,21 @@ def test_too_few_faces_are_found_when_they_are_encoded(copy):
     assert "of only 7 faces" in too_few(profile, copy)[0]
     write_json(dict(parameters=profile.runs[0].parameters | dict(seed=1), results=dict(images=7)), record)
     assert not too_few(profile, copy), "a record of other parameters"
+
+
+def test_sets_of_nobody_are_inspected_and_converted(faces, tmp_path):
+    "FFHQ as it comes: flat, or in folders of thousands"
+    (tmp_path / "flat").mkdir()
+    for k, path in enumerate(sorted(faces.rglob("*.png"))):
+        (tmp_path / f"flat/{k:05d}.png").symlink_to(path)
+    refused(facesyn("inspect", tmp_path / "flat"), "outside an identity's folder")
+    seen = facesyn("inspect", tmp_path / "flat", "--identities", "none").output
+    assert "images: 40\nidentities: 40\n" in seen and "outside" not in seen
+    refused(facesyn("convert", tmp_path / "flat", tmp_path / "wrong", "--identities", "nose"), "no 'nose'", "none")
+    assert not (tmp_path / "wrong").exists()
+    for source, whose, people in ((tmp_path / "flat", "none", 40), (faces, "none", 40), (faces, "folder", 20)):
+        out = tmp_path / f"{source.name}_{whose}"
+        made = facesyn("convert", source, out, "--size", 112, "--identities", whose)
+        assert f"40 pictures of {people} people" in made.output, made.output
+        assert f"images: 40\nidentities: {people}\n" in facesyn("inspect", out).output
+        assert "identities: 40\n" in facesyn("inspect", out, "--identities", "none").output

@@ -27,7 +27,11 @@ from facesyn.nets.recogniser import train_recogniser
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "nbs/runs/params"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "nbs/docs").glob("*.ipynb"))]
-IN_THE_REPOSITORY = {"results", "profiles"}  # pages of code about the repository itself, which nbdev_test executes
+IN_THE_REPOSITORY = {
+    "many_gpus",
+    "results",
+    "profiles",
+}  # pages of code about the repository itself, which nbdev_test executes
 SHORTER = {
     "workers=4": "workers=1",
     "epochs=20, batch=512, normalise=128": "epochs=1, batch=4, normalise=2",
