@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .doctor import writes
+from .doors import make_folder
 from .files import read_json
 from .profiles import Profile, Run
 
@@ -41,7 +42,7 @@ def execute(root: Path, profile: str, run: Run, quiet: bool = False) -> None:
     from nbclient.exceptions import DeadKernelError
 
     made = root / f"data/runs/{profile}/{run.name}.ipynb"
-    made.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(made.parent)
     shown = {} if quiet else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
     notebook = root / f"nbs/runs/{run.notebook}.ipynb"
     kernel = ["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={HUSH}"]
