@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .doctor import writes
+from .doors import make_folder
 from .files import read_json
 from .profiles import Profile, Run
 
@@ -49,7 +50,7 @@ def execute(root: Path, profile: str, run: Run, quiet: bool = False, process: in
     from nbclient.exceptions import DeadKernelError
 
     made = root / f"data/runs/{profile}/{run.name}{f'.{process}' if process else ''}.ipynb"
-    made.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(made.parent)
     shown = {} if quiet or process else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
     notebook = nbformat.read(root / f"nbs/runs/{run.notebook}.ipynb", 4)
     if process:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .doors import nfc
+from .doors import make_folder, nfc, writing_to
 
 # %% ../../nbs/core/02_files.ipynb #c005
 def repo_root(start: str | Path | None = None) -> Path:
@@ -55,11 +56,12 @@ def shipped(name: str) -> Path:
 # %% ../../nbs/core/02_files.ipynb #c008
 def to_disk(path: str | Path):
     "Waits until a file, or the names in a folder, have reached the disk"
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with writing_to(path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -69,19 +71,15 @@ def atomic(path: str | Path, sync: bool = True, new: bool = False) -> Iterator[P
     `sync=False` leaves it to the system when the bytes reach the disk: for many small files that are checked later.
     `new`: FileExistsError if there is such a file already, also one that somebody else made in between."""
     place = Path(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".facesyn-{secrets.token_hex(6)}-{place.name}")
+    temporary = make_folder(place.parent) / f".facesyn-{secrets.token_hex(6)}-{place.name}"
     try:
-        yield temporary
-        if sync:
-            to_disk(temporary)
-        (os.link if new else os.replace)(temporary, place)
-        if sync:
-            to_disk(place.parent)
-    except OSError as e:
-        if e.filename is None and e.errno:  # as when the disk is full
-            raise OSError(e.errno, e.strerror, str(place)) from e
-        raise
+        with writing_to(place):
+            yield temporary
+            if sync:
+                to_disk(temporary)
+            (os.link if new else os.replace)(temporary, place)
+            if sync:
+                to_disk(place.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -152,8 +150,7 @@ def locked(folder: str | Path, shared: bool = False, patience: float = 0.0) -> I
     does, at once or after `patience` seconds
 
     Temporary files that killed writers left in it are removed first, unless others may be writing them."""
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    place = make_folder(folder)
     handle = _lock(place / ".facesyn-lock", shared, PATIENCE if shared else patience)
     _held.add(handle)
     try:
@@ -204,9 +201,9 @@ def _lock(path: Path, shared: bool, patience: float) -> IO:
 
 def sweep(folder: str | Path):
     "Removes what `atomic` left below `folder` where a writer was killed, and nothing else"
-    for path in Path(folder).rglob(".facesyn-*"):
+    for path in sorted(Path(folder).rglob(".facesyn-*")):
         if re.fullmatch(r"\.facesyn-[0-9a-f]{12}-.+", path.name):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 # %% ../../nbs/core/02_files.ipynb #s001
 def file_sha256(path: str | Path) -> str:

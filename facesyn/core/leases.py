@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from .doors import writing_to
 from .files import atomic, to_disk
 
 # %% ../../nbs/core/15_leases.ipynb #l005
@@ -138,6 +139,6 @@ def _refresh(lease, over):
 
 def note_done(lease: Path, done: int, seconds: float) -> None:
     "Adds to a lease that `done` of its unit were made in `seconds`"
-    with suppress(FileNotFoundError), open(lease, "r+") as f:
+    with suppress(FileNotFoundError), writing_to(lease), open(lease, "r+") as f:
         f.seek(0, os.SEEK_END)
         f.write(json.dumps(dict(done=done, seconds=round(seconds, 3))) + "\n")

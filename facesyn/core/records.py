@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from .doors import make_folder, writing_to
 from .files import read_json, write_json
 
 # %% ../../nbs/core/03_records.ipynb #c016
@@ -82,8 +83,8 @@ def recorded(path: str | Path, *needed: str) -> dict:
 def note_work(path: str | Path | None, done: int, seconds: float) -> None:
     "Adds a line to a file of work: `done` pictures or updates in `seconds`; None: nowhere"
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a") as f:  # one short write: several processes may add lines
+        make_folder(Path(path).parent)
+        with writing_to(path), open(path, "a") as f:  # one short write: several processes may add lines
             f.write(json.dumps(dict(done=done, seconds=round(seconds, 3))) + "\n")
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from .doors import make_folder
 from .files import as_json, locked, read_json, to_disk, write_json
 from .leases import age_of, held, holder_of, is_stale, note_done
 from .records import work_done
@@ -50,8 +51,7 @@ def work_off(folder: str | Path, units: Sequence[str], work: Callable) -> None:
     returns when all are done
 
     `note(done, seconds)`: what was made of it in which time. What `work` raises frees its unit and is raised."""
-    folder, start, pause = Path(folder), int(begins_at() * len(units)), 0.02
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, start, pause = make_folder(folder), int(begins_at() * len(units)), 0.02
     left = [*units[start:], *units[:start]]
     while left := _not_done(folder, left):
         mine = 0

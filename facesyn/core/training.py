@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 
 from .checks import check_counts
 from .files import arrays_digest, atomic, bar, locked, plain, same_settings, to_disk
+from .processes import ALONE, Processes, from_main
 from .records import note_work
 from .watching import Watch, check_watch, unwatched, watching
 
@@ -188,22 +189,27 @@ class Keep:
 
     `folder`: of checkpoint.safetensors and log.jsonl, None: it is not kept; `seconds`: between checkpoints, the last
     one comes at the end; `every`: updates that a line of the log averages; `label`: of the progress bar; `workers`:
-    processes that read ahead, see `read_ahead`; `main`: False for all but one of several processes, which do not
-    write; `watch`: whom to draw meanwhile, see `Watch`; `log_with`: a tracker of accelerate by its name (tensorboard,
-    trackio, wandb, ...), a `GeneralTracker`, or several, which get the log and the strip. ValueError for a tracker
-    that is not there, or looks without a folder."""
+    processes that read ahead, see `read_ahead`; `processes`: those that train together, of which the first
+    writes, set by the trainers; `watch`: whom to draw meanwhile, see `Watch`; `log_with`: a tracker of accelerate by
+    its name (tensorboard, trackio, wandb, ...), a `GeneralTracker`, or several, which get the log and the strip.
+    ValueError for a tracker that is not there, or looks without a folder."""
 
     folder: str | Path | None = None
     seconds: float = 120.0
     every: int = 50
     label: str = "training"
     workers: int = 0
-    main: bool = True
+    processes: Processes = ALONE
     watch: Watch = Watch()
     log_with: Any = ()
 
     def __post_init__(self):
         check_watch(self.watch, self.log_with, self.folder)
+
+    @property
+    def main(self) -> bool:
+        "Is it this process that writes?"
+        return self.processes.main
 
     @property
     def path(self) -> Path | None:
@@ -272,7 +278,7 @@ def train_loop(
 
 def _loop(update, steps, optimiser, parts, settings, keep, line, seen) -> list[dict]:
     state: dict[str, Any] = dict(step=0, count=0, sums={}, log=[])
-    if found := load_checkpoint(keep.path, settings):
+    if found := _begun(keep, settings):
         state, tensors = found
         restore(keep.path, tensors, optimiser, parts)
         keep.write_log(state["log"])
@@ -293,3 +299,17 @@ def _loop(update, steps, optimiser, parts, settings, keep, line, seen) -> list[d
             keep.note(step - noted, time.time() - saved)
             saved, noted = time.time(), step
     return state["log"]
+
+
+def _begun(keep, settings) -> tuple[Any, dict] | None:
+    """What the checkpoint holds, the same for all processes: the first one, which has the folder for itself, reads it
+    before the others. ValueError if they find another one"""
+    found = load_checkpoint(keep.path, settings) if keep.main else None
+    first = from_main(keep.processes, lambda: found[0]["step"] if found else 0)
+    found = found if keep.main else load_checkpoint(keep.path, settings)
+    if (step := found[0]["step"] if found else 0) != first:
+        raise ValueError(
+            f"{keep.path}: process {keep.processes.rank} finds {step} updates there, the first process {first}: all"
+            " must see the same folder"
+        )
+    return found

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.doors import ending
+from ..core.doors import ending, make_folder
 from ..core.files import as_json, atomic, bar, file_sha256, locked, read_json, same_settings, to_disk, write_json
 from ..core.images import write_image
 from ..core.sharing import UNITS, share_work
-from .array_files import read_array
+from .array_files import new_array, read_array
 from .cards import check_card, dataset_front, write_card
 from .faces import ATTRIBUTES, SUFFIXES, Faces, attribute_row, people_of
 from .pictures import faces_digest
@@ -211,7 +211,7 @@ def encode_faces(
                 for array in arrays.values():
                     array.flush()
                 write_json(dict(told=told, done=int(rows[-1]) + 1), part / "done.json")
-        np.save(part / "labels.npy", faces.labels)
+        new_array(part / "labels.npy", faces.labels.shape, faces.labels.dtype)[:] = faces.labels
         for name in (*arrays, "labels"):
             to_disk(part / f"{name}.npy")
             os.replace(part / f"{name}.npy", path / f"{name}.npy")
@@ -226,13 +226,14 @@ def _begun(part, told) -> tuple[int, dict]:
     "How many images are done in a folder that was begun with the same, and the arrays there; else an empty folder"
     try:
         state = read_json(part / "done.json", dict)
-        arrays = {p.stem: np.load(p, mmap_mode="r+") for p in part.glob("*.npy")}
-        if state["told"] == told and {"images", "y", "s"} <= arrays.keys() <= ROWS.keys():
+        files = {name: part / f"{name}.npy" for name in ROWS}
+        arrays = {name: np.load(path, mmap_mode="r+") for name, path in files.items() if path.exists()}
+        if state["told"] == told and {"images", "y", "s"} <= arrays.keys():
             return state["done"], arrays
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, EOFError):
         pass
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    make_folder(part)
     return 0, {}
 
 
@@ -240,7 +241,7 @@ def _new_array(path, like, n, axis) -> np.ndarray:
     "A mapped file for `n` rows of arrays like one batch of them"
     shape = list(like.shape)
     shape[axis] = n
-    return np.lib.format.open_memmap(path, "w+", like.dtype, tuple(shape))
+    return new_array(path, tuple(shape), like.dtype)
 
 
 def _checked(found, rows) -> dict:

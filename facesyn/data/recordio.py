@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.doors import beside
+from ..core.doors import beside, make_folder, writing_to
 from ..core.files import atomic, bar, to_disk
 
 # %% ../../nbs/data/13_recordio.ipynb #c005
@@ -283,10 +283,10 @@ def write_records(path, payload, total: int, finish=lambda: None):
     """Writes payloads 0..total-1 to the .rec `path` and their keys to its .idx, going on where it was stopped; `finish`
     runs before the .rec gets its name"""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(path.name + ".part")
     offsets = [*resume(part, payload, total).tolist()]
-    with open(part, "ab", buffering=2**16) as f:
+    with writing_to(path), open(part, "ab", buffering=2**16) as f:
         at = f.tell()
         for r in bar(range(len(offsets), total), f"{path.name} records"):
             offsets.append(at)

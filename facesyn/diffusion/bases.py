@@ -13,7 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from ..core.files import read_json, write_json
-from ..core.networks import opened
+from ..core.networks import opened, whole_folder
 
 # %% ../../nbs/diffusion/08_bases.ipynb #c005
 def open_base(path: str | Path, dtype: torch.dtype = torch.float32, root: str | Path = ".") -> StableDiffusionPipeline:
@@ -34,7 +34,8 @@ def save_half(pipe: StableDiffusionPipeline, folder: str | Path):
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.half()
-    pipe.save_pretrained(folder)
-    for config in Path(folder).glob("*/config.json"):
-        if {"dtype", "torch_dtype"} & (said := read_json(config, dict)).keys():
-            write_json(said | {k: "float32" for k in ("dtype", "torch_dtype") if k in said}, config)
+    with whole_folder(folder) as part:
+        pipe.save_pretrained(part)
+        for config in part.glob("*/config.json"):
+            if {"dtype", "torch_dtype"} & (said := read_json(config, dict)).keys():
+                write_json(said | {k: "float32" for k in ("dtype", "torch_dtype") if k in said}, config)

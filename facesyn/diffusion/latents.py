@@ -31,7 +31,7 @@ from torch import nn
 from ..core.files import atomic, bar, read_json, weights_digest, write_json
 from ..core.images import to_float, to_uint8
 from ..core.networks import opened
-from ..data.array_files import read_array
+from ..data.array_files import new_array, read_array
 from ..data.faces import Faces
 from ..data.pictures import as_faces, faces_digest
 from ..nets.backbones import Network, check_finite
@@ -180,7 +180,7 @@ def stored_latents(vae, images, path, batch: int = 64, device="cpu") -> np.ndarr
 
     path.with_suffix(".json").unlink(missing_ok=True)
     with atomic(path) as temporary:
-        out = np.lib.format.open_memmap(temporary, "w+", np.float16, (2, len(faces), *encode([0]).shape[2:]))
+        out = new_array(temporary, (2, len(faces), *encode([0]).shape[2:]), np.float16)
         for rows in bar([*faces.batches(batch)], "batches of latents"):
             out[:, rows] = encode(rows)
         out.flush()

@@ -22,9 +22,9 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import nn
 
-from ..core.files import atomic, read_json, write_json
+from ..core.files import read_json, write_json
 from ..core.images import to_uint8
-from ..core.networks import opened, pixels_made
+from ..core.networks import opened, pixels_made, whole_folder
 from ..core.processes import PRECISIONS, check_precision
 from .latents import decode_latents
 from .schedule import prediction_type
@@ -105,13 +105,14 @@ class FacePipeline(DiffusionPipeline):
     def save_pretrained(self, path: str | Path, **options):
         """diffusers' `save_pretrained`, and beside it what plain diffusers needs: pipeline.py, which names this class
         for `DiffusionPipeline.from_pretrained(path, trust_remote_code=True)`"""
-        DiffusionPipeline.save_pretrained(self, path, **options)
-        kind, index = type(self), Path(path) / "model_index.json"
-        if kind.__module__.startswith("facesyn."):
-            own = {k: v for k, v in read_json(index, dict).items() if k != "_name_or_path"}
-            write_json(own | dict(_class_name=["pipeline", kind.__name__]), index)
-            with atomic(Path(path) / "pipeline.py") as temporary:
-                temporary.write_text(PIPELINE.format(name=kind.__name__, module=kind.__module__), encoding="utf-8")
+        with whole_folder(path) as part:
+            DiffusionPipeline.save_pretrained(self, part, **options)
+            kind, index = type(self), part / "model_index.json"
+            if kind.__module__.startswith("facesyn."):
+                own = {k: v for k, v in read_json(index, dict).items() if k != "_name_or_path"}
+                write_json(own | dict(_class_name=["pipeline", kind.__name__]), index)
+                told = PIPELINE.format(name=kind.__name__, module=kind.__module__)
+                (part / "pipeline.py").write_text(told, encoding="utf-8")
 
     def __init__(self, unet, conditions, scheduler, vae=None):
         super().__init__()

@@ -149,7 +149,7 @@ def train(
     average = EMAModel(model.parameters(), decay=optim.ema, use_ema_warmup=True, power=optim.ema_power, foreach=True)
     parts = dict(model=model, ema=dict(zip(dict(model.named_parameters()), average.shadow_params)))
     loss = objective(model, loss_fn, processes, optim.precision, unused=True)  # by what is hidden in a step
-    take, keep = batches_ahead(batch_at, parts_of, steps, keep.workers), replace(keep, main=processes.main)
+    take, keep = batches_ahead(batch_at, parts_of, steps, keep.workers), replace(keep, processes=processes)
 
     def update(step):
         adam.param_groups[0]["lr"] = optim.rate(step, steps)

@@ -7,7 +7,6 @@ __all__ = ['LORA_FILE', 'TARGETS', 'Lora', 'save_lora', 'load_lora', 'BoothRecip
            'booth_objective', 'check_trainable', 'train_person']
 
 # %% ../../nbs/methods/12_idbooth_training.ipynb #c002
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from ..core.batches import drawn, shuffled_rows
 from ..core.checks import check_counts, of_kind
 from ..core.files import arrays_digest, weights_digest, write_json
 from ..core.images import generator
+from ..core.networks import whole_folder
 from ..core.processes import by_itself
 from ..core.training import Keep, Optim
 from ..core.watching import unwatched
@@ -58,15 +58,13 @@ class Lora(nn.Module):
 
 def save_lora(unet, out: str | Path, about: dict):
     "Writes `out`/LORA_FILE, atomically, with rank and alpha and `about`.json beside it"
-    out = Path(out)
-    with tempfile.TemporaryDirectory(dir=out) as d:
+    with whole_folder(out) as part:
         StableDiffusionPipeline.save_lora_weights(
-            d,
+            part,
             unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name="person")),
             unet_lora_adapter_metadata=unet.peft_config["person"].to_dict(),
         )
-        write_json(about, out / "about.json")
-        (Path(d) / LORA_FILE).rename(out / LORA_FILE)
+        write_json(about, part / "about.json")
 
 # %% ../../nbs/methods/12_idbooth_training.ipynb #k202
 def _kind(layer: str) -> str:

@@ -16,7 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from ..core.files import read_json
-from ..core.networks import opened
+from ..core.networks import opened, whole_folder
 
 # %% ../../nbs/nets/03_backbones.ipynb #c005
 Net = TypeVar("Net", bound=nn.Module)
@@ -86,6 +86,11 @@ class Network(ModelMixin, ConfigMixin):
     "A network that `save_pretrained` and `from_pretrained` keep in a folder"
 
     config_name: Any = "config.json"
+
+    def save_pretrained(self, path: str | Path, **options):  # type: ignore[override]
+        "diffusers' `save_pretrained`, whole or not at all; OSError names the folder"
+        with whole_folder(path) as part:
+            super().save_pretrained(part, **options)
 
     @classmethod
     def from_pretrained(cls, path, **kwargs):

@@ -290,7 +290,7 @@ def train_recogniser(
         about = dict(step=step) if every else dict(epoch=step // per_epoch)
         return about | means | from_main(processes, lambda: evaluate(deepcopy(net).eval()) if evaluate else {})
 
-    keep = replace(keep, every=every or per_epoch, main=processes.main)
+    keep = replace(keep, every=every or per_epoch, processes=processes)
     with in_pieces(nn.ModuleList([net, head]), pieces), own_randomness(processes):
         log = train_loop(update, steps, sgd, parts, settings, keep, line)
     wait(processes)
