@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from ..core.checkpoints import load_checkpoint, save_checkpoint
 from ..core.files import bar
 from ..core.images import generator
-from ..core.training import load_checkpoint, save_checkpoint
 from .codes import one_thread
 from .fitted_codes import best_code
 from .geometry import check_size, levenshtein_bound, max_cosine, random_anchors, tangent, tiles

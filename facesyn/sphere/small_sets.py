@@ -15,8 +15,8 @@ import torch
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
+from ..core.checkpoints import load_checkpoint, save_checkpoint
 from ..core.files import bar
-from ..core.training import load_checkpoint, save_checkpoint
 from .annealing import MEMORY, anneal, largest_cosine, random_columns, relax
 from .codes import one_thread
 from .forces import need_compiler

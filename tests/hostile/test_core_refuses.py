@@ -10,6 +10,7 @@ import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
 
+from facesyn.core.checkpoints import load_checkpoint, restore, save_checkpoint
 from facesyn.core.checks import refused
 from facesyn.core.files import atomic, locked, read_json, read_lines, repo_root, same_settings, shipped, write_json
 from facesyn.core.images import (
@@ -24,7 +25,7 @@ from facesyn.core.images import (
     to_uint8,
 )
 from facesyn.core.records import misfits, recorded, run_parameters
-from facesyn.core.training import Keep, Optim, learning_rate, load_checkpoint, restore, save_checkpoint, train_loop
+from facesyn.core.training import Keep, Optim, learning_rate, train_loop
 from facesyn.core.watching import Watch, strip
 
 ABSENT = next(name for name in LOGGER_TYPE_TO_CLASS if name not in map(str, get_available_trackers()))

@@ -10,10 +10,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from facesyn.core.checkpoints import load_checkpoint
 from facesyn.core.checks import refused
 from facesyn.core.files import weights_digest
 from facesyn.core.images import generator
-from facesyn.core.training import Keep, Optim, load_checkpoint
+from facesyn.core.training import Keep, Optim
 from facesyn.data.faces import Faces
 from facesyn.diffusion.latents import Patches
 from facesyn.diffusion.text_to_image import (

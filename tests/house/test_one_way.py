@@ -30,8 +30,8 @@ def defined(name):
 @pytest.mark.parametrize(
     "name, room",
     [
-        ("save_checkpoint", "core/training.py"),
-        ("load_checkpoint", "core/training.py"),
+        ("save_checkpoint", "core/checkpoints.py"),
+        ("load_checkpoint", "core/checkpoints.py"),
         ("train_loop", "core/training.py"),
         ("learning_rate", "core/training.py"),
         ("shuffled_rows", "core/batches.py"),
@@ -51,7 +51,7 @@ def test_has_no_second_way(gone):
 def test_only_the_checkpoint_writes_safetensors_with_settings():
     "`save_file` with a header; features of the priors have none"
     headed = {room for room, call in calls("save_file") if len(call.args) > 2 or call.keywords}
-    assert headed == {"core/training.py"}
+    assert headed == {"core/checkpoints.py"}
 
 
 def test_rows_are_shuffled_in_one_place():
