@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .doctor import writes
-from .doors import make_folder
+from .doors import make_folder, writing_to
 from .files import read_json
 from .profiles import Profile, Run
 
@@ -60,15 +60,16 @@ def execute(root: Path, profile: str, run: Run, quiet: bool = False, process: in
     where = dict(cwd=str(root), kernel_name="python3", extra_arguments=kernel)
     os.environ |= {k: os.environ.get(k, v) for k, v in QUIET.items()}
     os.environ |= dict(FACESYN_PROFILE=profile, FACESYN_PROCESS=str(process))  # for the records, and what is shared
-    try:
-        papermill.execute_notebook(notebook, str(made), run.given, progress_bar=False, **where, **shown)
-    except papermill.PapermillExecutionError as e:
-        raise ValueError(f"{who} failed: {e.ename}: {e.evalue}\nThe notebook as far as it went: {made}") from e
-    except KeyboardInterrupt:
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what the notebook's task says of being left
-        raise
-    except DeadKernelError as e:
-        raise ValueError(f"{who} was killed: is there enough memory?") from e
+    with writing_to(made):
+        try:
+            papermill.execute_notebook(notebook, str(made), run.given, progress_bar=False, **where, **shown)
+        except papermill.PapermillExecutionError as e:
+            raise ValueError(f"{who} failed: {e.ename}: {e.evalue}\nThe notebook as far as it went: {made}") from e
+        except KeyboardInterrupt:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what the notebook's task says of being left
+            raise
+        except DeadKernelError as e:
+            raise ValueError(f"{who} was killed: is there enough memory?") from e
     if process:
         made.unlink()
 

@@ -72,16 +72,16 @@ def atomic(path: str | Path, sync: bool = True, new: bool = False) -> Iterator[P
     `new`: FileExistsError if there is such a file already, also one that somebody else made in between."""
     place = Path(path)
     temporary = make_folder(place.parent) / f".facesyn-{secrets.token_hex(6)}-{place.name}"
-    try:
-        with writing_to(place):
+    with writing_to(place):
+        try:
             yield temporary
             if sync:
                 to_disk(temporary)
             (os.link if new else os.replace)(temporary, place)
             if sync:
                 to_disk(place.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/core/02_files.ipynb #c009
 def write_json(obj: Any, path: str | Path, new: bool = False) -> None:

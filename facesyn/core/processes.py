@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'WAIT', 'PRECISIONS', 'UNSCALED', 'Processes', 'joined', 'by_itself', 'wait', 'own_randomness', 'shares',
-           'averaged', 'gathered', 'from_main', 'check_precision', 'objective', 'gradients']
+           'averaged', 'gathered', 'from_main', 'main_first', 'same_in_all', 'check_precision', 'objective',
+           'gradients']
 
 # %% ../../nbs/core/14_processes.ipynb #p002
 import os
@@ -121,6 +122,20 @@ def from_main(processes: Processes, make: Callable[[], Any]) -> Any:
     if processes.count > 1:
         dist.broadcast_object_list(found, device=processes.device)
     return found[0]
+
+
+def main_first(processes: Processes, read: Callable[[], Any]) -> Any:
+    "What `read()` gives in each process; the main one, which may write, is done before the others begin"
+    found = read() if processes.main else None
+    wait(processes)
+    return found if processes.main else read()
+
+
+def same_in_all(processes: Processes, number: int, said: str) -> None:
+    "ValueError that tells the numbers of all processes and what is `said` of them, unless they are the same"
+    numbers = gathered(torch.tensor(number, device=processes.device), processes).tolist()
+    if len(set(numbers)) > 1:
+        raise ValueError(f"processes differ: {' and '.join(map(str, numbers))} {said}")
 
 # %% ../../nbs/core/14_processes.ipynb #p014
 PRECISIONS = dict(no=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)

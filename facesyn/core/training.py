@@ -21,7 +21,7 @@ import torch
 from .checkpoints import load_checkpoint, remove_checkpoints, restore, save_checkpoint, training_tensors
 from .checks import check_counts
 from .files import atomic, bar, locked, plain
-from .processes import ALONE, Processes, from_main
+from .processes import ALONE, Processes, main_first, same_in_all
 from .records import note_work
 from .watching import Watch, check_watch, unwatched, watching
 
@@ -110,18 +110,13 @@ class Keep:
         check_watch(self.watch, self.log_with, self.folder)
 
     @property
-    def main(self) -> bool:
-        "Is it this process that writes?"
-        return self.processes.main
-
-    @property
     def path(self) -> Path | None:
         "The checkpoint's"
         return None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
 
     def note(self, done: int, seconds: float) -> None:
         "Adds updates and the seconds they took to `work.jsonl`, see `core.records.work_done`"
-        if self.folder is not None and self.main:
+        if self.folder is not None and self.processes.main:
             note_work(Path(self.folder) / "work.jsonl", done, seconds)
 
     def remove(self) -> None:
@@ -131,7 +126,7 @@ class Keep:
 
     def write_log(self, lines: list[dict]) -> None:
         "`log.jsonl`, whole: lines that a killed training wrote after its last checkpoint are gone"
-        if self.folder is not None and self.main:
+        if self.folder is not None and self.processes.main:
             with atomic(Path(self.folder) / "log.jsonl") as temporary:
                 temporary.write_text("".join(json.dumps(line, default=plain) + "\n" for line in lines))
 
@@ -174,21 +169,22 @@ def train_loop(
     line = line or (lambda step, means: dict(step=step, **means))
     if not (network and keep.watch.draw):
         unwatched(keep)
-    place = locked(keep.folder) if keep.folder is not None and keep.main else nullcontext()
+    place = locked(keep.folder) if keep.folder is not None and keep.processes.main else nullcontext()
     with place, watching(keep, settings, network) as seen:
         return _loop(update, steps, optimiser, parts, settings, keep, line, seen)
 
 
 def _loop(update, steps, optimiser, parts, settings, keep, line, seen) -> list[dict]:
     state: dict[str, Any] = dict(step=0, count=0, sums={}, log=[])
-    if found := _begun(keep, settings):
+    if found := main_first(keep.processes, lambda: load_checkpoint(keep.path, settings)):
         state, tensors = found
         restore(keep.path, tensors, optimiser, parts)
         keep.write_log(state["log"])
+    same_in_all(keep.processes, state["step"], f"updates done in {keep.path}, do all see that folder?")
     saved, first, (tell, look) = time.time(), state["step"], seen
     noted = first
     look(first)
-    track = bar(range(first, steps), keep.label, steps, initial=first, disable=not keep.main)
+    track = bar(range(first, steps), keep.label, steps, initial=first, disable=not keep.processes.main)
     for _ in track:
         _add(state, update(state["step"]))
         if (step := state["step"]) % keep.every == 0 or step == steps:
@@ -197,22 +193,8 @@ def _loop(update, steps, optimiser, parts, settings, keep, line, seen) -> list[d
             keep.write_log(state["log"])
             tell(step, state["log"][-1])
         look(step)
-        if keep.main and (time.time() - saved >= keep.seconds or step == steps):
+        if keep.processes.main and (time.time() - saved >= keep.seconds or step == steps):
             save_checkpoint(keep.path, settings, state, training_tensors(optimiser, parts))
             keep.note(step - noted, time.time() - saved)
             saved, noted = time.time(), step
     return state["log"]
-
-
-def _begun(keep, settings) -> tuple[Any, dict] | None:
-    """What the checkpoint holds, the same for all processes: the first one, which has the folder for itself, reads it
-    before the others. ValueError if they find another one"""
-    found = load_checkpoint(keep.path, settings) if keep.main else None
-    first = from_main(keep.processes, lambda: found[0]["step"] if found else 0)
-    found = found if keep.main else load_checkpoint(keep.path, settings)
-    if (step := found[0]["step"] if found else 0) != first:
-        raise ValueError(
-            f"{keep.path}: process {keep.processes.rank} finds {step} updates there, the first process {first}: all"
-            " must see the same folder"
-        )
-    return found

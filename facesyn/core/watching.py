@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from .checks import check_counts, of_kind
+from .doors import writing_to
 from .files import as_json, atomic, plain, read_json, read_lines, same_settings, write_json
 from .images import encode_image, image_grid, is_whole, read_image
 
@@ -136,20 +137,24 @@ def trackers_of(log_with: Any, folder: str | Path | None) -> list:
 def tracked(log_with: Any, folder: str | Path | None) -> Iterator[Callable]:
     """Opens the trackers of `log_with`, files of theirs in `folder`/facesyn, and yields `tell(step, values,
     picture=None)`, which passes the numbers among `values`, and a PIL image to those that take pictures"""
-    trackers = [_opened(each, folder) for each in trackers_of(log_with, folder)]
+    place = Path(folder or "") / "facesyn"
+    with writing_to(place):
+        trackers = [_opened(each, folder) for each in trackers_of(log_with, folder)]
 
     def tell(step, values, picture=None):
         numbers = dict(_numbers({k: v for k, v in as_json(values).items() if k != "step"}))
-        for tracker in trackers:
-            tracker.log(numbers, step=step)
-            if picture is not None and hasattr(tracker, "log_images"):
-                _tell_picture(tracker, picture, step)
+        with writing_to(place):
+            for tracker in trackers:
+                tracker.log(numbers, step=step)
+                if picture is not None and hasattr(tracker, "log_images"):
+                    _tell_picture(tracker, picture, step)
 
     try:
         yield tell
     finally:
-        for tracker in trackers:
-            tracker.finish()
+        with writing_to(place):
+            for tracker in trackers:
+                tracker.finish()
 
 
 def _numbers(values, before=""):
@@ -199,11 +204,11 @@ def watching(keep: Any, settings: dict, network: Callable | None) -> Iterator[tu
 
     `network()`: a copy of what is trained, to draw with."""
     watch, begun = keep.watch, False
-    with tracked(keep.log_with if keep.main else (), keep.folder) as tell:
+    with tracked(keep.log_with if keep.processes.main else (), keep.folder) as tell:
 
         def look(step):
             nonlocal begun
-            if not watch.every or not keep.main:
+            if not watch.every or not keep.processes.main:
                 return
             if not begun:
                 begin_looks(keep.folder, watch, settings)

@@ -87,10 +87,10 @@ class Network(ModelMixin, ConfigMixin):
 
     config_name: Any = "config.json"
 
-    def save_pretrained(self, path: str | Path, **options):  # type: ignore[override]
+    def save_pretrained(self, save_directory, *args, **options):
         "diffusers' `save_pretrained`, whole or not at all; OSError names the folder"
-        with whole_folder(path) as part:
-            super().save_pretrained(part, **options)
+        with whole_folder(save_directory) as part:
+            super().save_pretrained(part, *args, **options)
 
     @classmethod
     def from_pretrained(cls, path, **kwargs):

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from ..core.doors import ending, nfc
+from ..core.doors import ending, nfc, writing_to
 from ..core.files import atomic, bar, read_lines, read_text
 from ..core.images import PHOTOGRAPHS, decode_image, is_whole, to_float, to_uint8, write_image
 from ..data.cards import check_card
@@ -265,7 +265,7 @@ def prepare_photos(
     with writing(out, dict(settings or {}, photos=listed, size=size, enlarge=enlarge)):
         journal = out / "photos.jsonl"
         done = {p: row for p, row in read_journal(journal).items() if "reason" in row or is_whole(out / row["file"])}
-        with journal.open("a") as lines:
+        with writing_to(journal), journal.open("a") as lines:
             for i, j, p in bar([k for k in photos if nfc(k[2]) not in done], "photos"):
                 row = dict(photo=p, file=image_file(i, j), identity=i, image=j)
                 try:

@@ -23,7 +23,7 @@ from facesyn.core.checks import refused
 from facesyn.core.files import shipped
 from facesyn.core.images import generator
 from facesyn.data.pairs import Pairs
-from facesyn.diffusion.bases import open_base, save_half
+from facesyn.diffusion.bases import open_base, save_base
 from facesyn.diffusion.latents import EvenPatches, Patches, open_vae
 from facesyn.diffusion.schedule import add_noise, denoising_error, error_weight, output_from_eps, prediction_type
 from facesyn.diffusion.unet import build_unet
@@ -129,7 +129,7 @@ def test_the_shipped_base_in_plain_diffusers(tmp_path, offline):
     pipe.set_progress_bar_config(disable=True)
     check_pipeline(pipe)
     assert pipe("photo of a person", num_inference_steps=2).images[0].size == (32, 32)
-    save_half(pipe, tmp_path)
+    save_base(pipe, tmp_path, half=True)
     again = StableDiffusionPipeline.from_pretrained(tmp_path)
     assert again.text_encoder.dtype == again.unet.dtype == torch.float32
     sizes = [sum(p.stat().st_size for p in d.rglob("*.safetensors")) for d in (tmp_path, shipped("idbooth"))]

@@ -1,5 +1,6 @@
 """Several processes, over gloo on the CPU, are one process that is faster: the same weights, one record of them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_one_goes_on_where_two_stopped(tmp_path):
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
     with pytest.raises(AssertionError, match="a batch of 16 cannot be shared by 3 processes"):
         launched(3, "id3", tmp_path, 1)
+
+
+def apart(out, steps):
+    "Each process has a folder of its own, as on machines that share none"
+    id3(out / os.environ["RANK"], steps)
+
+
+def test_processes_that_do_not_see_one_folder_are_refused(tmp_path):
+    torch.set_num_threads(1)
+    id3(tmp_path / "0", 2)
+    with pytest.raises(AssertionError, match="processes differ: 2 and 0 updates done in .*, do all see that folder"):
+        launched(2, "apart", tmp_path, 4)
 
 
 if __name__ == "__main__":
