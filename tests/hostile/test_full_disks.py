@@ -27,7 +27,7 @@ from torch import nn
 from unit.test_booth import HOW, RECIPE, small
 
 from facesyn.core.execution import execute
-from facesyn.core.files import arrays_digest, read_json
+from facesyn.core.files import arrays_digest, read_json, write_json
 from facesyn.core.images import generator, write_image
 from facesyn.core.profiles import Run
 from facesyn.core.records import write_record
@@ -333,6 +333,7 @@ def test_the_notebook_of_a_run_cannot_be_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("papermill.execute_notebook", full)
+    write_json(dict(cells=[], metadata={}, nbformat=4, nbformat_minor=5), tmp_path / "nbs/runs/few.ipynb")
     with pytest.raises(OSError, match="No space left on device: .*mine/few.ipynb"):
         execute(tmp_path, "mine", Run("few", "few", {}, {}))
     monkeypatch.delenv("FACESYN_PROFILE")
