@@ -127,6 +127,8 @@ def launch(root: Path, profile: str, run: Run, quiet: bool, processes: int, firs
             raise ValueError(failure.error_file_data["message"] if told_us else f"{who} {killed}") from e
         except SignalException as e:
             stopped = e.sigval
+    if stopped == signal.SIGINT:
+        raise KeyboardInterrupt
     signal.raise_signal(stopped)
     raise ValueError(f"{run.name} was stopped by {stopped.name}")
 

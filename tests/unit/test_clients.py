@@ -374,7 +374,7 @@ def test_shipped_networks_have_cards(name):
 
 def test_every_folder_of_a_network_that_runs_write_gets_a_card():
     runs = [*(ROOT / "nbs/runs").glob("*.ipynb")]
-    saved = {p.stem for p in runs if re.search(r"save_pretrained\(|train_person\(", p.read_text())}
+    saved = {p.stem for p in runs if re.search(r"save_(pretrained|base)\(|train_person\(", p.read_text())}
     carded = {p.stem for p in runs if "write_model_card(" in p.read_text()}
     assert saved == carded == {"encoders", "base", "id3_train", "cemiface_train", "idbooth_train"}
 
