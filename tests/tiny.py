@@ -1,5 +1,7 @@
 "A generator small enough for a test"
 
+import time
+
 import torch
 from diffusers import DDIMScheduler
 
@@ -15,3 +17,16 @@ def pipeline():
     pipe = ID3Pipeline(unet, ID3Conditions(4, (8,), 16), DDIMScheduler(prediction_type="v_prediction"))
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+class Slow(ID3Pipeline):
+    "The same pipeline, which takes its time"
+
+    pause = 0.0
+
+    def __call__(self, *args, **kw):
+        time.sleep(self.pause)
+        return super().__call__(*args, **kw)
+
+
+Slow.__name__ = "ID3Pipeline"

@@ -17,28 +17,14 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny import pipeline  # noqa: E402
+from tiny import Slow, pipeline  # noqa: E402
 
 from facesyn.core.sharing import UNITS  # noqa: E402
 from facesyn.methods.generation import generate  # noqa: E402
-from facesyn.methods.id3_sampling import ID3Pipeline  # noqa: E402
 from facesyn.methods.plans import per_person, plan  # noqa: E402
 
 CARD = dict(name="many", source="rendered", method="a test", licence="CC0-1.0", limits="none")
 PEOPLE, IMAGES, BATCH, UNIT = 100, 20, 4, 40
-
-
-class Slow(ID3Pipeline):
-    "The same pipeline, which takes its time"
-
-    pause = 0.0
-
-    def __call__(self, *args, **kw):
-        time.sleep(self.pause)
-        return super().__call__(*args, **kw)
-
-
-Slow.__name__ = "ID3Pipeline"
 
 
 def drawn(out, pause=0.0):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import pipeline
+from tiny import Slow, pipeline
 
 from facesyn.core import leases
 from facesyn.core.checks import refused
@@ -22,26 +22,12 @@ from facesyn.core.files import read_json
 from facesyn.core.leases import claim, is_stale, this_process
 from facesyn.core.sharing import UNITS, how_far, work_off
 from facesyn.methods.generation import generate
-from facesyn.methods.id3_sampling import ID3Pipeline
 from facesyn.methods.plans import Later, per_person, plan
 from facesyn.methods.tars import generate_tars
 
 pytestmark = pytest.mark.distributed
 CARD = dict(name="twelve", source="rendered", method="a test", licence="CC0-1.0", limits="none")
 FORK = multiprocessing.get_context("fork")
-
-
-class Slow(ID3Pipeline):
-    "The same pipeline, which takes its time"
-
-    pause = 0.0
-
-    def __call__(self, *args, **kw):
-        time.sleep(self.pause)
-        return super().__call__(*args, **kw)
-
-
-Slow.__name__ = "ID3Pipeline"
 
 
 def rows(seed=0, people=12, images=4):
