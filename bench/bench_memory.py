@@ -5,8 +5,8 @@
 A made-up .rec of small JPEGs at 112 pixels, 50 a person, is written by our own writer; each run notebook is executed on
 it by papermill. Memory is what is resident beyond files: anonymous and shared pages (Pss of smaps_rollup), the highest
 sum that was seen. `encode` ends; of the trainings, `--seconds` after their first update are watched. The networks are
-untrained, the pictures one of 64: neither changes what is held. A folder needs 40 kB a picture, most of it what
-`encode` writes.
+untrained, the pictures one of 64, the encoder is a single convolution and a matrix, so that `encode` ends in time: none
+of it grows with the pictures. A folder needs 40 kB a picture, most of it what `encode` writes.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from facesyn.core.files import read_lines, repo_root
 from facesyn.core.images import encode_image
 from facesyn.data.conversion import convert
 from facesyn.data.image_sets import Encoded
-from facesyn.nets.backbones import recogniser
 
 ROOT, SIZE, EACH = repo_root(), 112, 50
 
@@ -43,6 +42,16 @@ def made_up(folder, count):
     names = [f"p{k}" for k in range(labels[-1] + 1)]
     card = dict(name="Made up", source="random patterns", method="none", licence="CC0-1.0", limits="shows nothing")
     convert(Encoded(labels, names, lambda k: jpegs[k % 64]), folder, "rec", card=card)
+
+
+def small_encoder(path):
+    "An encoder of 512 numbers, fast and untrained"
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 8, 8), torch.nn.Flatten(), torch.nn.Linear(8 * (SIZE // 8) ** 2, 512)
+    )
+    axes, names = dict(input={0: "n"}, output={0: "n"}), dict(input_names=["input"], output_names=["output"])
+    torch.onnx.export(net.eval(), torch.zeros(1, 3, SIZE, SIZE), path, dynamo=False, dynamic_axes=axes, **names)
 
 
 def held(pid):
@@ -89,10 +98,8 @@ def watched(run, parameters, folder, log=None, seconds=0.0):
 def measured(folder, count, seconds):
     "All three runs on `count` pictures"
     made_up(folder / "set", count)
-    faces, encoder = str(folder / "set/train.rec"), dict(path=str(folder / "encoder"), preprocessing={})
-    torch.manual_seed(0)
-    small = dict(size=SIZE, layers=(1, 1, 1), widths=(16, 16, 32), dim=512, dropout=0.0)
-    recogniser(small).eval().save_pretrained(folder / "encoder")
+    faces, encoder = str(folder / "set/train.rec"), dict(path=str(folder / "encoder.onnx"), preprocessing=PIXELS)
+    small_encoder(folder / "encoder.onnx")
     encoded, common = str(folder / "encoded"), dict(out=str(folder / "out"))
     found = dict(
         encode=watched("encode", dict(source=faces, out=encoded, size=SIZE, encoder=encoder, attributes=""), folder)
@@ -108,7 +115,8 @@ def measured(folder, count, seconds):
     return found
 
 
-RECOGNISER = dict(net="mobilefacenet", dim=512, epochs=1, batch=64, lr=0.05, head="arcface", s=32.0, m=0.4, shift=1)
+PIXELS = dict(size=SIZE, mean=127.5, std=127.5, channels="rgb")
+RECOGNISER = dict(net="mobilefacenet", dim=512, epochs=1, batch=32, lr=0.05, head="arcface", s=32.0, m=0.4, shift=1)
 RECOGNISER |= dict(more={})
 
 
