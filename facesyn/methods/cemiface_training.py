@@ -28,6 +28,7 @@ from facesyn.diffusion.latents import (
     training_source,
 )
 from ..diffusion.looks import reaching
+from ..diffusion.pipeline import begin_from
 from ..diffusion.schedule import draw_noise, prediction_type
 from ..diffusion.training import check_drop, check_faces, face_batches, train, with_draws
 from ..diffusion.unet import Denoiser, build_unet
@@ -128,14 +129,15 @@ def train_cemiface(
     keep: Keep = Keep(),
     vae: nn.Module | None = None,
     seen: dict | None = None,
+    begin: CemiFacePipeline | None = None,
 ) -> CemiFacePipeline:
     """Trains on `Faces` or uint8 (n, h, h, 3) with the features of a frozen `encoder`, where it is, and returns the
     pipeline (arXiv 2409.18876)
 
     `vae`: Patches (of 1 pixel if None) or an autoencoder of diffusers; `seen`: the encoder's `embed_both_views` of the
-    faces, if they are known. A checkpoint in `keep.folder` of other faces, encoder or settings is refused.
-    `keep.watch`: inquiries to look at meanwhile. ValueError for images that are not uint8 and square, or not of whole
-    patches.
+    faces, if they are known; `begin`: a CemiFacePipeline to go on from. A checkpoint in `keep.folder` of other faces,
+    encoder or settings is refused. `keep.watch`: inquiries to look at meanwhile. ValueError for images that are not
+    uint8 and square, or not of whole patches, or for a pipeline to begin from that is built or meant otherwise.
 
     ```python
     from facesyn import shipped
@@ -151,12 +153,11 @@ def train_cemiface(
     faces, device = check_faces(images), next(as_encoder(encoder).buffers()).device
     vae = (vae or Patches(1)).to(device)
     y, lengths = (seen or embed_both_views(encoder, faces)).values()
-    length = float(np.mean(lengths[0])) if recipe.raw else None
-    model = _denoiser(recipe, first_latent(vae, faces), y.shape[2], length).to(device)
+    model = _denoiser(recipe, first_latent(vae, faces), y.shape[2], lengths[0], begin).to(device)
     scheduler = training_scheduler(vae, recipe.prediction)
-    told = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
-        images=latents_digest(vae, faces), encoder=weights_digest(dict(encoder=encoder))
-    )
+    if begin:
+        begin_from(model, begin, recipe.prediction, vae)
+    told = _settings(recipe, faces, encoder, vae, begin)
     source, encode = training_source(vae, faces, keep.folder, device)
     batch_at = cemiface_batches(source, y, lengths, scheduler, recipe, encode)
     space = _space(y, lengths, recipe.whiten).to(device) if recipe.whiten else None
@@ -189,9 +190,21 @@ def _space(y, lengths, whiten, most: int = 50_000) -> nn.Linear:
     return whitening((y[:, some] * lengths[:, some, None]).reshape(-1, y.shape[2]), whiten)
 
 
-def _denoiser(recipe, z, dim, length):
-    "The network for latents like z (1, c, h, w) and features of `dim` numbers, with random weights"
+def _denoiser(recipe, z, dim, lengths, begin):
+    "The network for latents like z (1, c, h, w) and features of `dim` numbers of these `lengths`, with random weights"
     torch.manual_seed(recipe.optim.seed)
     options = dict(recipe.unet, kind="added_kv", pooled=recipe.residual)
     unet = build_unet(z.shape[2], condition_dim=dim, in_channels=z.shape[1], **options)
-    return Denoiser(unet, CemiFaceConditions(dim, length, recipe.joint, [p > 0 for p in recipe.drop]))
+    before, length = (begin.conditions.config[k] if begin else None for k in ("known", "length"))
+    known = [bool(p > 0 or b) for p, b in zip(recipe.drop, before or (False, False))]
+    length = (length or float(np.mean(lengths))) if recipe.raw else None  # what a network began with stays its unit
+    return Denoiser(unet, CemiFaceConditions(dim, length, recipe.joint, known))
+
+
+def _settings(recipe, faces, encoder, vae, begin) -> dict:
+    "What must not change between restarts"
+    return {k: v for k, v in asdict(recipe).items() if k not in ("steps", "optim")} | dict(
+        images=latents_digest(vae, faces),
+        encoder=weights_digest(dict(encoder=encoder)),
+        begin=weights_digest(begin.components) if begin else None,
+    )
