@@ -137,6 +137,19 @@ def test_id3_training_with_other_settings(tmp_path):
         refused(lambda: id3_trained(begin=begin, **other), words)
 
 
+def test_cemiface_training_with_other_settings(tmp_path):
+    begin = cemiface_trained(keep=Keep(tmp_path))
+    refused(lambda: cemiface_trained(keep=Keep(tmp_path), steps=3, begin=begin), "begin: None ->")
+    for other, words in (
+        (dict(prediction="v_prediction"), "prediction: epsilon there"),
+        (dict(joint=True), "conditions.joint: False there, True now"),
+        (dict(residual=True), "unet."),
+        (dict(raw=False), "conditions.length:"),
+        (dict(vae=Patches(2)), "vae: another one"),
+    ):
+        refused(lambda: cemiface_trained(begin=begin, **other), words)
+
+
 @pytest.mark.parametrize("train", ["id3_trained", "cemiface_trained"])
 def test_looks_at_what_is_not_there(train, tmp_path):
     for how, words in ((Watch(9, (0, 99)), "rows holds 99"), (Watch(9, steps=1001), "num_inference_steps=1001")):
@@ -157,9 +170,9 @@ def cemiface(y=FEATURES, m=0.3, length=None, **more):
     return lambda: pipe(y, m, num_inference_steps=1, **more)
 
 
-def cemiface_trained(images=IMAGES, keep=Keep(), vae=None, encoder=ENCODER, **other):  # noqa: B008
+def cemiface_trained(images=IMAGES, keep=Keep(), vae=None, encoder=ENCODER, begin=None, **other):  # noqa: B008
     recipe = CemiFaceRecipe(2, 6, dict(channels=(16, 16), head_dim=8), optim=Optim(3e-3, ema=0.5))
-    return train_cemiface(images, encoder, replace(recipe, **other), keep, vae)
+    return train_cemiface(images, encoder, replace(recipe, **other), keep, vae, begin=begin)
 
 
 CEMIFACE = [
