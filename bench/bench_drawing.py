@@ -1,13 +1,17 @@
 """Pictures/s that the shipped ID³ generator draws and writes to disk, as a ratio to the settings of the demo.
 
-    python bench/bench_drawing.py [--pictures 200] [--repeats 3] [--device cpu]
+    python bench/bench_drawing.py [--pictures 200] [--repeats 3] [--device cpu] [--compiled] [--record FOLDER]
 
 The rows of nbs/runs/params/id3_speed.yaml, where a judge and a recogniser say what they are worth. `generate` writes
-each into a folder of its own, the rows taking turns; the best of `repeats`. Prints a table.
+each into a folder of its own, the rows taking turns; the best of `repeats`. Prints a table. `--compiled`: each row also
+with its U-Net by torch.compile, and the seconds of its first pictures, which it is compiled for. `--record`: the table
+also as a record.
 """
 
 import argparse
 import tempfile
+import time
+from pathlib import Path
 
 import torch
 from timing import best_of
@@ -15,6 +19,7 @@ from timing import best_of
 from facesyn.core.files import repo_root, shipped
 from facesyn.core.images import pick_device
 from facesyn.core.profiles import read_profile
+from facesyn.core.records import write_record
 from facesyn.methods.generation import generate
 from facesyn.methods.id3_sampling import ID3Pipeline
 from facesyn.methods.plans import plan
@@ -25,7 +30,8 @@ from facesyn.sphere.spreading import spread
 CARD = dict(name="to be timed", source="rendered faces", method="ID³", licence="CC0-1.0", limits="to be timed")
 
 
-def main(pictures, repeats, device):
+def main(pictures, repeats, device, compiled, record):
+    began = time.time()
     device = pick_device(device)
     told = next(r for r in read_profile("id3_speed", repo_root()).runs if r.notebook == "id3_experiment").parameters
     pipe, f = ID3Pipeline.from_pretrained(shipped("id3")).to(device), load_encoder(shipped("identity"), device)
@@ -34,16 +40,30 @@ def main(pictures, repeats, device):
     rows = plan(spread(y, 10, lb=told["plan"]["lb"], ub=told["plan"]["ub"]), s=torch.zeros(len(y), 10, 4))
     with tempfile.TemporaryDirectory() as d:
 
-        def way(name, row):
+        def way(name, row, compiled=False):
             row = dict(steps=told["plan"]["steps"]) | row
             how = pipe.drawing(row.pop("scheduler", ""), row.pop("precision", "no"))
             row |= dict(encoder=f) if row.get("gamma") else {}
-            return lambda: generate(how, rows, tempfile.mkdtemp(dir=d), CARD, told["plan"]["batch"], **row)
+            if compiled:
+                how.unet = torch.compile(how.unet)
 
-        best = best_of(repeats, {name: way(name, row) for name, row in told["rows"].items()})
+            def draw():
+                generate(how, rows, tempfile.mkdtemp(dir=d), CARD, told["plan"]["batch"], **row)
+
+            if compiled:
+                print(f"{name}, compiled: first pictures after {best_of(1, {name: draw})[name]:.0f} s", flush=True)
+            return draw
+
+        ways = {name: way(name, row) for name, row in told["rows"].items()}
+        ways |= {f"{name}, compiled": way(name, row, True) for name, row in told["rows"].items() if compiled}
+        best = best_of(repeats, ways)
     first = next(iter(best.values()))
     for name, seconds in best.items():
-        print(f"{name:40}{pictures / seconds:8.1f} pictures/s  {first / seconds:5.2f}")
+        print(f"{name:60}{pictures / seconds:8.1f} pictures/s  {first / seconds:5.2f}")
+    if record:
+        asked = dict(pictures=pictures, repeats=repeats, device=str(device), rows=told["rows"], plan=told["plan"])
+        results = {name: dict(per_second=pictures / s, ratio=first / s) for name, s in best.items()}
+        write_record(record / "bench_drawing.json", "bench_drawing", asked, results, began)
 
 
 if __name__ == "__main__":
@@ -51,4 +71,6 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--record", type=Path)
     main(**vars(parser.parse_args()))

@@ -1,6 +1,6 @@
 """Peak memory of `encode`, `id3_train` and `recognise`, in all their processes together, over the number of pictures.
 
-    python bench/bench_memory.py [--pictures 100000 500000] [--seconds 300] [--folder DIR]
+    python bench/bench_memory.py [--pictures 100000 500000] [--seconds 300] [--folder DIR] [--record FOLDER]
 
 A made-up .rec of small JPEGs at 112 pixels, 50 a person, is written by our own writer; each run notebook is executed on
 it by papermill. Memory is what is resident beyond files: anonymous and shared pages (Pss of smaps_rollup), the highest
@@ -26,6 +26,7 @@ import yaml
 
 from facesyn.core.files import read_lines, repo_root
 from facesyn.core.images import encode_image
+from facesyn.core.records import write_record
 from facesyn.data.conversion import convert
 from facesyn.data.image_sets import Encoded
 
@@ -125,8 +126,13 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, nargs="+", default=[100_000, 500_000])
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the pictures are kept meanwhile")
-    asked = parser.parse_args()
+    parser.add_argument("--record", type=Path, help="a folder for a record of it")
+    asked, began, rows = parser.parse_args(), time.time(), []
     for count in asked.pictures:
         folder = Path(tempfile.mkdtemp(dir=asked.folder))
-        print(json.dumps(dict(pictures=count, **measured(folder, count, asked.seconds))), flush=True)
+        rows.append(dict(pictures=count, **measured(folder, count, asked.seconds)))
+        print(json.dumps(rows[-1]), flush=True)
         shutil.rmtree(folder)
+    if asked.record:
+        told = dict(pictures=asked.pictures, seconds=asked.seconds)
+        write_record(asked.record / "bench_memory.json", "bench_memory", told, dict(rows=rows), began)

@@ -84,8 +84,10 @@ def note_work(path: str | Path | None, done: int, seconds: float) -> None:
     "Adds a line to a file of work: `done` pictures or updates in `seconds`; None: nowhere"
     if path is not None:
         make_folder(Path(path).parent)
-        with writing_to(path), open(path, "a") as f:  # one short write: several processes may add lines
-            f.write(json.dumps(dict(done=done, seconds=round(seconds, 3))) + "\n")
+        line = json.dumps(dict(done=done, seconds=round(seconds, 3))) + "\n"
+        with writing_to(path), open(path, "ab+") as f:
+            torn = f.tell() and f.seek(-1, 2) >= 0 and f.read(1) != b"\n"  # by a process that was killed
+            f.write(b"\n" * torn + line.encode())  # one short write: several processes may add lines
 
 
 def work_done(path: str | Path) -> dict:

@@ -170,7 +170,7 @@ def write_report(
         made.append(("Runs", _runs(records)))
     named = [f"profile {name}" for name in dict.fromkeys(r.get("profile") for r in records) if name]
     facts = escape("; ".join(filter(None, [*named, facts])))
-    first = [f"<p class='note'>{facts}</p>"] * bool(facts) + [_piece(answer, "answer")] * bool(answer)
+    first = [f"<p class='note'>{facts}</p>"] * bool(facts) + [_piece(one, "answer") for one in [answer] if one]
     contents = "".join(f"<li><a href='#s{k}'>{escape(h)}</a></li>" for k, (h, _) in enumerate(made, 1))
     body = "".join(f"<section id='s{k}'><h2>{escape(h)}</h2>{html}</section>" for k, (h, html) in enumerate(made, 1))
     page = f"""<!DOCTYPE html>
