@@ -137,9 +137,9 @@ def test_id3_training_with_other_settings(tmp_path):
         refused(lambda: id3_trained(begin=begin, **other), words)
 
 
-def test_cemiface_training_with_other_settings(tmp_path):
+def test_what_cemiface_cannot_begin_from(tmp_path):
     begin = cemiface_trained(keep=Keep(tmp_path))
-    refused(lambda: cemiface_trained(keep=Keep(tmp_path), steps=3, begin=begin), "begin: None ->")
+    refused(lambda: cemiface_trained(keep=Keep(tmp_path), steps=3, begin=begin), "other begin")
     for other, words in (
         (dict(prediction="v_prediction"), "prediction: epsilon there"),
         (dict(joint=True), "conditions.joint: False there, True now"),
