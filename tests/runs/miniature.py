@@ -99,7 +99,7 @@ def checkout(profile, folder, detector):
         if not (folder / name).exists():
             (folder / name).symlink_to(ROOT / name)
     data = folder / "data"
-    write_faces(data / "faces", 0, 6, 3, 112)
+    write_faces(data / "faces", 0, 8, 3, 112)
     write_faces(data / "inquiry_faces", 50, 5, 1, 112)
     for k, name in enumerate(BINS):
         people = 100 + 40 * k + np.arange(40) // 2 + np.arange(40) // 2 % 2 * (np.arange(40) % 2) * 1000
