@@ -1,11 +1,11 @@
-"""Pictures/s that the shipped ID³ generator draws and writes to disk, as a ratio to the settings of the demo.
+"""Pictures/s that the shipped ID³ generator draws and writes to disk, as a ratio to the demo's twelve steps.
 
     python bench/bench_drawing.py [--pictures 200] [--repeats 3] [--device cpu] [--compiled] [--record FOLDER]
 
-The rows of nbs/runs/params/id3_speed.yaml, where a judge and a recogniser say what they are worth. `generate` writes
-each into a folder of its own, the rows taking turns; the best of `repeats`. Prints a table. `--compiled`: each row also
-with its U-Net by torch.compile, and the seconds of its first pictures, which it is compiled for. `--record`: the table
-also as a record.
+The rows of nbs/runs/params/id3_speed.yaml, where a judge and a recogniser say what they are worth, each with its networks
+in float32 and in bf16: which of the two is faster depends on the processor. `generate` writes each into a folder of its
+own, the rows taking turns; the best of `repeats`. Prints a table. `--compiled`: each row also with its U-Net by
+torch.compile, and the seconds of its first pictures, which it is compiled for. `--record`: the table also as a record.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from facesyn.nets.encoders import load_encoder
 from facesyn.sphere.geometry import random_anchors
 from facesyn.sphere.spreading import spread
 
+BF16 = ", bf16"
 CARD = dict(name="to be timed", source="rendered faces", method="ID³", licence="CC0-1.0", limits="to be timed")
 
 
@@ -54,8 +55,11 @@ def main(pictures, repeats, device, compiled, record):
                 print(f"{name}, compiled: first pictures after {best_of(1, {name: draw})[name]:.0f} s", flush=True)
             return draw
 
-        ways = {name: way(name, row) for name, row in told["rows"].items()}
-        ways |= {f"{name}, compiled": way(name, row, True) for name, row in told["rows"].items() if compiled}
+        named = {name.removesuffix(BF16): row for name, row in told["rows"].items()}
+        named |= {f"{name}{BF16}": row | dict(precision="bf16") for name, row in named.items()}
+        named |= {name: row | dict(precision="no") for name, row in named.items() if not name.endswith(BF16)}
+        ways = {name: way(name, row) for name, row in named.items()}
+        ways |= {f"{name}, compiled": way(name, row, True) for name, row in named.items() if compiled}
         best = best_of(repeats, ways)
     first = next(iter(best.values()))
     for name, seconds in best.items():
