@@ -129,6 +129,7 @@ def today(run, name, value):
     "What a parameter of a record of the run is in its profile today; of a group only the entries that the record has"
     now = entries(run.parameters, run.defaults)
     place = RENAMED.get(f"{run.notebook}.{name}", RENAMED.get(name, name))
+    place = name if isinstance(value, dict) and name in now else place  # a group, as today
     found = [place] if place in now else [k for k in now if k.endswith(f".{name}")]
     if len(found) != 1:
         return None if not found else f"one of {found}"
