@@ -1,12 +1,10 @@
 """Pictures/s that the shipped ID³ generator draws and writes to disk, as a ratio to the demo's twelve steps.
 
-    python bench/bench_drawing.py [--pictures 200] [--repeats 3] [--device cpu] [--compiled] [--record FOLDER]
+    python bench/bench_drawing.py [--pictures 200] [--repeats 3] [--device cpu] [--record FOLDER]
 
 The rows of the profiles id3_speed and id3_speed_more, where a judge and a recogniser say what they are worth, each with
 its networks in float32 and in bf16: which of the two is faster depends on the processor. `generate` writes each into a
-folder of its own, the rows taking turns; the best of `repeats`. Prints a table. `--compiled`: each row also with its
-U-Net by torch.compile, and the seconds of its first pictures, which it is compiled for. `--record`: the table also as a
-record.
+folder of its own, the rows taking turns; the best of `repeats`. Prints a table. `--record`: the table also as a record.
 """
 
 import argparse
@@ -32,7 +30,7 @@ BF16 = ", bf16"
 CARD = dict(name="to be timed", source="rendered faces", method="ID³", licence="CC0-1.0", limits="to be timed")
 
 
-def main(pictures, repeats, device, compiled, record):
+def main(pictures, repeats, device, record):
     began = time.time()
     device = pick_device(device)
     first, more = (
@@ -46,26 +44,16 @@ def main(pictures, repeats, device, compiled, record):
     rows = plan(spread(y, 10, lb=told["plan"]["lb"], ub=told["plan"]["ub"]), s=torch.zeros(len(y), 10, 4))
     with tempfile.TemporaryDirectory() as d:
 
-        def way(name, row, compiled=False):
+        def way(row):
             row = dict(steps=told["plan"]["steps"]) | row
             how = pipe.drawing(row.pop("scheduler", ""), row.pop("precision", "no"))
             row |= dict(encoder=f) if row.get("gamma") else {}
-            if compiled:
-                how.unet = torch.compile(how.unet)
-
-            def draw():
-                generate(how, rows, tempfile.mkdtemp(dir=d), CARD, told["plan"]["batch"], **row)
-
-            if compiled:
-                print(f"{name}, compiled: first pictures after {best_of(1, {name: draw})[name]:.0f} s", flush=True)
-            return draw
+            return lambda: generate(how, rows, tempfile.mkdtemp(dir=d), CARD, told["plan"]["batch"], **row)
 
         named = {name.removesuffix(BF16): row for name, row in told["rows"].items()}
         named |= {f"{name}{BF16}": row | dict(precision="bf16") for name, row in named.items()}
         named |= {name: row | dict(precision="no") for name, row in named.items() if not name.endswith(BF16)}
-        ways = {name: way(name, row) for name, row in named.items()}
-        ways |= {f"{name}, compiled": way(name, row, True) for name, row in named.items() if compiled}
-        best = best_of(repeats, ways)
+        best = best_of(repeats, {name: way(row) for name, row in named.items()})
     one = next(iter(best.values()))
     for name, seconds in best.items():
         print(f"{name:60}{pictures / seconds:8.1f} pictures/s  {one / seconds:5.2f}")
@@ -80,6 +68,5 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--record", type=Path)
     main(**vars(parser.parse_args()))

@@ -76,7 +76,7 @@ def test_profiles_are_listed_in_full(copy, monkeypatch):
 
 def test_a_profile_is_told_in_full(copy):
     shown = facesyn("profiles", "demo")
-    for said in ("20 minutes", "needs: nothing", "encode, id3_generate, recognise, id3_report", "data/records/demo"):
+    for said in ("15 minutes", "needs: nothing", "encode, id3_generate, recognise, id3_report", "data/records/demo"):
         assert said in shown.output
     refused(facesyn("profiles", "dmo"), "no profile 'dmo'", "do you mean demo?")
 
