@@ -2,8 +2,8 @@
 
     python bench/bench_workers.py [--workers 1 2] [--pictures 600] [--unit 100] [--repeats 2] [--record FOLDER]
 
-The shipped ID³ generator by the settings of the demo. A process opens its networks, says that it is ready; all begin
-together; the time is until the last one has seen the whole set, with manifest and card. The best of `repeats`.
+The shipped ID³ generator, twelve steps with the adjusted score. Processes open their networks, say that they are ready,
+and begin together; the time is until the last one has seen the whole set, with manifest and card. The best of `repeats`.
 """
 
 import argparse
@@ -46,6 +46,8 @@ def seconds(workers, pictures, unit):
         env = os.environ | dict(OMP_NUM_THREADS="1")
         processes = [subprocess.Popen(command, env=env) for _ in range(workers)]
         while sum(1 for _ in Path(d).iterdir()) < workers:
+            if any(process.poll() for process in processes):
+                raise RuntimeError("a process failed")
             time.sleep(0.01)
         began = time.time()
         (Path(d) / "begin").touch()
