@@ -3,7 +3,7 @@
     python bench/bench_workers.py [--workers 1 2] [--pictures 600] [--unit 100] [--repeats 2] [--record FOLDER]
 
 The shipped ID³ generator, twelve steps with the adjusted score. Processes open their networks, say that they are ready,
-and begin together; the time is until the last one has seen the whole set, with manifest and card. The best of `repeats`.
+and begin together; the time is until the last has seen the whole set, with manifest and card. The best of `repeats`.
 """
 
 import argparse
