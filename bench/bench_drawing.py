@@ -1,4 +1,4 @@
-"""Pictures/s that the shipped ID³ generator draws and writes to disk, as a ratio to twelve steps with the adjusted score.
+"""Pictures/s that the shipped ID³ generator draws and writes, as a ratio to twelve steps with the adjusted score.
 
     python bench/bench_drawing.py [--pictures 200] [--repeats 3] [--device cpu] [--record FOLDER]
 
